@@ -1,0 +1,65 @@
+# The targets a person uses; `make` or `make help` lists them.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+UV_VERSION := 0.13.8
+# What `make demo` needs, and what the tests need on top of it.
+DEMO_EXTRAS := dataset,quality,model,report,tracking,registry,dvc
+TEST_EXTRAS := all,dev
+# Nothing that runs here talks to a hub or sends telemetry.
+export HF_HUB_OFFLINE ?= 1
+export DVC_NO_ANALYTICS ?= 1
+export MLFLOW_DISABLE_TELEMETRY ?= true
+export GX_ANALYTICS_ENABLED ?= false
+export WANDB_MODE ?= offline
+export WANDB_SILENT ?= true
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint format lock bench clean
+
+help:  ## list these targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# uv installs in seconds what takes pip minutes; where it cannot (an index only pip knows), pip does the same.
+define install
+	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info[:2] < (3, 14) else "ocrmem needs Python 3.11, 3.12 or 3.13; set PYTHON=python3.11")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet "uv==$(UV_VERSION)"
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[$(1)]' \
+	  || { echo "uv could not install; pip does it now (some minutes)"; \
+	       $(BIN)/python -m pip install --quiet -c constraints.txt -e '.[$(1)]'; }
+	@touch $@
+endef
+
+$(VENV)/.demo-installed: pyproject.toml constraints.txt
+	$(call install,$(DEMO_EXTRAS))
+
+$(VENV)/.test-installed: pyproject.toml constraints.txt
+	$(call install,$(TEST_EXTRAS))
+	@touch $(VENV)/.demo-installed
+
+install: $(VENV)/.test-installed  ## make .venv with everything in it
+
+demo: $(VENV)/.demo-installed  ## the whole main job on the tiny preset: conversations in, a registered adapter out
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/dvc repro
+	@$(BIN)/python scripts/demo_result.py
+
+test: $(VENV)/.test-installed  ## all tests, with coverage
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest --cov --cov-report=term:skip-covered --cov-fail-under=85
+
+lint: $(VENV)/.test-installed  ## ruff and mypy
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+format: $(VENV)/.test-installed  ## let ruff rewrite what it can
+	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
+
+lock: $(VENV)/.test-installed  ## resolve constraints.txt anew, for Python 3.11 to 3.13
+	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --all-extras --no-annotate \
+	  --custom-compile-command "make lock" -o constraints.txt pyproject.toml
+
+bench: $(VENV)/.test-installed  ## the measured comparisons of benchmarks/
+	@set -e; for script in benchmarks/*.py; do echo "== $$script"; PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python $$script; done
+
+clean:  ## remove what the verbs wrote (not .venv)
+	rm -rf models dataset checks features smoke adapter checkpoints plots registry wandb validation.json train.json \
+	  evaluation.json evaluation.html registration.json package

@@ -1,0 +1,33 @@
+"""Optical memory adapters: old conversation text as page images in front of a frozen language model.
+
+The public names are imported when they are first used, so ``import ocrmem`` stays light:
+MEMConfig, MEMModel, AdapterOnlyTrainer, AdapterTrainingArguments, RunConfig, gradflow.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_EXPORTS = {
+    "MEMConfig": "ocrmem.model.configuration",
+    "MEMModel": "ocrmem.model.modeling",
+    "AdapterOnlyTrainer": "ocrmem.training.trainer",
+    "AdapterTrainingArguments": "ocrmem.training.arguments",
+    "RunConfig": "ocrmem.config",
+}
+__all__ = [*sorted(_EXPORTS), "gradflow"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "gradflow":
+        return importlib.import_module("ocrmem.gradflow")
+    if name in _EXPORTS:
+        return getattr(importlib.import_module(_EXPORTS[name]), name)
+    raise AttributeError(f"module 'ocrmem' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

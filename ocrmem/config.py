@@ -1,0 +1,232 @@
+"""RunConfig: every setting of a run, read from params.yaml and ``--set``.
+
+A section sits in one class, a field in one line with what it means. ``RunConfig.load`` lists every fault of
+the file at once (`ConfigError`), each with its field and the remedy; the rules that join fields are in
+`ocrmem.config_rules`, the ones that need data, a tokenizer or a device in `ocrmem.validate`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+PositiveInt = Annotated[int, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+TINY = "tiny"
+
+
+class Section(BaseModel):
+    """A section of params.yaml: unknown fields are errors, values are fixed once read."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class ModelSection(Section):
+    """The frozen parts, the projector between them, and when text becomes memory."""
+
+    base_model_name: str = TINY  # "tiny", a hub name or a directory holding a causal language model
+    base_revision: str | None = None  # commit of the base model; pin it for hub names
+    ocr_model_name: str = TINY  # "tiny", a hub name or a directory holding DeepSeek-OCR weights
+    ocr_revision: str | None = None
+    features: Literal["sum", "concat"] = "sum"  # tokens + CLIP(tokens), or both side by side
+    vision_embedding_size: PositiveInt = 1024  # width of one vision token as the encoder gives it
+    context_threshold: Annotated[int, Field(ge=0)] = 1024  # histories of more tokens than this become pages
+    max_seq_length: PositiveInt = 2048  # tokens in the language model's sequence, memory included
+    drop_blank_tokens: bool = True  # leave out the vision tokens of patches without ink
+    projector_hidden_size: PositiveInt | None = None  # None: the base model's hidden size
+    projector_norm: bool = False  # LayerNorm in front of the projector
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+
+class BaseSection(Section):
+    """How the embedded tiny language model and encoder are made; unused with real names."""
+
+    seed: int = 0
+    encoder_steps: PositiveInt = 250
+    lm_steps: PositiveInt = 1300
+    text_recall: Share = 0.98  # the language model is trained on, then reseeded, until it recalls from text
+    max_attempts: PositiveInt = 3  # seeds tried before giving up
+
+
+class LabelSection(Section):
+    """What stands in front of a message on a page."""
+
+    system: str = "system: "
+    user: str = "user: "
+    assistant: str = "assistant: "
+    tool: str = "tool: "
+
+
+class RenderSection(Section):
+    """How history text is drawn on pages."""
+
+    page_size: PositiveInt = 1024  # px; 512, 640, 1024 or 1280 for DeepSeek-OCR
+    token_size: PositiveInt = 64  # px of page that one vision token sees, as the encoder gives it
+    line_height: PositiveInt = 16  # px from one line to the next; cells are 16 px high
+    max_pages: PositiveInt = 8  # pages of one history; the oldest are dropped
+    newlines: Literal["break", "flow"] = "break"  # flow writes a visible mark instead of starting a line
+    tab_width: PositiveInt = 4  # cells
+    atlas: str = "unifont"  # "unifont", or the path of a monospace .ttf/.otf
+    labels: LabelSection = LabelSection()
+
+
+class DataSection(Section):
+    """Conversations, and how they become samples."""
+
+    path: str = "data"  # a .jsonl file or a directory of them
+    recent_turns: PositiveInt = 1  # last user turns that stay text
+    eval_fraction: Share = 0.1  # of conversations, by hash of the id, when no file is named eval*.jsonl
+    skip_bad: bool = False  # go on without the bad lines (they land in rejects.jsonl)
+    workers: Annotated[int, Field(ge=0)] = 0  # processes for rendering; 0: one a core
+    shard_conversations: PositiveInt = 512  # conversations a shard
+
+
+class CheckSection(Section):
+    """Bounds that the dataset must keep."""
+
+    min_compression_ratio: float = 0.5  # history text tokens per memory token, a sample
+    max_compression_ratio: float = 40.0
+    min_ink_share: Share = 0.001  # black pixels of a page
+    max_ink_share: Share = 0.5
+
+
+class SmokeSection(Section):
+    """The gradient-flow smoke test."""
+
+    samples: PositiveInt = 4
+
+
+class TrainSection(Section):
+    """Training of proj."""
+
+    max_steps: PositiveInt = 1000
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    per_device_batch_size: PositiveInt = 8
+    gradient_accumulation_steps: PositiveInt = 1
+    processes: PositiveInt = 1  # data-parallel processes that the batch sizes are meant for
+    global_batch_size: PositiveInt | None = None  # if given: per_device x accumulation x processes
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    lr_scheduler_type: Literal["linear", "cosine", "constant", "constant_with_warmup"] = "cosine"
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    curriculum: Share = 0.0  # share of the steps over which samples are let in, shortest memory first
+    seed: int = 0
+    logging_steps: PositiveInt = 10
+    save_steps: PositiveInt = 500
+    save_total_limit: PositiveInt = 2
+
+
+class EvaluateSection(Section):
+    """Evaluation on held-out conversations."""
+
+    max_samples: PositiveInt | None = None  # None: all held-out samples with memory
+    batch_size: PositiveInt = 16
+    max_new_tokens: PositiveInt = 32
+    examples: PositiveInt = 6  # shown in evaluation.html with their pages
+
+
+class GateSection(Section):
+    """What an evaluation must show before the alias moves."""
+
+    min_recall: Share = 0.5  # with memory
+    max_shuffled_recall: Share = 0.5
+    max_no_memory_recall: Share = 0.5
+    min_loss_gain: float = 0.0  # shuffled loss minus memory loss
+
+
+class RegisterSection(Section):
+    """The model registry."""
+
+    name: str = "ocrmem-adapter"
+    uri: str = "sqlite:///registry/mlflow.db"  # or http(s)://mlflow.example.org
+    alias: str = "champion"
+    gate: GateSection = GateSection()
+
+
+class TrackingSection(Section):
+    """Weights & Biases."""
+
+    wandb: Literal["offline", "online", "disabled"] = "offline"
+    project: str = "ocrmem"
+    entity: str | None = None
+    run_name: str | None = None
+
+
+class PathsSection(Section):
+    """Where verbs write, relative to the working directory."""
+
+    models: str = "models"
+    dataset: str = "dataset"
+    checks: str = "checks"
+    features: str = "features"
+    smoke: str = "smoke"
+    adapter: str = "adapter"
+    checkpoints: str = "checkpoints"
+    reports: str = "."  # validation.json, train.json, evaluation.json/.html, registration.json
+    tracking: str = "wandb"
+
+    @property
+    def base_model(self) -> Path:
+        return Path(self.models) / "base"
+
+    @property
+    def encoder(self) -> Path:
+        return Path(self.models) / "encoder"
+
+    def report(self, name: str) -> Path:
+        return Path(self.reports) / name
+
+
+class RunConfig(Section):
+    """All sections. A section that params.yaml leaves out has its defaults."""
+
+    model: ModelSection = ModelSection()
+    base: BaseSection = BaseSection()
+    render: RenderSection = RenderSection()
+    data: DataSection = DataSection()
+    check: CheckSection = CheckSection()
+    smoke: SmokeSection = SmokeSection()
+    train: TrainSection = TrainSection()
+    evaluate: EvaluateSection = EvaluateSection()
+    register_: RegisterSection = Field(default=RegisterSection(), alias="register")
+    tracking: TrackingSection = TrackingSection()
+    paths: PathsSection = PathsSection()
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), populate_by_name=True)
+
+    @classmethod
+    def load(cls, path: Path | str = "params.yaml", overrides: Sequence[str] = ()) -> RunConfig:
+        """Read a configuration and apply ``key.path=value`` overrides (values are YAML).
+
+        Raises:
+            ConfigError: with one problem for every fault of the file, the overrides and the cross-field
+                rules together.
+        """
+        from ocrmem.config_rules import load_config
+
+        return load_config(Path(path), overrides)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any], *, place: str = "configuration") -> RunConfig:
+        """The same checks as `load`, on a dict."""
+        from ocrmem.config_rules import check_values
+
+        return check_values(values, place)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values with the names of params.yaml."""
+        return self.model_dump(mode="json", by_alias=True)
+
+    @property
+    def base_location(self) -> str:
+        """Where the language model loads from: the built tiny one, or the configured name."""
+        return str(self.paths.base_model) if self.model.base_model_name == TINY else self.model.base_model_name
+
+    @property
+    def encoder_location(self) -> str:
+        """Where the encoder loads from: the built tiny one, or the configured name."""
+        return str(self.paths.encoder) if self.model.ocr_model_name == TINY else self.model.ocr_model_name

@@ -1,0 +1,79 @@
+"""The errors a person can meet, each ending with what to do.
+
+A problem names a place (``params.yaml: train.max_steps`` or ``data/train.jsonl:17``), says what is wrong
+there and what to do about it. Errors carry one or many problems; the CLI prints them all and leaves with
+the error's ``exit_code``: 1 when a check said no, 2 when the usage or the configuration is wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing that is wrong.
+
+    Attributes:
+        place: a field path, ``file:line``, or the name of a step.
+        message: what is wrong there, in one sentence without a full stop.
+        remedy: what the reader should do, in one sentence without a full stop.
+    """
+
+    place: str
+    message: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.place}: {self.message}. {self.remedy}."
+
+    def as_dict(self) -> dict[str, str]:
+        return asdict(self)
+
+
+class OcrMemError(Exception):
+    """Base of every error that ocrmem raises on purpose.
+
+    Args:
+        problems: one problem or several; the message is all of them, a line each.
+    """
+
+    exit_code = 1
+
+    def __init__(self, problems: Problem | Sequence[Problem]) -> None:
+        self.problems: tuple[Problem, ...] = (problems,) if isinstance(problems, Problem) else tuple(problems)
+        super().__init__("\n".join(str(problem) for problem in self.problems))
+
+    @classmethod
+    def of(cls, place: str, message: str, remedy: str) -> OcrMemError:
+        """The usual case: an error of one problem."""
+        return cls(Problem(place, message, remedy))
+
+
+class ConfigError(OcrMemError):
+    """Settings or arguments are wrong; nothing was started."""
+
+    exit_code = 2
+
+
+class DataError(OcrMemError):
+    """Conversations, or files made from them, cannot be used as they are."""
+
+
+class MissingInputError(OcrMemError):
+    """A verb needs what an earlier verb writes, and it is not there."""
+
+    exit_code = 2
+
+
+class ModelError(OcrMemError):
+    """A model, an encoder or an adapter does not load or does not fit."""
+
+
+class CheckFailed(OcrMemError):
+    """A check ran and said no: quality, smoke, gate."""
+
+
+class TrainingError(OcrMemError):
+    """Training went wrong: non-finite loss, proj unchanged, frozen weights changed."""

@@ -1,0 +1,107 @@
+"""Writing files so that a reader never sees half of one, and hashing them.
+
+Every output is written beside its place under a temporary name and then renamed: a kill at any moment
+leaves the old file or the new one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ocrmem.errors import MissingInputError
+
+_CHUNK = 1 << 20
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write ``content`` to ``path`` atomically, making its folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as handle:
+            handle.write(content)
+            handle.flush()
+            os.fsync(handle.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text atomically. Lone surrogates are an error: text on disk is always valid UTF-8."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write ``value`` as indented JSON with a final newline, atomically."""
+    write_text(path, json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+
+
+def read_json(path: Path, *, made_by: str) -> Any:
+    """Read a JSON file that the verb ``made_by`` writes.
+
+    Raises:
+        MissingInputError: the file is not there or is not JSON; names the verb to run.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise MissingInputError.of(str(path), "is not there", f"Run `ocrmem {made_by}` first") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise MissingInputError.of(
+            str(path), f"is not valid JSON ({error})", f"Delete it and run `ocrmem {made_by}` again"
+        ) from None
+
+
+@contextmanager
+def replacing_directory(path: Path) -> Iterator[Path]:
+    """Give a fresh temporary directory that takes the place of ``path`` when the block ends well.
+
+    What an interrupted run left under the temporary name is deleted first. The old directory is moved
+    aside before the new one is moved in, and only then deleted, so no moment shows a mixture.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.new")
+    old = path.with_name(f".{path.name}.old")
+    for leftover in (temporary, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+    temporary.mkdir()
+    try:
+        yield temporary
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    if path.exists():
+        path.rename(old)
+    temporary.rename(path)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def sha256_file(path: Path) -> str:
+    """The hex sha256 of a file's bytes."""
+    digest = hashlib.sha256()
+    with path.open("rb") as handle:
+        while chunk := handle.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def sha256_json(value: Any) -> str:
+    """The hex sha256 of ``value`` as canonical JSON (sorted keys, no spaces)."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode("ascii")).hexdigest()
+
+
+def sha256_tree(path: Path) -> str:
+    """The hex sha256 of a file, or of a directory's relative names and file hashes in sorted order."""
+    if path.is_file():
+        return sha256_file(path)
+    files = sorted(p for p in path.rglob("*") if p.is_file())
+    return sha256_json([[p.relative_to(path).as_posix(), sha256_file(p)] for p in files])

@@ -1,0 +1,90 @@
+"""The command line as a person or a script meets it, through real processes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ocrmem.cli import VERBS, build_parser
+
+
+def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "ocrmem", *arguments], cwd=cwd, capture_output=True, text=True, timeout=300
+    )
+
+
+def test_help_names_every_verb(tmp_path: Path) -> None:
+    done = run("--help", cwd=tmp_path)
+    assert done.returncode == 0
+    for verb in VERBS:
+        assert f"\n    {verb}" in done.stdout
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_help_of_its_own(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        build_parser().parse_args([verb, "--help"])
+    assert left.value.code == 0
+    assert "--json" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("arguments", [["nope"], [], ["train", "--nope"], ["render", "--preview", "0"]])
+def test_wrong_usage_leaves_with_2(arguments: list[str], tmp_path: Path) -> None:
+    done = run(*arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("verb", [v for v in VERBS if v not in {"generate", "synth", "import-adapter"}])
+def test_a_missing_configuration_is_named_without_a_traceback(verb: str, tmp_path: Path) -> None:
+    done = run(verb, "--config", "nowhere.yaml", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "nowhere.yaml" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_json_errors_are_one_object_on_stdout(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text("trian: {}\nmodel: {base_model_name: ''}\n", encoding="utf-8")
+    done = run("encode", "--json", cwd=tmp_path)
+    assert done.returncode == 2
+    answer = json.loads(done.stdout)
+    assert answer["ok"] is False
+    places = " ".join(problem["place"] for problem in answer["problems"])
+    assert "trian" in places
+    assert "model.base_model_name" in places
+    assert done.stderr == ""
+
+
+MADE_BEFORE = [
+    ("check", "render"),
+    ("encode", "render"),
+    ("smoke", "render"),
+    ("train", "render"),
+    ("evaluate", "render"),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("verb", "first"), MADE_BEFORE)
+def test_a_verb_without_its_input_names_the_verb_to_run(verb: str, first: str, tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text(
+        "model: {context_threshold: 16, max_seq_length: 256, vision_embedding_size: 64}\n"
+        "render: {page_size: 256, token_size: 32, line_height: 32, max_pages: 1}\n",
+        encoding="utf-8",
+    )
+    done = run(verb, cwd=tmp_path)
+    assert done.returncode == 2, done.stderr
+    assert f"ocrmem {first}" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_output_of_a_closed_pipe_is_no_error(tmp_path: Path) -> None:
+    command = f"{sys.executable} -m ocrmem synth --output out --count 2 --eval-count 1 | true"
+    done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert "Traceback" not in done.stderr
+    assert "BrokenPipe" not in done.stderr

@@ -1,0 +1,113 @@
+"""The shape of the package: imports run one way, heavy libraries stay where they belong, files stay small."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parent.parent / "ocrmem"
+
+# A module imports from its own layer and from the layers before it.
+LAYERS = [
+    {"errors", "files", "console", "secrets", "config", "config_rules"},
+    {"conversations"},
+    {"synthetic"},
+    {"tokens"},
+    {"render"},
+    {"dataset"},
+    {"validate"},
+    {"encoder"},
+    {"model"},
+    {"gradflow"},
+    {"tracking"},
+    {"training"},
+    {"evaluation"},
+    {"adapter", "registry", "generation"},
+    {"cli"},
+]
+RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
+
+ONLY_IN = {
+    "great_expectations": {"dataset/quality.py"},
+    "mlflow": {"registry.py"},
+    "wandb": {"tracking.py"},
+}
+SOURCES = sorted(PACKAGE.rglob("*.py"))
+
+
+def layer_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imported_modules(tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def test_every_module_has_a_layer() -> None:
+    unplaced = {layer_of(path) for path in SOURCES} - set(RANK) - {"__init__", "__main__"}
+    assert not unplaced, f"give them a layer in LAYERS: {sorted(unplaced)}"
+
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
+def test_imports_run_one_way(path: Path) -> None:
+    if layer_of(path) in {"__init__", "__main__"}:
+        return
+    own = RANK[layer_of(path)]
+    upwards = [
+        module
+        for module in imported_modules(ast.parse(path.read_text(encoding="utf-8")))
+        if module.startswith("ocrmem.") and RANK.get(module.split(".")[1], -1) > own
+    ]
+    assert not upwards, f"{path.name} imports from a later layer: {upwards}"
+
+
+@pytest.mark.parametrize("library", ONLY_IN)
+def test_a_heavy_library_is_known_to_one_module(library: str) -> None:
+    users = {
+        path.relative_to(PACKAGE).as_posix()
+        for path in SOURCES
+        for module in imported_modules(ast.parse(path.read_text(encoding="utf-8")))
+        if module.split(".")[0] == library
+    }
+    assert users == ONLY_IN[library]
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
+def test_no_file_grows_past_400_lines(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 400
+
+
+def test_nothing_is_unpickled_and_no_remote_code_is_trusted() -> None:
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.Call):
+                continue
+            keywords = {keyword.arg: keyword.value for keyword in node.keywords}
+            assert "trust_remote_code" not in keywords, path
+            if ast.unparse(node.func) == "torch.load":
+                assert ast.unparse(keywords["weights_only"]) == "True", path
+            assert ast.unparse(node.func) not in {"pickle.load", "pickle.loads"}, path
+
+
+HEAVY = ["torch", "transformers", "great_expectations", "mlflow", "wandb", "pyarrow", "pandas", "datasets", "matplotlib"]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    ["import ocrmem", "import ocrmem.cli; ocrmem.cli.build_parser()", "import ocrmem.config_rules", "import ocrmem.render"],
+)
+def test_light_imports_stay_light(statement: str) -> None:
+    code = f"{statement}\nimport sys\nprint([m for m in {HEAVY!r} if m in sys.modules])"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert loaded.strip() == "[]"
