@@ -1,0 +1,136 @@
+"""The faults that the doctor knows: a code, what it is called, how bad it is, and the remedy in one sentence.
+
+Codes are stable: scripts and docs refer to them. A new fault gets the next free number; none is reused.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+Severity = Literal["error", "warning"]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """An entry of the catalogue. ``remedy`` may hold {module}, filled in with the trained module's path."""
+
+    code: str
+    title: str
+    remedy: str
+    severity: Severity = "error"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One cause, found in one run.
+
+    Attributes:
+        code, title, severity: from the catalogue.
+        place: module path and ``file:line`` where the chain ends.
+        evidence: what was measured.
+        remedy: what to do, in one sentence.
+        module, source: the two parts of ``place``.
+    """
+
+    code: str
+    title: str
+    severity: Severity
+    place: str
+    evidence: str
+    remedy: str
+    module: str
+    source: str
+
+    def __str__(self) -> str:
+        return f"{self.code} {self.title}, at {self.place}: {self.evidence}. {self.remedy}"
+
+    def as_dict(self) -> dict[str, str]:
+        return asdict(self)
+
+
+def _faults(*faults: Fault) -> dict[str, Fault]:
+    return {fault.code: fault for fault in faults}
+
+
+CATALOGUE = _faults(
+    Fault(
+        "GF001",
+        "the frozen encoder's output is an inference tensor",
+        "Run the encoder under torch.no_grad() instead of inference_mode(), or .clone() its output outside inference mode.",
+    ),
+    Fault("GF002", "the trained parameters are frozen", "Call {module}.requires_grad_(True) before training."),
+    Fault("GF003", "{module} runs under no_grad", "Call {module} outside the torch.no_grad() block."),
+    Fault("GF004", "{module} runs under inference_mode", "Call {module} outside the inference_mode() block."),
+    Fault(
+        "GF005",
+        "what follows {module} runs without autograd",
+        "Freeze the language model with requires_grad_(False) and run it outside no_grad() and inference_mode().",
+    ),
+    Fault("GF006", "the value is detached after {module}", "Pass {module}'s output on without detach(), .data or a copy."),
+    Fault("GF007", "{module} takes no part in the loss", "Give the batch at least one sample with memory."),
+    Fault(
+        "GF008",
+        "a re-entrant checkpoint has no input that requires grad",
+        "Use checkpoint(..., use_reentrant=False), or gradient_checkpointing_kwargs={{'use_reentrant': False}}.",
+    ),
+    Fault(
+        "GF009",
+        "a re-entrant checkpoint hides the gradient in a container or closure",
+        "Pass the tensor as a direct argument of checkpoint(), or use use_reentrant=False.",
+    ),
+    Fault(
+        "GF010",
+        "detach().requires_grad_(True) makes backward succeed without reaching {module}",
+        "Remove the detach() and the requires_grad_(True); they hide the cut and do not mend it.",
+    ),
+    Fault(
+        "GF011",
+        "{module} was built in inference_mode",
+        "Build the model outside inference_mode(), or replace its parameters by clones made outside.",
+    ),
+    Fault("GF012", "no label is supervised", "Check where labels are masked and truncated: the answer's tokens must keep theirs."),
+    Fault(
+        "GF013",
+        "features do not depend on the page",
+        "Load trained encoder weights, or set the SAM config's initializer_range (its default is 1e-10) to 0.02.",
+    ),
+    Fault("GF014", "two dtypes meet", "Run forward under torch.autocast, or cast {module} and the features to the model's dtype."),
+    Fault("GF015", "something besides {module} is trainable", "Call requires_grad_(False) on everything but {module}."),
+    Fault(
+        "GF016",
+        "frozen parameters receive gradients",
+        "Do not switch requires_grad during forward, and clear gradients left on frozen parameters.",
+    ),
+    Fault("GF017", "the gradient vanishes", "Look at the named layer: a product with zero, a saturated activation or a scale of 0."),
+    Fault("GF018", "a value or gradient is not finite", "Look at the named layer; lower the learning rate or use bfloat16 for float16."),
+    Fault(
+        "GF019",
+        "the value leaves autograd unseen after {module}",
+        "Keep the path from {module} to the loss in torch operations: no numpy, item() or non-differentiable function.",
+    ),
+    Fault("GF020", "a part of {module} is not used", "Call every layer of {module} in forward, or freeze the unused ones.", "warning"),
+)  # fmt: skip
+
+
+def finding(code: str, *, trained: str, module: str, source: str, evidence: str, remedy: str | None = None) -> Finding:
+    """A finding of the catalogue's fault ``code`` at a place.
+
+    Args:
+        trained: the trained module's path, for the texts.
+        module, source: where the chain ends.
+        evidence: what was measured, one sentence without a full stop.
+        remedy: instead of the catalogue's, when the cause is known more closely.
+    """
+    fault = CATALOGUE[code]
+    place = " ".join(part for part in (module, f"({source})" if source else "") if part) or "the model"
+    return Finding(
+        code=code,
+        title=fault.title.format(module=trained),
+        severity=fault.severity,
+        place=place,
+        evidence=evidence,
+        remedy=remedy or fault.remedy.format(module=trained),
+        module=module,
+        source=source,
+    )

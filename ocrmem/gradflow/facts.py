@@ -1,0 +1,109 @@
+"""What a batch holds: labels that count, memory, pages. Works on any batch; knows a MEMModel's names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from ocrmem.gradflow.trace import tensors_in
+
+IGNORED = -100  # the label that torch's cross entropy leaves out
+
+
+@dataclass
+class BatchFacts:
+    """Counts of one batch; None where the batch does not tell.
+
+    Attributes:
+        samples: rows of the batch.
+        supervised_labels: labels other than -100.
+        memory_tokens: vision tokens placed in the sequences.
+        samples_with_memory: rows with at least one of them.
+        groups: rows of features of each sample or page, in order, for models that take them flat.
+        distinct: the samples or pages behind ``groups`` are known to differ.
+        sequence_length, context_threshold, max_seq_length: as the batch and the model's config have them.
+        longest_history: tokens of the longest history in the data, if the caller knows.
+    """
+
+    samples: int | None = None
+    supervised_labels: int | None = None
+    memory_tokens: int | None = None
+    samples_with_memory: int | None = None
+    groups: list[int] = field(default_factory=list)
+    distinct: bool = False
+    sequence_length: int | None = None
+    context_threshold: int | None = None
+    max_seq_length: int | None = None
+    longest_history: int | None = None
+
+
+def batch_facts(model: nn.Module, batch: Mapping[str, Any], *, distinct: bool = False) -> BatchFacts:
+    """Read the counts off a batch and the model's ``config``, if it has one."""
+    config = getattr(model, "config", None)
+    facts = BatchFacts(
+        distinct=distinct,
+        context_threshold=getattr(config, "context_threshold", None),
+        max_seq_length=getattr(config, "max_seq_length", None),
+    )
+    labels, ids = batch.get("labels"), batch.get("input_ids")
+    if isinstance(labels, torch.Tensor):
+        facts.samples = len(labels) if labels.dim() else None
+        facts.sequence_length = labels.shape[1] if labels.dim() == 2 else None
+        if not labels.is_floating_point():
+            facts.supervised_labels = int((labels != IGNORED).sum())
+    if isinstance(ids, torch.Tensor) and ids.dim() == 2:
+        facts.samples, facts.sequence_length = ids.shape
+        _count_memory(facts, ids, getattr(config, "placeholder_token_id", None))
+    kept, pixels = batch.get("page_kept"), batch.get("pixel_values")
+    if isinstance(kept, torch.Tensor) and kept.dim() == 2:
+        facts.groups = kept.sum(dim=1).tolist()
+    if isinstance(pixels, torch.Tensor) and len(pixels) > 1:
+        facts.distinct = rows_differ(pixels)
+    return facts
+
+
+def _count_memory(facts: BatchFacts, ids: torch.Tensor, placeholder: int | None) -> None:
+    if placeholder is None:
+        return
+    per_sample = (ids == placeholder).sum(dim=1).tolist()
+    facts.memory_tokens = sum(per_sample)
+    facts.samples_with_memory = sum(count > 0 for count in per_sample)
+    facts.groups = [count for count in per_sample if count]
+
+
+def inputs_differ(batch: Mapping[str, Any]) -> bool:
+    """Whether some floating tensor of the batch differs from row to row."""
+    return any(
+        t.is_floating_point() and t.dim() >= 2 and len(t) > 1 and rows_differ(t) for t in tensors_in(dict(batch))
+    )
+
+
+def rows_differ(values: torch.Tensor) -> bool:
+    """Whether any row of the first dimension differs from the first row."""
+    return bool((values[1:] != values[:1]).any())
+
+
+def spread(values: torch.Tensor, facts: BatchFacts) -> float | None:
+    """How much features depend on their page: 0 when every page has the same ones.
+
+    ``[P, n, d]`` features are compared position by position. Flat ``[M, d]`` features are split into
+    ``facts.groups``; as blank tokens may be left out of them, each row of a group is compared with its nearest
+    row of the first group. The result is relative to the features' mean size; None where it cannot be told.
+    """
+    values = values.detach().float()
+    scale = float(values.abs().mean())
+    if scale == 0 or not torch.isfinite(values).all():
+        return None
+    if values.dim() >= 3 and len(values) > 1:
+        return float((values[1:] - values[:1]).abs().mean()) / scale
+    if values.dim() != 2 or len(facts.groups) < 2 or sum(facts.groups) != len(values):
+        return None
+    if not facts.distinct and len(set(facts.groups)) == 1:
+        return None
+    first, *others = torch.split(values, facts.groups)
+    nearest = [torch.cdist(other, first).min(dim=1).values for other in others]
+    return float(torch.cat(nearest).median()) / (scale * values.shape[1] ** 0.5)

@@ -1,0 +1,341 @@
+"""Run one instrumented forward and backward pass and write down what happened.
+
+The passes run on the model itself; afterwards its gradients, buffers, random state and hooks are as before.
+Nothing that this module returns holds a tensor, so nothing of the passes stays in memory.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from ocrmem.gradflow.facts import BatchFacts, spread
+from ocrmem.gradflow.graph import reachable_parameters
+from ocrmem.gradflow.state import preserved
+from ocrmem.gradflow.trace import TORCH_FOLDER, Lineage, Observed, Place, Trace, checkpoint_around, tensors_in
+
+
+@dataclass
+class ModuleCall:
+    """One call of one module in the forward pass.
+
+    ``input_depends`` and ``output_depends`` are bit sets of the trained parameters that the values depend on;
+    ``output_alive`` of those that autograd still knows.
+    """
+
+    path: str
+    kind: str
+    depth: int
+    input_requires_grad: bool
+    output_requires_grad: bool
+    grad_fn: str
+    input_inference: bool
+    output_inference: bool
+    grad_enabled: bool
+    inference_mode: bool
+    autocast: str
+    training: bool
+    checkpoint: str
+    input_dtypes: tuple[str, ...]
+    input_depends: int = 0
+    output_depends: int = 0
+    output_alive: int = 0
+    source: str = ""
+    input_finite: bool = True
+    output_finite: bool = True
+    gradient_norm: float | None = None
+
+
+@dataclass
+class Parameter:
+    """What one parameter was and got. ``gradient_norm`` is None where backward left no gradient."""
+
+    name: str
+    trained: bool
+    requires_grad: bool
+    is_inference: bool
+    dtype: str
+    used: bool = False
+    reachable: bool = False
+    requires_grad_after: bool = False
+    gradient_norm: float | None = None
+    finite: bool = True
+
+
+@dataclass
+class Recording:
+    """Everything that `diagnose` needs, without a tensor in it."""
+
+    calls: list[ModuleCall] = field(default_factory=list)
+    parameters: list[Parameter] = field(default_factory=list)
+    observed: Observed = field(default_factory=Observed)
+    loss: float | None = None
+    loss_requires_grad: bool = False
+    loss_grad_fn: str = ""
+    loss_lineage: Lineage = field(default_factory=Lineage)
+    forward_error: str = ""
+    forward_error_kind: str = ""
+    failing_module: str = ""
+    failing_place: Place | None = None
+    failing_dtypes: tuple[str, ...] = ()
+    backward_error: str = ""
+    feature_spread: float | None = None
+    feature_module: str = ""
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def trained(self) -> list[Parameter]:
+        return [parameter for parameter in self.parameters if parameter.trained]
+
+
+class Probe:
+    """Hooks on every module of ``model`` and a `Trace` of the parameters that ought to train.
+
+    Args:
+        model: any module whose forward returns an object or dict with ``loss``.
+        is_trained: says of a parameter's name whether it ought to be trained.
+        facts: what the batch holds; tells which rows of flat features belong together.
+    """
+
+    def __init__(self, model: nn.Module, is_trained: Callable[[str], bool], facts: BatchFacts) -> None:
+        self._model = model
+        self._facts = facts
+        named = list(model.named_parameters())
+        self._trained = [(name, parameter) for name, parameter in named if is_trained(name)]
+        self._recording = Recording(
+            parameters=[
+                Parameter(name, is_trained(name), p.requires_grad, p.is_inference(), str(p.dtype)) for name, p in named
+            ]
+        )
+        self._stack: list[str] = []
+        self._open: list[ModuleCall] = []
+        self._handles: list[Any] = []
+        self._trained_paths = {name.rpartition(".")[0] for name, _ in self._trained}
+        self._trace = Trace([p for _, p in self._trained], lambda: self._stack[-1] if self._stack else "")
+
+    def run(self, batch: Mapping[str, Any]) -> Recording:
+        """Forward and backward once. Errors of the two known kinds are recorded, others are raised as they are."""
+        with preserved(self._model):
+            try:
+                loss = self._forward(batch)
+            finally:
+                self._remove_hooks()
+            if loss is not None:
+                self._look_at(loss)
+                self._backward(loss)
+                del loss
+            self._read_gradients()
+        self._recording.observed = self._trace.observed
+        used = self._trace.observed.used
+        for index, parameter in enumerate(self._recording.trained):
+            parameter.used = bool(used >> index & 1)
+        return self._recording
+
+    def _forward(self, batch: Mapping[str, Any]) -> torch.Tensor | None:
+        for path, module in self._model.named_modules():
+            self._handles.append(module.register_forward_pre_hook(self._before(path), with_kwargs=True))
+            self._handles.append(module.register_forward_hook(self._after, with_kwargs=True))
+        try:
+            with _compiled_parts_run_eagerly(self._model, self._recording), self._trace:
+                output = self._model(**batch)
+        except (RuntimeError, ValueError) as error:
+            if not (_kind(error) or self._facts.supervised_labels == 0):
+                raise
+            self._note_failure(error)
+            return None
+        return loss_of(output)
+
+    def _before(self, path: str) -> Callable[..., None]:
+        def hook(module: nn.Module, args: Any, kwargs: Any) -> None:
+            with self._trace.paused():
+                self._enter(path, module, args, kwargs)
+
+        return hook
+
+    def _enter(self, path: str, module: nn.Module, args: Any, kwargs: Any) -> None:
+        given = list(tensors_in((args, kwargs)))
+        floating = [t for t in given if t.is_floating_point()]
+        call = ModuleCall(
+            path=path,
+            kind=type(module).__name__,
+            depth=len(self._open),
+            input_requires_grad=any(t.requires_grad for t in given),
+            output_requires_grad=False,
+            grad_fn="",
+            input_inference=any(t.is_inference() for t in given),
+            output_inference=False,
+            grad_enabled=torch.is_grad_enabled(),
+            inference_mode=torch.is_inference_mode_enabled(),
+            autocast=_autocast(),
+            training=module.training,
+            checkpoint=checkpoint_around()[0],
+            input_dtypes=tuple(sorted({str(t.dtype) for t in floating})),
+            input_depends=self._trace.lineage_of(given).all,
+            source=source_around(self._model, path),
+            input_finite=all_finite(floating),
+        )
+        if path in self._trained_paths or self._contains_trained(path):
+            self._measure_spread(path, floating)
+        self._recording.calls.append(call)
+        self._open.append(call)
+        self._stack.append(path)
+
+    def _after(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        with self._trace.paused():
+            self._leave(args, kwargs, output)
+
+    def _leave(self, args: Any, kwargs: Any, output: Any) -> None:
+        call = self._open.pop()
+        self._stack.pop()
+        outputs = [t for t in _all_tensors(output) if t.is_floating_point()]
+        call.output_requires_grad = any(t.requires_grad for t in outputs)
+        call.output_inference = any(t.is_inference() for t in outputs)
+        call.output_finite = all_finite(outputs)
+        call.grad_fn = next((type(t.grad_fn).__name__ for t in outputs if t.grad_fn is not None), "")
+        lineage = self._trace.lineage_of(outputs)
+        if not lineage.all and call.output_requires_grad:
+            # A custom autograd function is no torch call: what went in is what comes out.
+            lineage = self._trace.lineage_of((args, kwargs))
+            for tensor in outputs:
+                self._trace.adopt(tensor, lineage)
+        call.output_depends, call.output_alive = lineage.all, lineage.alive
+        for tensor in outputs:
+            if tensor.requires_grad and not tensor.is_leaf:
+                tensor.register_hook(_norm_recorder(call))
+
+    def _contains_trained(self, path: str) -> bool:
+        return any(trained == path or trained.startswith(f"{path}.") for trained in self._trained_paths) and bool(path)
+
+    def _measure_spread(self, path: str, floating: list[torch.Tensor]) -> None:
+        if self._recording.feature_spread is None and floating:
+            with torch.no_grad():
+                self._recording.feature_spread = spread(floating[0], self._facts)
+            self._recording.feature_module = path
+
+    def _note_failure(self, error: Exception) -> None:
+        record = self._recording
+        record.forward_error, record.forward_error_kind = str(error).splitlines()[0], _kind(error)
+        record.failing_module = self._stack[-1] if self._stack else ""
+        call = self._open[-1] if self._open else None
+        record.failing_dtypes = call.input_dtypes if call else ()
+        frames = inspect.getinnerframes(error.__traceback__) if error.__traceback__ else []
+        own = [f for f in frames if "/torch/" not in f.filename and not f.filename.endswith("gradflow/probe.py")
+               and not f.filename.endswith("gradflow/trace.py")]  # fmt: skip
+        if own:
+            record.failing_place = Place(record.failing_module, own[-1].filename, own[-1].lineno)
+
+    def _look_at(self, loss: torch.Tensor) -> None:
+        record = self._recording
+        record.loss = float(loss.detach())
+        record.loss_requires_grad = loss.requires_grad
+        record.loss_grad_fn = type(loss.grad_fn).__name__ if loss.grad_fn is not None else ""
+        record.loss_lineage = self._trace.lineage_of(loss)
+        reached = reachable_parameters(loss)
+        for entry, (_, parameter) in zip(record.parameters, self._model.named_parameters(), strict=True):
+            entry.reachable = id(parameter) in reached
+
+    def _backward(self, loss: torch.Tensor) -> None:
+        if not loss.requires_grad:
+            self._recording.backward_error = (
+                "element 0 of tensors does not require grad and does not have a grad_fn"
+            )
+            return
+        try:
+            loss.backward()
+        except RuntimeError as error:
+            self._recording.backward_error = str(error).splitlines()[0]
+
+    def _read_gradients(self) -> None:
+        for entry, (_, parameter) in zip(self._recording.parameters, self._model.named_parameters(), strict=True):
+            entry.requires_grad_after = parameter.requires_grad
+            if parameter.grad is not None:
+                norm = parameter.grad.detach().float().norm()
+                entry.finite = bool(torch.isfinite(norm))
+                entry.gradient_norm = float(norm)
+
+    def _remove_hooks(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+
+
+def loss_of(output: Any) -> torch.Tensor:
+    """The ``loss`` of a forward's output, an object, a dict, or the scalar tensor itself.
+
+    Raises:
+        ValueError: there is none.
+    """
+    loss = output.get("loss") if isinstance(output, Mapping) else getattr(output, "loss", None)
+    if loss is None and isinstance(output, torch.Tensor) and output.numel() == 1:
+        loss = output
+    if not isinstance(loss, torch.Tensor):
+        raise ValueError("forward returned no loss: give the batch labels, and return an object or dict with `loss`")
+    return loss
+
+
+def source_of(module: nn.Module) -> str:
+    """``file:line`` of the class's forward; empty for torch's own classes, whose source tells a reader nothing."""
+    try:
+        code = inspect.unwrap(type(module).forward).__code__
+    except AttributeError:
+        return ""
+    return "" if code.co_filename.startswith(TORCH_FOLDER) else f"{code.co_filename}:{code.co_firstlineno}"
+
+
+def source_around(model: nn.Module, path: str) -> str:
+    """`source_of` the module at ``path``, or of the nearest module around it that has one."""
+    while True:
+        source = source_of(model.get_submodule(path))
+        if source or not path:
+            return source
+        path = path.rpartition(".")[0]
+
+
+def _all_tensors(output: Any) -> Iterator[torch.Tensor]:
+    yield from tensors_in(list(output.values()) if isinstance(output, Mapping) else output)
+
+
+def _norm_recorder(call: ModuleCall) -> Callable[[torch.Tensor], None]:
+    def record(gradient: torch.Tensor) -> None:
+        call.gradient_norm = float(gradient.detach().float().norm())
+
+    return record
+
+
+def all_finite(tensors: list[torch.Tensor]) -> bool:
+    """False where a tensor holds NaN or plus infinity; minus infinity is what attention masks are made of."""
+    return not any(bool((torch.isnan(t) | torch.isposinf(t)).any()) for t in tensors)
+
+
+def _autocast() -> str:
+    for device in ("cpu", "cuda"):
+        if torch.is_autocast_enabled(device):
+            return f"{device} {torch.get_autocast_dtype(device)}"
+    return ""
+
+
+def _kind(error: Exception) -> str:
+    text = str(error)
+    if "inference tensor" in text.lower() or "inference_mode" in text:
+        return "inference"
+    if "dtype" in text or "scalar type" in text:
+        return "dtype"
+    return ""
+
+
+@contextmanager
+def _compiled_parts_run_eagerly(model: nn.Module, recording: Recording) -> Iterator[None]:
+    """A compiled graph hides its operations from the trace, so compiled parts run eagerly here, and it is said."""
+    compiled = [path for path, m in model.named_modules() if type(m).__name__ == "OptimizedModule" or m._compiled_call_impl]
+    if not compiled:
+        yield
+        return
+    recording.notes.append(f"compiled parts ran eagerly for this check: {', '.join(compiled)}")
+    with torch.compiler.set_stance("force_eager"):
+        yield

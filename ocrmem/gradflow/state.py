@@ -1,0 +1,40 @@
+"""Leave a model as it was found: gradients, buffers, training flags, requires_grad and random state."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+
+@contextmanager
+def preserved(model: nn.Module) -> Iterator[None]:
+    """Inside, every parameter starts without a gradient; afterwards all is as before, also after an error.
+
+    Which buffers the block will change cannot be known, so all are copied: they are small beside the weights.
+    """
+    parameters = list(model.parameters())
+    gradients = [parameter.grad for parameter in parameters]
+    flags = [parameter.requires_grad for parameter in parameters]
+    training = [(module, module.training) for module in model.modules()]
+    buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
+    devices = sorted({p.device.index for p in parameters if p.device.type == "cuda" and p.device.index is not None})
+    with torch.random.fork_rng(devices=devices):
+        for parameter in parameters:
+            parameter.grad = None
+        try:
+            yield
+        finally:
+            for parameter, gradient, flag in zip(parameters, gradients, flags, strict=True):
+                parameter.grad = None
+                if parameter.requires_grad != flag and parameter.is_leaf:
+                    parameter.requires_grad_(flag)
+                parameter.grad = gradient
+            for module, flag in training:
+                module.training = flag
+            with torch.no_grad():
+                for buffer, before in buffers:
+                    if not torch.equal(buffer, before):
+                        buffer.copy_(before)
