@@ -21,9 +21,12 @@ _CHUNK = 1 << 20
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write ``content`` to ``path`` atomically, making its folder."""
+    """Write ``content`` to ``path`` atomically, making its folder.
+
+    The temporary name is fixed, so that what a killed run left there is overwritten by the next.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.tmp")
     try:
         with temporary.open("wb") as handle:
             handle.write(content)

@@ -53,7 +53,8 @@ def check(
     paths = [resolved(inner, path) for path in ([trainable] if isinstance(trainable, str) else trainable)]
     facts = batch_facts(inner, batch, distinct=distinct_memories)
     facts.longest_history = longest_history
-    recording = Probe(inner, _under(paths), facts).run(batch)
+    sharded = type(model).__name__ == "DeepSpeedEngine"
+    recording = Probe(inner, _under(paths), facts, sharded=sharded).run(batch)
     if recording.feature_spread is not None and not (facts.distinct or inputs_differ(batch)):
         # The inputs themselves are the same from row to row; equal features say nothing then.
         recording.feature_spread = None

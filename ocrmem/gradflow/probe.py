@@ -101,11 +101,16 @@ class Probe:
         model: any module whose forward returns an object or dict with ``loss``.
         is_trained: says of a parameter's name whether it ought to be trained.
         facts: what the batch holds; tells which rows of flat features belong together.
+        sharded: an engine owns the parameters' gradients (DeepSpeed), so none may be accumulated behind its back.
     """
 
-    def __init__(self, model: nn.Module, is_trained: Callable[[str], bool], facts: BatchFacts) -> None:
+    def __init__(
+        self, model: nn.Module, is_trained: Callable[[str], bool], facts: BatchFacts, *, sharded: bool = False
+    ) -> None:
         self._model = model
         self._facts = facts
+        self._sharded = sharded
+        self._gradients: dict[int, torch.Tensor] = {}
         named = list(model.named_parameters())
         self._trained = [(name, parameter) for name, parameter in named if is_trained(name)]
         self._recording = Recording(
@@ -247,17 +252,24 @@ class Probe:
             )
             return
         try:
-            loss.backward()
+            if self._sharded:
+                wanted = [p for p in self._model.parameters() if p.requires_grad]
+                found = torch.autograd.grad(loss, wanted, allow_unused=True)
+                self._gradients = {id(p): g for p, g in zip(wanted, found, strict=True) if g is not None}
+            else:
+                loss.backward()
         except RuntimeError as error:
             self._recording.backward_error = str(error).splitlines()[0]
 
     def _read_gradients(self) -> None:
         for entry, (_, parameter) in zip(self._recording.parameters, self._model.named_parameters(), strict=True):
             entry.requires_grad_after = parameter.requires_grad
-            if parameter.grad is not None:
-                norm = parameter.grad.detach().float().norm()
+            gradient = self._gradients.get(id(parameter), parameter.grad)
+            if gradient is not None:
+                norm = gradient.detach().float().norm()
                 entry.finite = bool(torch.isfinite(norm))
                 entry.gradient_norm = float(norm)
+        self._gradients.clear()
 
     def _remove_hooks(self) -> None:
         for handle in self._handles:

@@ -8,12 +8,13 @@ parameters is an int used as a bit set.
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Any
 
 import torch
@@ -234,12 +235,22 @@ def checkpoint_around() -> tuple[str, FrameType | None]:
                 return "reentrant", frame
             if frame.f_code.co_name == "checkpoint":
                 return "non-reentrant", frame
-        if frame.f_code.co_name == "forward" and frame.f_code.co_varnames:
-            first = frame.f_locals.get(frame.f_code.co_varnames[0])
-            if isinstance(first, torch.autograd.function.FunctionCtx):
-                return "custom function", None
+        if frame.f_code.co_name == "forward" and frame.f_code.co_varnames[:1] != ("self",) and _is_function(frame.f_code):
+            return "custom function", None
         frame = frame.f_back
     return "", None
+
+
+def _is_function(code: CodeType) -> bool:
+    """Whether this is the forward of some `torch.autograd.Function`; its class is not on the stack."""
+    waiting = [torch.autograd.Function]
+    while waiting:
+        kind = waiting.pop()
+        waiting += kind.__subclasses__()
+        forward = inspect.unwrap(kind.forward)
+        if getattr(forward, "__code__", None) is code:
+            return True
+    return False
 
 
 def _hidden_from(frame: FrameType | None, tensor: torch.Tensor, parameters: WeakIdKeyDictionary) -> bool:

@@ -110,15 +110,26 @@ def test_proj_under_no_grad(workspace, model):
     assert failing(workspace, model)[0] == ["loss_requires_grad"]
 
 
-def test_encoder_features_under_inference_mode(workspace, tmp_path):
-    run = workspace.model_copy(
-        update={"paths": workspace.paths.model_copy(update={"features": str(tmp_path / "none")})}
-    )
-    model = MEMModel.from_run_config(run, with_encoder=True)
-    model.ocr_embed.forward = torch.inference_mode()(model.ocr_embed.forward)
-    failed, checks = failing(run, model)
+def test_stored_features_read_under_inference_mode(workspace, monkeypatch):
+    gather = smoke_module.FeatureStore.gather
+    monkeypatch.setattr(smoke_module.FeatureStore, "gather", torch.inference_mode()(gather))
+    failed, checks = failing(workspace)
     assert failed == ["forward"]
     assert "torch.inference_mode()" in checks["forward"]["evidence"]
+
+
+def without_features(workspace, tmp_path) -> RunConfig:
+    paths = workspace.paths.model_copy(update={"features": str(tmp_path / "none")})
+    return workspace.model_copy(update={"paths": paths})
+
+
+@pytest.mark.parametrize("guard", [torch.no_grad, torch.inference_mode])
+def test_an_encoder_under_no_grad_is_healthy(workspace, tmp_path, guard):
+    """Picking the kept tokens copies them, so inference tensors of the encoder itself do no harm."""
+    run = without_features(workspace, tmp_path)
+    model = MEMModel.from_run_config(run, with_encoder=True)
+    model.ocr_embed.forward = guard()(model.ocr_embed.forward)
+    assert smoke(run, model)["ok"]
 
 
 def test_a_loss_that_is_not_finite(workspace, model):
@@ -151,48 +162,34 @@ def test_backward_that_cannot_run(workspace, model):
 
 
 def test_features_that_do_not_depend_on_the_page(workspace, tmp_path):
-    run = workspace.model_copy(
-        update={"paths": workspace.paths.model_copy(update={"features": str(tmp_path / "none")})}
-    )
+    run = without_features(workspace, tmp_path)
     model = MEMModel.from_run_config(run, with_encoder=True)
     whole = model.ocr_embed.forward
     model.ocr_embed.forward = lambda pixels: whole(torch.ones_like(pixels))
     assert failing(run, model)[0] == ["memory_matters"]
 
 
-def test_no_sample_with_memory(tmp_path):
-    """The ancestor's cause: the threshold is above every history."""
+def test_no_training_sample_with_memory(tmp_path):
     workspace = small_workspace(tmp_path, features=False)
-    run = RunConfig.from_dict(small_settings(tmp_path, model={"context_threshold": 120}))
-    samples = smoke_module.MemoryDataset.open(Path(workspace.paths.dataset)).samples("train")
-    assert max(sample.history_tokens for sample in samples) < 120
-    try:
-        build_dataset(run)
-    except CheckFailed:
-        pytest.fail("the dataset is to be built; smoke is what must fail")
-    failed, checks = failing(run)
+    (Path(workspace.data.path) / "train.jsonl").unlink()
+    build_dataset(workspace)
+    failed, checks = failing(workspace)
     assert failed == ["samples"]
     assert "context_threshold" in checks["samples"]["remedy"]
     assert {check["status"] for name, check in checks.items() if name != "samples"} == {"skipped"}
 
 
-def test_one_page_alone_is_compared_with_itself_in_reverse(workspace):
+def test_one_page_alone_is_compared_with_itself_in_reverse(workspace, monkeypatch):
     dataset = smoke_module.MemoryDataset.open(Path(workspace.paths.dataset))
+    store = smoke_module.FeatureStore.open(Path(workspace.paths.features))
     (sample,) = smoke_module.pick_samples(dataset, 1)
-    page = sample.pages[0]
-
-    class OnePage:
-        def page_hashes(self):
-            return [page]
-
-    class OneSample:
-        pages = (page,)
-
+    (page,) = sample.pages
+    monkeypatch.setattr(dataset, "page_hashes", lambda: [page])
     features = torch.arange(6.0).reshape(3, 2)
-    changed = smoke_module.other_memory({"memory_features": features}, OnePage(), object(), [OneSample()])
+    changed = smoke_module.other_memory({"memory_features": features}, dataset, store, [sample])
     assert torch.equal(changed["memory_features"], features.flip(0))
     pixels = torch.arange(12.0).reshape(1, 3, 2, 2)
-    changed = smoke_module.other_memory({"pixel_values": pixels}, OnePage(), None, [OneSample()])
+    changed = smoke_module.other_memory({"pixel_values": pixels}, dataset, None, [sample])
     assert torch.equal(changed["pixel_values"], pixels.flip(2))
 
 
