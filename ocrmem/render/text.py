@@ -1,0 +1,17 @@
+"""A conversation's messages as the text that is drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ocrmem.config import LabelSection
+from ocrmem.conversations import Message
+
+
+def transcript(messages: Sequence[Message], labels: LabelSection) -> str:
+    """Label, content and a newline for each message.
+
+    The closing newline makes every row of a transcript final: one more message changes no row of it.
+    """
+    prefix = labels.model_dump()
+    return "".join(f"{prefix[message.role]}{message.content}\n" for message in messages)
