@@ -1,0 +1,152 @@
+"""pydantic's errors as problems: which field, what is wrong with its value, what would be right."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+
+from ocrmem.config import RunConfig
+from ocrmem.config_rules.settings_file import Settings
+from ocrmem.errors import Problem
+from ocrmem.secrets import HIDDEN, looks_secret, redact
+
+Path = tuple[str, ...]
+_WANTED = {
+    "int_parsing": "a whole number",
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "int_parsing_size": "a whole number",
+    "float_parsing": "a number",
+    "float_type": "a number",
+    "bool_parsing": "true or false",
+    "bool_type": "true or false",
+    "string_type": "text (put quotes around it)",
+    "model_type": "a section with fields below it",
+    "model_attributes_type": "a section with fields below it",
+    "dict_type": "a section with fields below it",
+}
+_BOUNDS = {
+    "greater_than": ("gt", "above {}"),
+    "greater_than_equal": ("ge", "at least {}"),
+    "less_than": ("lt", "below {}"),
+    "less_than_equal": ("le", "at most {}"),
+}
+
+
+def field_problems(settings: Settings) -> tuple[RunConfig, list[Problem], set[Path]]:
+    """Check every field by itself.
+
+    Returns:
+        the configuration with faulty fields at their defaults, so that rules over the sound ones can still
+        be checked; the problems; and the paths of the faulty fields.
+    """
+    values = _without_empty_sections(settings.values)
+    problems: list[Problem] = []
+    bad: set[Path] = set()
+    try:
+        config = RunConfig.model_validate(values, by_name=False)
+    except ValidationError as error:
+        for fault in error.errors(include_url=False):
+            path = tuple(str(part) for part in fault["loc"])
+            bad.add(path)
+            problems.append(_problem(settings, path, fault))
+        for path in bad:
+            _remove(values, path)
+        config = RunConfig.model_validate(values, by_name=False)
+    for path, value in _scalars(config.as_dict()):
+        given = _given(values, path)
+        wanted = ""
+        if isinstance(value, float) and not math.isfinite(value):
+            wanted = "Give a finite number"
+        elif isinstance(given, bool) and not isinstance(value, bool):
+            wanted = "Give a number"  # YAML reads yes, no, on and off as booleans, pydantic those as 1 and 0
+        if wanted:
+            bad.add(path)
+            problems.append(Problem(settings.place_of(path), f"is {str(given).lower()}", wanted))
+    return config, problems, bad
+
+
+def known_fields(model: type[BaseModel] = RunConfig, prefix: Path = ()) -> Iterator[Path]:
+    """The path of every field and section, by the names that params.yaml uses."""
+    for name, info in model.model_fields.items():
+        path = (*prefix, info.alias or name)
+        yield path
+        if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
+            yield from known_fields(info.annotation, path)
+
+
+def _problem(settings: Settings, path: Path, fault: Any) -> Problem:
+    place, kind, value = settings.place_of(path), fault["type"], fault["input"]
+    if kind == "extra_forbidden":
+        what = "section" if len(path) == 1 and isinstance(value, dict) else "field"
+        return Problem(place, f"is an unknown {what}", _nearest(path))
+    said = f"is {_shown(path, value)}"
+    if kind == "literal_error":
+        return Problem(place, said, f"Use one of {fault['ctx']['expected'].replace(' or ', ', ')}")
+    if kind in _BOUNDS:
+        key, text = _BOUNDS[kind]
+        return Problem(place, said, f"Give a number {text.format(fault['ctx'][key])}")
+    return Problem(place, said, f"Give {_WANTED[kind]}" if kind in _WANTED else redact(fault["msg"]))
+
+
+def _nearest(path: Path) -> str:
+    known = list(known_fields())
+    siblings = [other[-1] for other in known if other[:-1] == path[:-1]]
+    if near := get_close_matches(path[-1].lower(), siblings, 1, cutoff=0.6):
+        return f"Did you mean {'.'.join((*path[:-1], near[0]))}? Rename it, or remove it"
+    same_name = [other for other in known if other[-1] == path[-1]]
+    if not same_name:
+        by_name = {other[-1]: other for other in known}
+        same_name = [by_name[name] for name in get_close_matches(path[-1].lower(), by_name, 1, cutoff=0.75)]
+    if same_name:
+        names = " or ".join(".".join(other) for other in same_name)
+        return f"Did you mean {names}? Move it there, or remove it"
+    return f"Remove it; known here are {', '.join(siblings) or 'no fields'}"
+
+
+def _shown(path: Sequence[str], value: Any) -> str:
+    if isinstance(value, (dict, list)):
+        return f"a {'section' if isinstance(value, dict) else 'list'}"
+    if value is None:
+        return "empty"
+    if looks_secret(path[-1], value):
+        return HIDDEN
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _without_empty_sections(values: dict[str, Any]) -> dict[str, Any]:
+    """A deep copy; a section whose fields are all commented out reads as null and means its defaults."""
+    sections = {path[0] for path in known_fields() if len(path) > 1}
+    return {key: _copy(value) for key, value in values.items() if not (value is None and key in sections)}
+
+
+def _copy(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _copy(item) for key, item in value.items()}
+    return [_copy(item) for item in value] if isinstance(value, list) else value
+
+
+def _remove(values: Any, path: Path) -> None:
+    for part in path[:-1]:
+        values = values.get(part) if isinstance(values, dict) else None
+    if isinstance(values, dict):
+        values.pop(path[-1], None)
+
+
+def _scalars(values: dict[str, Any], prefix: Path = ()) -> Iterator[tuple[Path, Any]]:
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from _scalars(value, (*prefix, key))
+        else:
+            yield (*prefix, key), value
+
+
+def _given(values: Any, path: Path) -> Any:
+    for part in path:
+        values = values.get(part) if isinstance(values, dict) else None
+    return values

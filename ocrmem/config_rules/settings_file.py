@@ -1,0 +1,148 @@
+"""Settings as written: a YAML file without surprises, and ``key.path=value`` overrides."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ocrmem.errors import Problem
+from ocrmem.secrets import redact
+
+_MAX_BYTES = 1 << 20
+
+
+@dataclass
+class Settings:
+    """Values with where they come from.
+
+    Attributes:
+        values: nested, not yet checked.
+        place: the file's name, for problems.
+        text: the file as written, comments included.
+        overridden: paths that ``--set`` gave.
+        problems: what was wrong in reading.
+        readable: whether there is any sense in looking at the values.
+    """
+
+    values: dict[str, Any] = field(default_factory=dict)
+    place: str = "configuration"
+    text: str = ""
+    overridden: set[tuple[str, ...]] = field(default_factory=set)
+    problems: list[Problem] = field(default_factory=list)
+    readable: bool = True
+
+    def place_of(self, path: Sequence[str]) -> str:
+        """``file: a.b``, or ``--set a.b`` when an override gave the value."""
+        name = redact(".".join(path))
+        given = any(tuple(path[:length]) in self.overridden for length in range(1, len(path) + 1))
+        return f"--set {name}" if given else f"{self.place}: {name}"
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader that notes keys given twice (YAML keeps the last in silence) and refuses aliases."""
+
+    duplicates: list[tuple[int, str]]
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: dict[Any, int] = {}
+        for key_node, _ in node.value:
+            key = getattr(key_node, "value", None)
+            if isinstance(key, str):
+                line = key_node.start_mark.line + 1
+                if key in seen:
+                    self.duplicates.append((line, f"{key!r} is given again (first in line {seen[key]})"))
+                seen.setdefault(key, line)
+        return super().construct_mapping(node, deep)
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            mark = self.peek_event().start_mark
+            raise yaml.composer.ComposerError(None, None, "aliases (*name) are not used here", mark)
+        return super().compose_node(parent, index)
+
+
+def read_settings(path: Path, overrides: Sequence[str] = ()) -> Settings:
+    """Read a file and apply overrides; what is wrong is in ``problems``, nothing is raised."""
+    settings = Settings(place=str(path))
+    text = _read_text(path, settings)
+    if text is not None:
+        settings.text = text
+        settings.values = _parse(text, settings)
+    settings.readable = not settings.problems or bool(settings.values)
+    for override in overrides:
+        _apply(override, settings)
+    return settings
+
+
+def _read_text(path: Path, settings: Settings) -> str | None:
+    remedy = "Give the path of a YAML file with --config"
+    try:
+        if path.stat().st_size > _MAX_BYTES:
+            raise OSError(None, "larger than 1 MiB, so no settings file")
+        return path.read_bytes().decode("utf-8-sig")
+    except FileNotFoundError:
+        settings.problems.append(Problem(str(path), "is not there", remedy))
+    except UnicodeDecodeError as error:
+        line = error.object.count(b"\n", 0, error.start) + 1
+        settings.problems.append(Problem(f"{path}:{line}", "is not UTF-8", "Save the file as UTF-8"))
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "not a file name"
+        settings.problems.append(Problem(str(path), f"cannot be read ({reason})", remedy))
+    return None
+
+
+def _parse(text: str, settings: Settings) -> dict[str, Any]:
+    loader = None
+    try:
+        loader = _Loader(text)
+        loader.duplicates = []
+        value = loader.get_single_data()
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+        place = f"{settings.place}:{mark.line + 1}" if mark else settings.place
+        reason = redact(str(getattr(error, "problem", None) or getattr(error, "reason", "") or "not YAML"))
+        remedy = "Indent with spaces, and put quotes around values that hold ': ' or '#'"
+        settings.problems.append(Problem(place, f"is not readable YAML ({reason})", remedy))
+        return {}
+    finally:
+        if loader is not None:
+            loader.dispose()
+    for line, message in loader.duplicates:
+        problem = Problem(f"{settings.place}:{line}", redact(message), "Keep the one that is meant")
+        settings.problems.append(problem)
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        message = f"holds a {type(value).__name__}, not sections"
+        remedy = "Write sections with fields, as `train:` and below it `  max_steps: 100`"
+        settings.problems.append(Problem(settings.place, message, remedy))
+        return {}
+    return {str(key): item for key, item in value.items()}
+
+
+def _apply(override: str, settings: Settings) -> None:
+    name, equals, text = override.partition("=")
+    path = tuple(part.strip() for part in name.split("."))
+    if not equals or not all(path):
+        place = f"--set {redact(name)}"
+        problem = Problem(place, "is not key.path=value", "Write for example train.max_steps=100")
+        settings.problems.append(problem)
+        return
+    try:
+        value = yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError, ValueError):
+        place = f"--set {redact(name)}"
+        problem = Problem(place, "has a value that is not YAML", "Put quotes around the value")
+        settings.problems.append(problem)
+        return
+    level = settings.values
+    for part in path[:-1]:
+        if not isinstance(level.get(part), dict):
+            level[part] = {}
+        level = level[part]
+    level[path[-1]] = value
+    settings.overridden.add(path)

@@ -1,0 +1,21 @@
+"""Conversations from JSONL files: read, checked line by line, split into samples.
+
+`read_conversations` gives conversations or every problem with its ``file:line``; `split_turns` makes one
+sample of each assistant turn.
+"""
+
+from ocrmem.conversations.read import Reading, read_conversations, scan_conversations
+from ocrmem.conversations.turns import split_turns
+from ocrmem.conversations.types import Conversation, Message, Role, Split, TurnSample
+
+__all__ = [
+    "Conversation",
+    "Message",
+    "Reading",
+    "Role",
+    "Split",
+    "TurnSample",
+    "read_conversations",
+    "scan_conversations",
+    "split_turns",
+]

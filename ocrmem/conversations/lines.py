@@ -1,0 +1,74 @@
+"""Lines of a file as bytes, none of them longer in memory than a bound.
+
+A line over the bound is handed on as a stream: a 50 MB line is refused, and can still be copied, without
+ever being whole in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+MAX_LINE_BYTES = 16 << 20
+_CHUNK = 1 << 20
+
+
+@dataclass
+class Line:
+    """A line without its line feed.
+
+    Attributes:
+        number: from 1.
+        head: the line, or its first bytes when ``whole`` is false.
+        whole: false for a line over the bound; then `chunks` gives all of it, once.
+    """
+
+    number: int
+    head: bytes
+    whole: bool
+    _handle: BinaryIO | None = None
+    size: int = 0
+
+    def __post_init__(self) -> None:
+        self.size = len(self.head)
+
+    def chunks(self) -> Iterator[bytes]:
+        """The bytes of the line, piece by piece; ``size`` is the line's length when they are through."""
+        yield self.head
+        handle, self._handle = self._handle, None
+        while handle is not None:
+            piece = handle.readline(_CHUNK)
+            ended = not piece or piece.endswith(b"\n")
+            piece = piece.removesuffix(b"\n")
+            self.size += len(piece)
+            if piece:
+                yield piece
+            if ended:
+                return
+
+    def finish(self) -> None:
+        """Read past what `chunks` has not given, so that the next line can be read."""
+        for _ in self.chunks():
+            pass
+
+
+def read_lines(path: Path, max_bytes: int = MAX_LINE_BYTES) -> Iterator[Line]:
+    """The lines of a file. A `Line` is good until the next one is asked for.
+
+    Args:
+        path: a file.
+        max_bytes: longest line that is held in memory.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    with path.open("rb") as handle:
+        number = 0
+        while head := handle.readline(max_bytes + 1):
+            number += 1
+            whole = head.endswith(b"\n") or len(head) <= max_bytes
+            line = Line(number, head.removesuffix(b"\n"), whole, None if whole else handle)
+            yield line
+            line.finish()

@@ -1,0 +1,99 @@
+"""Which files are read, which split a file's name means, and files that are no JSONL at all."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from ocrmem.conversations.types import Split
+from ocrmem.errors import Problem
+
+_SIGNATURES = {
+    b"\xff\xfe": ("is UTF-16, not UTF-8", "Convert it: iconv -f UTF-16 -t UTF-8 FILE"),
+    b"\xfe\xff": ("is UTF-16, not UTF-8", "Convert it: iconv -f UTF-16 -t UTF-8 FILE"),
+    b"\x1f\x8b": ("is compressed with gzip", "Unpack it: gunzip FILE"),
+    b"\x28\xb5\x2f\xfd": ("is compressed with zstd", "Unpack it: unzstd FILE"),
+    b"PK\x03\x04": ("is a zip archive", "Unpack it: unzip FILE"),
+    b"PAR1": ("is a parquet file", "Write its rows as JSON, one conversation a line"),
+}
+_OPENING_BYTES = 1 << 16
+
+
+def data_files(path: Path) -> tuple[list[Path], Problem | None]:
+    """The files to read, by name, or why there are none.
+
+    Args:
+        path: a file, read whatever it is called, or a directory, whose ``*.jsonl`` are read (not those of
+            its folders, nor hidden ones).
+    """
+    if path.is_file():
+        return [path], None
+    if not path.exists():
+        return [], Problem(
+            shown_path(path), "is not there", "Set data.path to a .jsonl file or a directory of them"
+        )
+    if not path.is_dir():
+        return [], Problem(shown_path(path), "is neither a file nor a directory", "Set data.path to one")
+    try:
+        found = sorted(p for p in path.glob("*.jsonl") if p.is_file() and not p.name.startswith("."))
+        if found:
+            return found, None
+        deeper = next((p.parent for p in sorted(path.glob("*/*.jsonl"))), None)
+    except OSError as error:
+        problem = Problem(shown_path(path), f"cannot be listed ({error.strerror})", "Check its permissions")
+        return [], problem
+    hint = f"; {shown_path(deeper)} has some, set data.path to it" if deeper else ""
+    remedy = f"Put conversations there, one JSON object a line{hint}"
+    return [], Problem(shown_path(path), "holds no .jsonl file", remedy)
+
+
+def shown_path(path: Path) -> str:
+    """A path as it may stand in a message: names that are not UTF-8 with their bytes escaped."""
+    return str(path).encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def name_split(file: Path) -> Split:
+    """What a file's name says: ``eval*`` and ``counterfactual*`` are held out, all else is for training."""
+    if file.name.startswith("eval"):
+        return "eval"
+    if file.name.startswith("counterfactual"):
+        return "counterfactual"
+    return "train"
+
+
+def whole_file_fault(file: Path) -> Problem | None:
+    """A fault of the file that would make each of its lines a problem.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    name = shown_path(file)
+    with file.open("rb") as handle:
+        opening = handle.read(_OPENING_BYTES)
+    for signature, (message, remedy) in _SIGNATURES.items():
+        if opening.startswith(signature):
+            return Problem(f"{name}:1", message, remedy.replace("FILE", name))
+    first = opening.partition(b"\n")[0].strip()
+    if first.startswith(b"[") and _is_array_of_objects(first):
+        return Problem(
+            f"{name}:1",
+            "is one JSON list, not one object a line",
+            f"Convert it: jq -c '.[]' {name}",
+        )
+    if first in (b"[", b"{"):
+        what = "one JSON list" if first == b"[" else "JSON spread over lines"
+        command = "jq -c '.[]'" if first == b"[" else "jq -c ."
+        message = f"is {what}, not one object a line"
+        return Problem(f"{name}:1", message, f"Convert it: {command} {name}")
+    return None
+
+
+def _is_array_of_objects(first: bytes) -> bool:
+    """Whether a first line opens a list of objects. A list of anything else is that line's own problem."""
+    if not first[1:].lstrip().startswith(b"{"):
+        return False
+    try:
+        json.loads(first)
+    except (ValueError, RecursionError):
+        return True  # the list goes on in the next line, or past what was read
+    return False

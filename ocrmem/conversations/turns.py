@@ -1,0 +1,65 @@
+"""A conversation becomes samples: one for each assistant turn that has weight."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ocrmem.conversations.types import Conversation, Message, TurnSample
+
+
+def split_turns(conversation: Conversation, recent_turns: int) -> list[TurnSample]:
+    """One sample for each assistant message with weight that has a user message somewhere before it.
+
+    Args:
+        conversation: as read.
+        recent_turns: how many of the last user turns stay text. Consecutive user messages are one turn, and
+            a tool's answer belongs to the turn whose question led to it.
+
+    Returns:
+        Samples in the order of the conversation; ``turn`` counts assistant messages from 0, weightless ones
+        included, so an id does not change when a weight does.
+    """
+    messages = conversation.messages
+    opening = _opening_system_messages(messages)
+    user_turns: list[int] = []
+    samples: list[TurnSample] = []
+    turn = -1
+    for index, message in enumerate(messages):
+        if message.role == "user" and (index == 0 or messages[index - 1].role != "user"):
+            user_turns.append(index)
+        if message.role != "assistant":
+            continue
+        turn += 1
+        if not user_turns or message.weight == 0:
+            continue
+        enough = len(user_turns) >= recent_turns
+        recent = user_turns[-recent_turns] if enough else opening
+        samples.append(
+            TurnSample(
+                id=f"{conversation.id}#{turn}",
+                conversation_id=conversation.id,
+                split=conversation.split,
+                turn=turn,
+                history=messages[opening:recent],
+                prompt=messages[:opening] + messages[recent:index],
+                answer=message.content,
+            )
+        )
+    return samples
+
+
+def gives_samples(messages: Sequence[Message]) -> bool:
+    """Whether `split_turns` would make at least one sample of these messages."""
+    asked = False
+    for message in messages:
+        asked = asked or message.role == "user"
+        if asked and message.role == "assistant" and message.weight != 0:
+            return True
+    return False
+
+
+def _opening_system_messages(messages: Sequence[Message]) -> int:
+    for index, message in enumerate(messages):
+        if message.role != "system":
+            return index
+    return len(messages)

@@ -1,0 +1,65 @@
+"""What a conversation is once it has been read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Role = Literal["system", "user", "assistant", "tool"]
+Split = Literal["train", "eval", "counterfactual"]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message.
+
+    Attributes:
+        role: who speaks.
+        content: what is said; never empty and always valid UTF-8.
+        weight: 0 on an assistant message means that no sample is made from it (the field of the same name
+            in OpenAI's fine-tuning format); 1 otherwise.
+    """
+
+    role: Role
+    content: str
+    weight: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    """One line of a data file.
+
+    Attributes:
+        id: unique over all files; a line without one gets a hash of its messages.
+        messages: in the order of the file.
+        split: "train", "eval" or "counterfactual".
+        place: ``file:line`` it was read from.
+    """
+
+    id: str
+    messages: tuple[Message, ...]
+    split: Split
+    place: str
+
+
+@dataclass(frozen=True, slots=True)
+class TurnSample:
+    """One assistant turn of a conversation: what may become memory, what stays text, what is learnt.
+
+    Attributes:
+        id: ``<conversation id>#<turn>``.
+        conversation_id: the conversation it comes from.
+        split: the conversation's.
+        turn: which assistant turn of the conversation the answer is, from 0.
+        history: the messages before the recent turns, without the opening system messages; may be empty.
+        prompt: the opening system messages and the recent turns, up to the answer.
+        answer: the assistant's message.
+    """
+
+    id: str
+    conversation_id: str
+    split: Split
+    turn: int
+    history: tuple[Message, ...]
+    prompt: tuple[Message, ...]
+    answer: str

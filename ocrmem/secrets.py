@@ -1,0 +1,83 @@
+"""Finding what looks like a key in settings, so that it is refused and never printed.
+
+Keys come from the environment or from Kubernetes secrets; a settings file is copied into provenance, model
+cards, run logs and git.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+_WORD = r"(?<![A-Za-z0-9])"
+_PATTERNS = {
+    "a Hugging Face token": _WORD + r"hf_[A-Za-z0-9]{16,}",
+    "an OpenAI-style key": _WORD + r"sk-[A-Za-z0-9_-]{16,}",
+    "an AWS access key": _WORD + r"(?:AKIA|ASIA)[A-Z0-9]{16}(?![A-Za-z0-9])",
+    "a GitHub token": _WORD + r"(?:gh[pousr]_[A-Za-z0-9]{20,}|github_pat_[A-Za-z0-9_]{20,})",
+    "a GitLab token": _WORD + r"glpat-[A-Za-z0-9_-]{16,}",
+    "a Slack token": _WORD + r"xox[abeoprs]-[A-Za-z0-9-]{8,}",
+    "a Google key": _WORD + r"AIza[A-Za-z0-9_-]{30,}",
+    "a Weights & Biases key": _WORD + r"wandb_v[0-9]_[A-Za-z0-9_]{16,}",
+    "a JSON web token": _WORD + r"eyJ[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}",
+    "a private key": r"-----BEGIN [A-Z ]*PRIVATE KEY",
+    "a URL with a password": r"[A-Za-z][A-Za-z0-9+.-]*://[^/\s:@]*:[^/\s@]+@",
+    "a bearer token": r"(?i:\bbearer\s+)[A-Za-z0-9._~+/-]{16,}",
+}
+_SECRET = re.compile("|".join(f"(?P<p{n}>{pattern})" for n, pattern in enumerate(_PATTERNS.values())))
+_LABELS = tuple(_PATTERNS)
+_HEX_KEY = re.compile(r"(?<![0-9A-Za-z/\\])[0-9a-f]{40}(?![0-9A-Za-z])")  # in a path it is a commit
+_COMMIT_FIELD = re.compile(r"(?:^|_)(?:revision|commit|sha|hash)$")
+_KEY_NAME = re.compile(
+    r"(?:^|[_.-])(?:token|secrets?|passwords?|passwd|credentials?|(?:api|access|private|secret)[_-]?keys?)$",
+    re.IGNORECASE,
+)
+REMEDY = (
+    "Remove it here and give it in the environment (HF_TOKEN, WANDB_API_KEY, AWS_ACCESS_KEY_ID ...); if the "
+    "file has been shared, revoke it"
+)
+HIDDEN = "(hidden)"
+
+
+def find_in_text(text: str) -> Iterator[tuple[int, int, str]]:
+    """Start, end and kind of everything in ``text`` that has the form of a known key."""
+    for match in _SECRET.finditer(text):
+        yield match.start(), match.end(), _LABELS[int((match.lastgroup or "p0")[1:])]
+
+
+def looks_secret(name: str, value: Any) -> str | None:
+    """What kind of key a setting looks like, or None.
+
+    Args:
+        name: the field's own name; ``api_key: anything`` is a key, ``base_revision: <40 hex>`` is a commit.
+        value: its value.
+    """
+    if not isinstance(value, str) or not value.strip():
+        return None
+    for _, _, kind in find_in_text(value):
+        return kind
+    if _KEY_NAME.search(name):
+        return "a key or a password"
+    if _HEX_KEY.search(value) and not _COMMIT_FIELD.search(name):
+        return "a key of 40 hexadecimal digits"
+    return None
+
+
+def find_in_values(values: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Path and kind of every value, and every name, in nested settings that looks like a key."""
+    if isinstance(values, dict):
+        for name, value in values.items():
+            if looks_secret("", str(name)):
+                yield (*path, HIDDEN), "a key in the place of a name"
+            yield from find_in_values(value, (*path, str(name)))
+    elif isinstance(values, list):
+        for index, value in enumerate(values):
+            yield from find_in_values(value, (*path, str(index)))
+    elif kind := looks_secret(path[-1] if path else "", values):
+        yield path, kind
+
+
+def redact(text: str) -> str:
+    """``text`` with everything that has the form of a key hidden."""
+    return _HEX_KEY.sub(HIDDEN, _SECRET.sub(HIDDEN, text))

@@ -1,0 +1,106 @@
+"""The verb ``synth``: seeded recall conversations as JSONL files.
+
+ocrmem synth --output my-data --style mixed --count 200 --eval-count 40 --seed 1
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from itertools import chain
+from pathlib import Path
+from typing import Any, Literal
+
+from ocrmem.console import progress_bar
+from ocrmem.errors import ConfigError
+from ocrmem.files import write_text
+from ocrmem.synthetic.chat import chat_conversations
+from ocrmem.synthetic.tiny import tiny_conversations
+
+Style = Literal["tiny", "en", "zh", "mixed"]
+
+
+def synth(
+    output: Path,
+    *,
+    style: Style = "mixed",
+    count: int = 100,
+    eval_count: int = 20,
+    seed: int = 0,
+    turns: int = 30,
+    facts: int = 5,
+) -> dict[str, Any]:
+    """Write train.jsonl, eval.jsonl and counterfactual.jsonl.
+
+    Held-out conversations state values that training never states; the counterfactual ones are the held-out
+    ones with only the asked value changed.
+
+    Args:
+        output: folder; files of these names in it are replaced.
+        style: "tiny" for the embedded default's vocabulary, "en", "zh", or "mixed" for both by halves.
+        count: training conversations.
+        eval_count: held-out conversations.
+        seed: another seed gives other conversations.
+        turns: user turns a conversation ("tiny" has its own).
+        facts: facts a conversation ("tiny" has its own).
+
+    Returns:
+        counts, paths and "summary".
+
+    Raises:
+        ConfigError: the numbers do not go together, or the folder cannot be written.
+    """
+    parts = {
+        "train": (count, {}),
+        "eval": (eval_count, {"held_out": True}),
+        "counterfactual": (eval_count, {"held_out": True, "counterfactual": True}),
+    }
+    written: dict[str, str] = {}
+    with progress_bar("writing conversations", count + 2 * eval_count) as bar:
+        for name, (number, kind) in parts.items():
+            path = Path(output) / f"{name}.jsonl"
+            made = _made(style, number, seed, turns, facts, kind)
+            write_conversations(path, (_counted(conversation, bar) for conversation in made))
+            written[name] = str(path)
+    return {
+        "style": style,
+        "seed": seed,
+        "counts": {name: number for name, (number, _) in parts.items()},
+        "files": written,
+        "summary": [
+            f"{name}: {number} conversations in {written[name]}" for name, (number, _) in parts.items()
+        ],
+    }
+
+
+def write_conversations(path: Path, conversations: Iterable[dict[str, Any]]) -> None:
+    """Write conversations as JSONL, atomically, with text as itself rather than as escapes.
+
+    Raises:
+        ConfigError: the file cannot be written.
+    """
+    lines = (json.dumps(conversation, ensure_ascii=False) for conversation in conversations)
+    try:
+        write_text(path, "".join(f"{line}\n" for line in lines))
+    except OSError as error:
+        message = f"cannot be written ({error.strerror})"
+        raise ConfigError.of(str(path), message, "Choose another --output folder") from None
+
+
+def _made(
+    style: Style, count: int, seed: int, turns: int, facts: int, kind: dict[str, bool]
+) -> Iterator[dict[str, Any]]:
+    if style in ("en", "zh"):
+        return chat_conversations(count, seed, style, turns, facts, **kind)
+    if style == "mixed":
+        english = chat_conversations(count - count // 2, seed, "en", turns, facts, **kind)
+        chinese = chat_conversations(count // 2, seed, "zh", turns, facts, **kind)
+        return chain(english, chinese)
+    if style == "tiny":
+        return tiny_conversations(count, seed, **kind)
+    raise ConfigError.of("--style", f"is {style!r}", "Use tiny, en, zh or mixed")
+
+
+def _counted(conversation: dict[str, Any], bar: Any) -> dict[str, Any]:
+    bar.advance()
+    return conversation

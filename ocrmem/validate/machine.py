@@ -1,0 +1,56 @@
+"""What this machine cannot do of what the settings ask, and what the hub may change under a run."""
+
+from __future__ import annotations
+
+import os
+import re
+
+from ocrmem.config import TINY, RunConfig
+from ocrmem.errors import Problem
+
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+def device_problems(config: RunConfig, notes: list[str]) -> list[Problem]:
+    """What this machine cannot do of what is asked of it."""
+    try:
+        import torch
+    except ImportError:
+        notes.append("torch is not installed here, so device and precision were not checked")
+        return []
+    cuda = torch.cuda.is_available()
+    wanted, precision = config.model.device, config.model.precision
+    if wanted == "cuda" and not cuda:
+        remedy = "Run where there is one, or set model.device to auto or cpu"
+        return [
+            Problem("model.device", "is cuda, but this machine has no CUDA device that torch sees", remedy)
+        ]
+    if wanted == "cpu" or not cuda:
+        if precision == "float16":
+            message = "is float16, and this machine has only a CPU, on which training in it overflows"
+            return [Problem("model.precision", message, "Use float32 or bfloat16")]
+        return []
+    devices = torch.cuda.device_count()
+    if config.train.processes > devices:
+        notes.append(f"train.processes is {config.train.processes}, this machine has {devices} GPUs")
+    if precision == "bfloat16" and torch.cuda.get_device_capability()[0] < 8:
+        message = f"is bfloat16, which {torch.cuda.get_device_name()} can only emulate"
+        return [
+            Problem("model.precision", message, "Use float16 or float32 there, or a GPU of 2020 or later")
+        ]
+    return []
+
+
+def unpinned(config: RunConfig) -> list[str]:
+    """Hub names whose content may change under the run."""
+    model = config.model
+    named = (
+        ("base", model.base_model_name, model.base_revision),
+        ("ocr", model.ocr_model_name, model.ocr_revision),
+    )
+    return [
+        f"model.{kind}_revision is {revision or 'not set'}: pin {name} to a commit, so that a later run gets "
+        "the same weights"
+        for kind, name, revision in named
+        if name != TINY and not os.path.isdir(name) and not _COMMIT.fullmatch(revision or "")
+    ]
