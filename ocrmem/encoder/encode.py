@@ -1,0 +1,249 @@
+"""The verb ``encode``: every unique page of the dataset through the encoder once, into the feature store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ocrmem.config import RunConfig
+from ocrmem.console import progress_bar
+from ocrmem.dataset.loader import MemoryDataset
+from ocrmem.encoder.deepencoder import load_encoder
+from ocrmem.encoder.features import RowFormat, map_rows, row_tensor
+from ocrmem.encoder.pages import Encoder, batch_size, encode_pages
+from ocrmem.encoder.writer import RowWriter, publish
+from ocrmem.errors import CheckFailed, ConfigError, DataError, OcrMemError, Problem
+from ocrmem.files import sha256_json
+from ocrmem.render.page import Page
+
+# Spread of a feature over pages, in units of the features' root mean square. One black pixel more gives
+# 1e-3 with weights at 0.001 and 0.1 at 0.02; the SAM config's 1e-10 gives 1e-38.
+_LEAST_SPREAD = 1e-4
+_EARLY = 16  # pages after which an encoder that looks at none of them is given up
+
+
+def encode_dataset(config: RunConfig, encoder: Encoder | None = None) -> dict[str, Any]:
+    """Encode the pages that the store does not hold yet, and publish the store for the dataset.
+
+    Args:
+        encoder: an encoder that is loaded already; by default the configured one.
+
+    Returns:
+        Counts, the store's manifest and a summary.
+
+    Raises:
+        ConfigError: the encoder does not fit the configured sizes.
+        MissingInputError: there is no dataset, or no encoder.
+        DataError: the dataset has no pages, or pages of another size than configured.
+        CheckFailed: features that are not finite, or that do not depend on the page.
+    """
+    dataset = MemoryDataset.open(Path(config.paths.dataset))
+    hashes = dataset.page_hashes()
+    if not hashes:
+        raise DataError.of(
+            config.paths.dataset,
+            "has no pages, so there is nothing to encode",
+            "Lower model.context_threshold so that some history becomes memory, then run `ocrmem render`",
+        )
+    page_size = config.render.page_size
+    if dataset.page_size != page_size or dataset.token_size != config.render.token_size:
+        raise DataError.of(
+            config.paths.dataset,
+            f"has pages of {dataset.page_size} px and tokens of {dataset.token_size} px, the configuration "
+            f"says {page_size} and {config.render.token_size}",
+            "Run `ocrmem render` again",
+        )
+    if encoder is None:
+        encoder = load_encoder(config)
+    check_fit(config, encoder)
+    format_ = RowFormat(
+        weights_sha256=encoder.fingerprint(),
+        features=encoder.features,
+        computed_in=str(encoder.dtype).removeprefix("torch."),
+        dtype=config.model.precision,
+        page_size=page_size,
+        tokens=encoder.tokens_for(page_size),
+        feature_size=encoder.feature_size,
+    )
+    directory = Path(config.paths.features)
+    with RowWriter(directory, format_) as writer:
+        missing = [page for page in hashes if page not in writer]
+        _encode_missing(dataset, missing, encoder, writer)
+        rows = len(writer)
+        row_of = {page: writer.row(page) for page in hashes}
+        mapped = map_rows(writer.rows_path, format_, rows)
+        mean, std = _statistics(dataset, row_of, mapped, format_, encoder)
+        manifest = publish(
+            directory,
+            format_,
+            rows,
+            mean,
+            std,
+            {
+                "encoder": config.model.ocr_model_name,
+                "revision": config.model.ocr_revision,
+                "weights_sha256": format_.weights_sha256,
+                "features": format_.features,
+                "dtype": format_.dtype,
+                "dataset_pages": len(hashes),
+                "dataset_pages_sha256": sha256_json(hashes),
+            },
+        )
+    unused = rows - len(hashes)
+    summary = [
+        f"{len(missing)} pages encoded, {len(hashes) - len(missing)} were there already",
+        f"features [{rows}, {format_.tokens}, {format_.feature_size}] {format_.dtype} "
+        f"({rows * format_.row_bytes / 1e6:.1f} MB) in {directory}",
+    ]
+    if unused:
+        summary.append(
+            f"{unused} rows belong to pages the dataset no longer has; delete {directory} to drop them"
+        )
+    return {
+        "encoded": len(missing),
+        "pages": len(hashes),
+        "rows": rows,
+        "unused_rows": unused,
+        "manifest": manifest,
+        "summary": summary,
+    }
+
+
+def check_fit(config: RunConfig, encoder: Encoder) -> None:
+    """Compare the encoder with the configured sizes.
+
+    Raises:
+        ConfigError: names every field that does not fit.
+    """
+    problems = []
+    if encoder.feature_size != config.model.vision_embedding_size:
+        problems.append(
+            Problem(
+                "model.vision_embedding_size",
+                f"is {config.model.vision_embedding_size}, but the encoder gives {encoder.feature_size} "
+                f"with features {encoder.features!r}",
+                f"Set it to {encoder.feature_size}",
+            )
+        )
+    if encoder.token_size != config.render.token_size:
+        problems.append(
+            Problem(
+                "render.token_size",
+                f"is {config.render.token_size} px, but the encoder's is {encoder.token_size} px",
+                f"Set it to {encoder.token_size} and run `ocrmem render` again",
+            )
+        )
+    if problems:
+        raise ConfigError(problems)
+
+
+def _encode_missing(
+    dataset: MemoryDataset, missing: Sequence[str], encoder: Encoder, writer: RowWriter
+) -> None:
+    if not missing:
+        return
+    step = batch_size(writer.format.page_size, encoder.device)
+    spread = _Spread()
+    with progress_bar("encoding pages", total=len(missing)) as bar:
+        for at in range(0, len(missing), step):
+            names = missing[at : at + step]
+            pages = [dataset.page(name) for name in names]
+            for name, page in zip(names, pages, strict=True):
+                _check_page(name, page)
+            stored = writer.append(names, encode_pages(encoder, pages))
+            for row in stored:
+                spread.add(row)
+            if spread.pages >= _EARLY and not spread.enough:
+                raise _page_blind(spread)
+            bar.advance(len(names))
+
+
+def _check_page(name: str, page: Page) -> None:
+    # A page that does not have its name would be found under it for as long as the store lives.
+    if page.hash != name:
+        raise DataError.of(f"page {name}", "has other pixels than its hash says", "Run `ocrmem render` again")
+
+
+def _statistics(
+    dataset: MemoryDataset,
+    row_of: dict[str, int],
+    mapped: np.ndarray,
+    format_: RowFormat,
+    encoder: Encoder,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and standard deviation over kept tokens, and the check that features depend on the page."""
+    total = torch.zeros(format_.feature_size, dtype=torch.float64)
+    squares = torch.zeros_like(total)
+    count = 0
+    spread = _Spread()
+    for page, features in _rows(row_of, mapped, format_):
+        kept = features[torch.from_numpy(np.asarray(dataset.kept(page)))].double()
+        total += kept.sum(dim=0)
+        squares += kept.square().sum(dim=0)
+        count += len(kept)
+        spread.add(features)
+    if spread.pages == 1:
+        spread.add(_blank_features(dataset.page(next(iter(row_of))), encoder, format_))
+    if not spread.enough:
+        raise _page_blind(spread)
+    mean = total / max(1, count)
+    variance = (squares / max(1, count) - mean.square()).clamp_min(0)
+    return mean.float(), variance.sqrt().float()
+
+
+def _rows(
+    row_of: dict[str, int], mapped: np.ndarray, format_: RowFormat
+) -> Iterator[tuple[str, torch.Tensor]]:
+    with progress_bar("checking features", total=len(row_of)) as bar:
+        for page, row in row_of.items():
+            yield page, row_tensor(mapped[row], format_).float()
+            bar.advance()
+
+
+def _blank_features(page: Page, encoder: Encoder, format_: RowFormat) -> torch.Tensor:
+    # One page alone cannot differ from another: an empty one is its counterpart.
+    blank = Page(np.zeros_like(page.bits), page.atlas_version)
+    return encode_pages(encoder, [blank])[0].to("cpu", format_.torch_dtype).float()
+
+
+class _Spread:
+    """How far features at one place and dimension lie apart over pages."""
+
+    def __init__(self) -> None:
+        self.pages = 0
+        self._low: torch.Tensor | None = None
+        self._high: torch.Tensor | None = None
+        self._squares = 0.0
+
+    def add(self, features: torch.Tensor) -> None:
+        """One page, float32 [n, d]."""
+        self._low = features if self._low is None else torch.minimum(self._low, features)
+        self._high = features if self._high is None else torch.maximum(self._high, features)
+        self._squares += float(features.double().square().mean())
+        self.pages += 1
+
+    @property
+    def relative(self) -> float:
+        """The greatest range over pages, over the features' root mean square."""
+        if self._low is None or self._high is None or not self._squares:
+            return 0.0
+        size = (self._squares / self.pages) ** 0.5
+        return float((self._high - self._low).max()) / size
+
+    @property
+    def enough(self) -> bool:
+        return self.relative >= _LEAST_SPREAD
+
+
+def _page_blind(spread: _Spread) -> OcrMemError:
+    return CheckFailed.of(
+        "encode",
+        f"features do not depend on the page: over {spread.pages} different pages they vary by "
+        f"{spread.relative:.1e} of their size",
+        "Load trained weights; a random encoder needs SAM's initializer_range at about 0.02 "
+        "(transformers' default is 1e-10)",
+    )

@@ -1,0 +1,245 @@
+"""The feature store: what the encoder made of every unique page, memory-mapped.
+
+A directory of four files, which manifest.json names:
+
+- ``rows-ID.bin``: [rows, n, d] little-endian float32, or the bits of bfloat16 or float16 as uint16. ID says
+  which encoder, feature mode, page size and dtype made them, so rows of two encoders never share a file.
+- ``rows-ID.txt``: the page hashes of the rows in their order, a line for each batch.
+- ``statistics-HASH.safetensors``: ``mean`` and ``std`` float32 [d] over the dataset's kept tokens.
+- ``manifest.json``, replaced last: until then readers see the store as it was.
+
+Rows are only ever appended. Where a dataset grew, the missing pages are encoded and nothing else; rows of
+pages that it no longer has stay, unused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from ocrmem.errors import MissingInputError, OcrMemError
+from ocrmem.files import read_json, sha256_json
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+# numpy has no bfloat16: 16-bit values are stored and mapped as their bits.
+STORED = {
+    "float32": (torch.float32, "<f4"),
+    "bfloat16": (torch.bfloat16, "<u2"),
+    "float16": (torch.float16, "<u2"),
+}
+
+
+@dataclass(frozen=True)
+class RowFormat:
+    """All that decides what a row holds. Two equal formats may share a file.
+
+    Attributes:
+        weights_sha256: the encoder's fingerprint.
+        features: ``sum`` or ``concat``.
+        computed_in: dtype of the encoder's arithmetic.
+        dtype: dtype of the stored features.
+        page_size: px.
+        tokens: vision tokens of a page.
+        feature_size: width of a token.
+    """
+
+    weights_sha256: str
+    features: str
+    computed_in: str
+    dtype: str
+    page_size: int
+    tokens: int
+    feature_size: int
+
+    @property
+    def identity(self) -> str:
+        """Twelve hex digits that name the format."""
+        return sha256_json(asdict(self))[:12]
+
+    @property
+    def numpy_dtype(self) -> np.dtype:
+        return np.dtype(STORED[self.dtype][1])
+
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        return STORED[self.dtype][0]
+
+    @property
+    def row_bytes(self) -> int:
+        return self.tokens * self.feature_size * self.numpy_dtype.itemsize
+
+    @property
+    def rows_name(self) -> str:
+        return f"rows-{self.identity}.bin"
+
+    @property
+    def journal_name(self) -> str:
+        return f"rows-{self.identity}.txt"
+
+
+class FeatureStore:
+    """Read access to encoded pages. Make one with `open`.
+
+    Attributes:
+        path: the store's directory.
+        manifest: what manifest.json says: encoder name and revision, hash of weights, dtype, shape.
+        mean: float32 [d] over the dataset's kept tokens.
+        std: float32 [d], of the population; 0 where a dimension never changes.
+    """
+
+    def __init__(self, path: Path, manifest: dict[str, Any], mean: torch.Tensor, std: torch.Tensor) -> None:
+        self.path = path
+        self.manifest = manifest
+        self.mean = mean
+        self.std = std
+        self.format = RowFormat(**manifest["format"])
+        count = manifest["shape"][0]
+        hashes = read_journal(path / self.format.journal_name)[:count]
+        rows_path = path / self.format.rows_name
+        if len(hashes) < count or rows_path.stat().st_size < count * self.format.row_bytes:
+            raise _broken(path, f"has fewer rows than the {count} of its manifest")
+        self._row = {page: row for row, page in enumerate(hashes)}
+        self._rows = map_rows(rows_path, self.format, count)
+
+    @classmethod
+    def open(
+        cls,
+        path: Path | str,
+        *,
+        pages: Sequence[str] | None = None,
+        feature_size: int | None = None,
+    ) -> FeatureStore:
+        """Open a store that `ocrmem encode` wrote.
+
+        Args:
+            pages: the dataset's page hashes in stored order; given, the store must be made for just them.
+            feature_size: the width that the model expects; given, the store must have it.
+
+        Raises:
+            MissingInputError: no store there, a broken one, or one made for something else.
+        """
+        path = Path(path)
+        manifest = read_json(path / MANIFEST, made_by="encode")
+        if not isinstance(manifest, dict) or manifest.get("version") != FORMAT:
+            raise _broken(path, "is of another version of the feature store")
+        try:
+            statistics = load_file(path / manifest["statistics"])
+            store = cls(path, manifest, statistics["mean"], statistics["std"])
+        except (OSError, KeyError, TypeError, IndexError, SafetensorError) as error:
+            raise _broken(path, f"is incomplete ({type(error).__name__}: {error})") from None
+        if feature_size is not None and store.feature_size != feature_size:
+            raise MissingInputError.of(
+                str(path),
+                f"features are {store.feature_size} wide, the model expects {feature_size}",
+                "Set model.features and model.vision_embedding_size as they belong together "
+                "(1024 for sum, 2048 for concat with DeepSeek-OCR), then run `ocrmem encode`",
+            )
+        if pages is not None and manifest["dataset_pages_sha256"] != sha256_json(list(pages)):
+            missing = sum(page not in store for page in pages)
+            raise MissingInputError.of(
+                str(path),
+                f"was made for another dataset ({missing} of {len(pages)} pages are missing)",
+                "Run `ocrmem encode`; it encodes only what is missing",
+            )
+        return store
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A worker process maps the file itself: pickling the map would copy the whole store.
+        return (FeatureStore.open, (self.path,))
+
+    def __len__(self) -> int:
+        return len(self._row)
+
+    def __contains__(self, page: object) -> bool:
+        return page in self._row
+
+    @property
+    def feature_size(self) -> int:
+        """Width of one vision token."""
+        return self.format.feature_size
+
+    @property
+    def tokens(self) -> int:
+        """Vision tokens of a page."""
+        return self.format.tokens
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.format.torch_dtype
+
+    def get(self, page: str) -> torch.Tensor:
+        """Features of a page by its hash: [n, d] in the store's dtype, a copy.
+
+        Raises:
+            MissingInputError: the page was never encoded.
+        """
+        return self._tensor(self._rows[self._find(page)])
+
+    def gather(self, pages: Sequence[str], kept: Sequence[np.ndarray] | None = None) -> torch.Tensor:
+        """Features of the kept tokens of several pages, one after the other.
+
+        Args:
+            pages: hashes.
+            kept: a bool [n] for each page; None: every token.
+
+        Returns:
+            [M, d] in the store's dtype, M the number of kept tokens.
+        """
+        rows = [self._rows[self._find(page)] for page in pages]
+        if kept is not None:
+            rows = [row[mask] for row, mask in zip(rows, kept, strict=True)]
+        if not rows:
+            return torch.empty(0, self.feature_size, dtype=self.dtype)
+        return self._tensor(np.concatenate(rows))
+
+    def _find(self, page: str) -> int:
+        row = self._row.get(page)
+        if row is None:
+            raise MissingInputError.of(
+                f"{self.path}: page {page}",
+                "was never encoded",
+                "Run `ocrmem encode`; it encodes what is missing",
+            )
+        return row
+
+    def _tensor(self, values: np.ndarray) -> torch.Tensor:
+        return row_tensor(values, self.format)
+
+
+def row_tensor(values: np.ndarray, format_: RowFormat) -> torch.Tensor:
+    """Stored values as a tensor of the stored dtype, copied out of the map."""
+    copied = np.array(values)
+    if format_.torch_dtype is torch.float32:
+        return torch.from_numpy(copied)
+    # torch has few operations on uint16, so the bits travel as int16.
+    return torch.from_numpy(copied.view(np.int16)).view(format_.torch_dtype)
+
+
+def map_rows(path: Path, format_: RowFormat, rows: int) -> np.ndarray:
+    """The rows of a file as a read-only map [rows, n, d]."""
+    shape = (rows, format_.tokens, format_.feature_size)
+    if not rows:  # an empty file cannot be mapped
+        return np.empty(shape, format_.numpy_dtype)
+    return np.memmap(path, dtype=format_.numpy_dtype, mode="r", shape=shape)
+
+
+def read_journal(path: Path) -> list[str]:
+    """Page hashes of the rows that are on disk whole. A line that a kill cut short does not count."""
+    try:
+        text = path.read_text(encoding="ascii")
+    except FileNotFoundError:
+        return []
+    whole, _, _ = text.rpartition("\n")
+    return whole.split()
+
+
+def _broken(path: Path, what: str) -> OcrMemError:
+    return MissingInputError.of(str(path), what, "Delete the directory and run `ocrmem encode` again")

@@ -1,0 +1,45 @@
+"""Pages through the encoder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from ocrmem.encoder.deepencoder import DeepEncoder
+from ocrmem.encoder.wrapped import WrappedEncoder
+from ocrmem.render.page import Page
+
+_CPU_PIXELS, _GPU_PIXELS = 1 << 20, 1 << 24  # a page of 1024 px, or 16; no gain from more on a CPU
+
+
+Encoder = DeepEncoder | WrappedEncoder
+
+
+def batch_size(page_size: int, device: torch.device) -> int:
+    """Pages that go through the encoder together."""
+    budget = _GPU_PIXELS if device.type == "cuda" else _CPU_PIXELS
+    return max(1, budget // (page_size * page_size))
+
+
+def encode_pages(encoder: Encoder, pages: Sequence[Page]) -> torch.Tensor:
+    """Vision tokens of pages of one size, without recording gradients.
+
+    Args:
+        pages: at least one.
+
+    Returns:
+        [P, n, d] on the encoder's device, in its dtype.
+    """
+    step = batch_size(pages[0].size, encoder.device)
+    with torch.no_grad():
+        parts = [
+            encoder(
+                torch.from_numpy(np.stack([page.pixels() for page in pages[at : at + step]])).to(
+                    encoder.device
+                )
+            )
+            for at in range(0, len(pages), step)
+        ]
+    return torch.cat(parts)

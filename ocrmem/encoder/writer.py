@@ -1,0 +1,162 @@
+"""Appending rows to a feature store so that a kill at any moment costs one batch at most."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+from safetensors.torch import save
+
+from ocrmem.encoder.features import FORMAT, MANIFEST, RowFormat, read_journal
+from ocrmem.errors import CheckFailed, ConfigError
+from ocrmem.files import write_bytes, write_json
+
+
+class RowWriter:
+    """Appends batches to the rows file of a format and to its journal. A context manager.
+
+    A batch is written and synced before its line enters the journal, so the journal never promises a row
+    that is not there. Entering cuts off what an interrupted run left behind the last whole batch; since
+    batches start where the last run's ended, the finished file has the bytes of an uninterrupted run.
+
+    Raises:
+        ConfigError: another process is writing to this store.
+    """
+
+    def __init__(self, directory: Path, format_: RowFormat) -> None:
+        self.format = format_
+        self.rows_path = directory / format_.rows_name
+        self.journal_path = directory / format_.journal_name
+        self._row: dict[str, int] = {}
+
+    def __enter__(self) -> RowWriter:
+        self.journal_path.parent.mkdir(parents=True, exist_ok=True)
+        self._journal = self.journal_path.open("ab")
+        try:
+            fcntl.flock(self._journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._journal.close()
+            raise ConfigError.of(
+                str(self.journal_path.parent),
+                "another `ocrmem encode` is writing there",
+                "Wait until it is done, or give paths.features another directory",
+            ) from None
+        self._rows = self.rows_path.open("ab")
+        self._cut()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._rows.close()
+        self._journal.close()
+
+    def __contains__(self, page: object) -> bool:
+        return page in self._row
+
+    def __len__(self) -> int:
+        return len(self._row)
+
+    def row(self, page: str) -> int:
+        """The row of a page that is in the store."""
+        return self._row[page]
+
+    def append(self, pages: Sequence[str], features: torch.Tensor) -> torch.Tensor:
+        """Write one batch.
+
+        Args:
+            pages: hashes, none of them in the store yet.
+            features: [len(pages), n, d] of any float dtype.
+
+        Returns:
+            The features as stored, float32 on the CPU.
+
+        Raises:
+            CheckFailed: a value is not finite, in the stored dtype; names the page. Nothing of the batch is
+                written.
+        """
+        stored = features.detach().to("cpu", self.format.torch_dtype).contiguous()
+        finite = stored.isfinite().flatten(1).all(dim=1)
+        if not bool(finite.all()):
+            page = pages[int((~finite).nonzero()[0])]
+            raise CheckFailed.of(
+                f"encode: page {page}",
+                f"features are not finite in {self.format.dtype}",
+                "Check the encoder's weights; with float16 set model.precision to bfloat16 or float32",
+            )
+        self._rows.write(stored.view(torch.uint8).numpy().tobytes())
+        _sync(self._rows)
+        self._journal.write((" ".join(pages) + "\n").encode("ascii"))
+        _sync(self._journal)
+        for page in pages:
+            self._row[page] = len(self._row)
+        return stored.float()
+
+    def _cut(self) -> None:
+        whole = self.rows_path.stat().st_size // self.format.row_bytes
+        text = self.journal_path.read_bytes()
+        kept, count = 0, 0
+        for line in text.splitlines(keepends=True):
+            pages = line.decode("ascii", errors="replace").split()
+            if not line.endswith(b"\n") or count + len(pages) > whole:
+                break
+            kept += len(line)
+            count += len(pages)
+        self._journal.truncate(kept)
+        self._rows.truncate(count * self.format.row_bytes)
+        self._row = {page: row for row, page in enumerate(read_journal(self.journal_path))}
+
+
+def publish(
+    directory: Path,
+    format_: RowFormat,
+    rows: int,
+    mean: torch.Tensor,
+    std: torch.Tensor,
+    about: dict[str, Any],
+) -> dict[str, Any]:
+    """Write statistics and manifest.json, then delete what the manifest does not name.
+
+    Args:
+        rows: of the rows file.
+        mean, std: float32 [d].
+        about: further fields of the manifest.
+
+    Returns:
+        The manifest.
+    """
+    content = save({"mean": mean, "std": std})
+    statistics = f"statistics-{_sha256(content)[:12]}.safetensors"
+    write_bytes(directory / statistics, content)
+    manifest = {
+        "version": FORMAT,
+        **about,
+        "format": asdict(format_),
+        "shape": [rows, format_.tokens, format_.feature_size],
+        "rows": format_.rows_name,
+        "pages": format_.journal_name,
+        "statistics": statistics,
+    }
+    write_json(directory / MANIFEST, manifest)
+    named = {format_.rows_name, format_.journal_name, statistics}
+    for pattern in ("rows-*.bin", "rows-*.txt", "statistics-*.safetensors"):
+        for path in directory.glob(pattern):
+            if path.name not in named:
+                path.unlink()
+    return manifest
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _sync(handle: Any) -> None:
+    handle.flush()
+    os.fsync(handle.fileno())

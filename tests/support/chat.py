@@ -1,0 +1,38 @@
+"""Conversations for dataset tests, and comparing folders byte for byte."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+WORDS = re.findall(
+    r"\w+", "the user asks what locker code is cold tea new pot make shall bring notes later maybe plan"
+)
+
+
+def conversation(name: str, turns: int, words: int = 60) -> dict[str, Any]:
+    """A conversation in OpenAI form whose words follow from its name."""
+    chosen = random.Random(name)
+    messages = [{"role": "system", "content": f"You are assistant {name}."}]
+    for turn in range(turns):
+        for role in ("user", "assistant"):
+            text = " ".join(chosen.choices(WORDS, k=words))
+            messages.append({"role": role, "content": f"{text} {name} {turn}"})
+    return {"id": name, "messages": messages}
+
+
+def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    """One object a line; folders are made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    path.write_text("".join(lines), encoding="utf-8")
+
+
+def tree(directory: Path) -> dict[str, bytes]:
+    """The bytes of every file, by relative name."""
+    files = (path for path in sorted(directory.rglob("*")) if path.is_file())
+    return {path.relative_to(directory).as_posix(): path.read_bytes() for path in files}
