@@ -1,0 +1,195 @@
+"""Whether things belong together: adapter and model, settings and loaded parts, features and model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import cast
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from ocrmem.config import TINY, RunConfig
+from ocrmem.errors import ModelError, Problem
+from ocrmem.model.configuration import InvalidModelConfig, MEMConfig
+
+# Fields of an adapter that must agree with the run that uses it: MEMConfig name -> params.yaml section.
+_SHARED_FIELDS = {
+    "base_model_name": "model",
+    "base_revision": "model",
+    "ocr_model_name": "model",
+    "ocr_revision": "model",
+    "features": "model",
+    "vision_embedding_size": "model",
+    "projector_hidden_size": "model",
+    "projector_norm": "model",
+    "page_size": "render",
+    "token_size": "render",
+}
+# MEMConfig name -> what an encoder calls it.
+_ENCODER_FIELDS = {
+    "vision_embedding_size": "feature_size",
+    "token_size": "token_size",
+    "features": "features",
+}
+# Language models that change hidden states or logits around the head: the loss here would not be theirs.
+_HEAD_SCALES = ("final_logit_softcapping", "logit_scale", "logits_scaling")
+
+
+class AdapterMismatch(ModelError, ValueError):
+    """An adapter does not fit what it is to be used with; names each field and both values."""
+
+
+class BatchError(ModelError, ValueError):
+    """A batch whose parts do not belong together."""
+
+
+def check_parts(
+    config: MEMConfig, base: PreTrainedModel, encoder: nn.Module | None, hidden_size: int
+) -> None:
+    """See that the configuration describes the loaded parts.
+
+    Args:
+        hidden_size: the language model's, as its embeddings have it.
+
+    Raises:
+        InvalidModelConfig: names each field and both values.
+    """
+    problems = []
+    if config.hidden_size != hidden_size:
+        problems.append(
+            Problem(
+                "hidden_size",
+                f"is {config.hidden_size}, but the language model's is {hidden_size}",
+                "Use the language model that the adapter was made for",
+            )
+        )
+    vocabulary = cast(nn.Embedding, base.get_input_embeddings()).num_embeddings
+    if config.placeholder_token_id >= vocabulary:
+        problems.append(
+            Problem(
+                "placeholder_token_id",
+                f"is {config.placeholder_token_id}, but the language model has {vocabulary} tokens",
+                "Set it to the id of <|image_pad|> in the language model's tokenizer",
+            )
+        )
+    scaled = [name for name in _HEAD_SCALES if getattr(base.config.get_text_config(), name, None) is not None]
+    if scaled:
+        problems.append(
+            Problem(
+                "base_model_name",
+                f"the language model sets {', '.join(scaled)}, which the loss here leaves out",
+                "Use a model without it, such as Qwen/Qwen3-8B",
+            )
+        )
+    for field, attribute in _ENCODER_FIELDS.items():
+        wanted = getattr(config, field)
+        given = getattr(encoder, attribute, wanted)
+        if given != wanted:
+            problems.append(
+                Problem(field, f"is {wanted!r}, but the encoder gives {given}", f"Set {field} to {given}")
+            )
+    if problems:
+        raise InvalidModelConfig(problems)
+
+
+def check_features(features: torch.Tensor, width: int) -> None:
+    """See that features are [M, ``width``] and that autograd can use them.
+
+    Raises:
+        BatchError: they are not.
+    """
+    if features.dim() != 2 or features.shape[1] != width:
+        raise BatchError.of(
+            "memory_features",
+            f"have shape {tuple(features.shape)}, but vision_embedding_size is {width}",
+            "Encode the pages with the encoder and the `features` setting of this model",
+        )
+    if features.is_inference() and torch.is_grad_enabled():
+        raise BatchError.of(
+            "memory_features",
+            "were made under torch.inference_mode(), so autograd cannot save them for backward",
+            "Encode under torch.no_grad() or call .clone() outside inference mode",
+        )
+
+
+def check_run(config: MEMConfig, run: RunConfig) -> None:
+    """See that a run's settings are those of the adapter it is to use.
+
+    A revision that one of the two leaves open is not a difference.
+
+    Raises:
+        AdapterMismatch: names each field and both values.
+    """
+    problems = []
+    for name, section in _SHARED_FIELDS.items():
+        adapter, here = getattr(config, name), getattr(getattr(run, section), name)
+        open_revision = name.endswith("_revision") and None in (adapter, here)
+        if adapter != here and not open_revision:
+            problems.append(
+                Problem(
+                    f"{section}.{name}",
+                    f"is {here!r} in this run, but the adapter was trained with {adapter!r}",
+                    f"Set {section}.{name} to {adapter!r} or use an adapter of this run",
+                )
+            )
+    if problems:
+        raise AdapterMismatch(problems)
+
+
+def check_identity(field: str, name: str, expected: str | None, location: str, found: str | None) -> None:
+    """See that weights are those an adapter was trained with.
+
+    The fingerprint decides where both sides have one, so a model may move; else its name does.
+
+    Args:
+        field: "base" or "ocr", the prefix of the fields in config.json.
+        name: the adapter's name for the model.
+        expected: the adapter's fingerprint of it.
+        location: where the weights at hand came from; empty when nobody knows (built in memory).
+        found: their fingerprint.
+
+    Raises:
+        AdapterMismatch: they are others.
+    """
+    remedy = "Use the adapter with the weights it was trained on, or train one for these"
+    if expected and found:
+        if expected != found:
+            raise AdapterMismatch.of(
+                f"{field}_fingerprint",
+                f"is {expected[:12]} ({name}) in the adapter, but the weights at {location} are {found[:12]}",
+                remedy,
+            )
+    elif location and name != TINY and location != name:
+        raise AdapterMismatch.of(
+            f"{field}_model_name",
+            f"is {name!r} in the adapter, but the model at hand is {location!r}",
+            remedy,
+        )
+
+
+def check_weights(place: str, tensors: Mapping[str, torch.Tensor], proj: torch.nn.Module, width: int) -> None:
+    """See that an adapter's tensors are exactly those that the model takes.
+
+    Raises:
+        AdapterMismatch: a tensor is missing, unknown, of another shape, or not finite.
+    """
+    wanted = {f"proj.{name}": tuple(tensor.shape) for name, tensor in proj.state_dict().items()}
+    allowed = wanted | {"feature_mean": (width,), "feature_std": (width,)}
+    problems = []
+    for name in sorted(wanted.keys() | tensors.keys()):
+        if name not in tensors:
+            message = f"is missing; config.json asks for shape {wanted[name]}"
+        elif name not in allowed:
+            message = f"has shape {tuple(tensors[name].shape)}, but config.json describes no such tensor"
+        elif tuple(tensors[name].shape) != allowed[name]:
+            message = f"has shape {tuple(tensors[name].shape)}, but config.json asks for {allowed[name]}"
+        elif not torch.isfinite(tensors[name]).all():
+            message = "has values that are not finite"
+        else:
+            continue
+        problems.append(
+            Problem(f"{place}: {name}", message, "Use the config.json that this adapter was saved with")
+        )
+    if problems:
+        raise AdapterMismatch(problems)

@@ -1,0 +1,157 @@
+"""The verb ``import-adapter``: an OCR-MEM ``projection_layer.pt`` with its config.json becomes an adapter.
+
+The ancestor saved the state dict of ``Sequential(Linear, GELU, Linear)``, so its tensors are called
+``0.weight``, ``0.bias``, ``2.weight`` and ``2.bias``, with or without a prefix.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import pickle
+import re
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ocrmem.errors import ConfigError, MissingInputError, ModelError
+from ocrmem.model.configuration import MEMConfig
+from ocrmem.model.loading import CONFIG, first_line, write_adapter
+from ocrmem.model.projector import Projector
+
+SOURCE = "projection_layer.pt"
+_PREFIX = re.compile(r"^(?:module\.|model\.|proj\.|projector\.|projection_layer\.)+")
+_REMEDY = "Give the projection_layer.pt that OCR-MEM's save_pretrained wrote, unchanged"
+_CONFIG_REMEDY = "Give the config.json that OCR-MEM's save_pretrained wrote beside the weights"
+_UNREADABLE = (
+    pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, AttributeError,
+    TypeError, struct.error,
+)  # fmt: skip
+
+
+def import_adapter(source: Path, output: Path, overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Read an ancestor's adapter and write it as one of ours.
+
+    Widths are taken from the weights. What keeps a model from being built with the result (the ancestor's own
+    settings do) is not repaired but listed.
+
+    Args:
+        source: folder with projection_layer.pt and config.json.
+        output: adapter folder to write.
+        overrides: MEMConfig fields that replace what config.json says.
+
+    Returns:
+        Sizes, problems and a summary.
+
+    Raises:
+        MissingInputError: a file is not there.
+        ModelError: the weights are not plain tensors, or not a projector's; or config.json is broken.
+        ConfigError: an override that MEMConfig has no field for.
+    """
+    settings, left_out = _read_settings(source / CONFIG)
+    projector, sizes = _build(_read_tensors(source / SOURCE), source / SOURCE)
+    if unknown := sorted(set(overrides or {}) - _fields()):
+        raise ConfigError.of(
+            ", ".join(unknown), "MEMConfig has no such field", f"Use one of {', '.join(sorted(_fields()))}"
+        )
+    told_width = settings.get("vision_embedding_size", sizes["vision_embedding_size"])
+    config = MEMConfig(**{**settings, **sizes, **(overrides or {}), **sizes})
+    tensors = {f"proj.{name}": tensor for name, tensor in projector.state_dict().items()}
+    write_adapter(output, config, tensors)
+    problems = [problem.as_dict() for problem in config.problems()]
+    count = sum(p.numel() for p in projector.parameters())
+    summary = [
+        f"imported {count:,} parameters: {sizes['vision_embedding_size']} -> "
+        f"{projector.fc1.out_features} -> {sizes['hidden_size']}",
+        f"adapter in {output}",
+    ]
+    if told_width != sizes["vision_embedding_size"]:
+        summary.append(f"config.json said vision_embedding_size {told_width}; the weights' width was taken")
+    if left_out:
+        summary.append(f"left out of config.json: {', '.join(left_out)}")
+    if problems:
+        summary.append(f"no model can be built with it as it is, {len(problems)} problem(s):")
+        summary += [f"  {problem}" for problem in config.problems()]
+    return {
+        "output": str(output),
+        "parameters": count,
+        **sizes,
+        "problems": problems,
+        "left_out": left_out,
+        "summary": summary,
+    }
+
+
+def _fields() -> set[str]:
+    parameters = inspect.signature(MEMConfig.__init__).parameters.values()
+    return {p.name for p in parameters if p.kind is not p.VAR_KEYWORD} - {"self"}
+
+
+def _read_settings(path: Path) -> tuple[dict[str, Any], list[str]]:
+    """Known fields of a config.json, and the names of the others."""
+    if not path.is_file():
+        raise MissingInputError.of(str(path), "is not there", "Give a folder that also holds config.json")
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ModelError.of(str(path), f"is not valid JSON ({error})", _CONFIG_REMEDY) from None
+    if not isinstance(values, dict):
+        raise ModelError.of(str(path), "is not a JSON object", _CONFIG_REMEDY)
+    known = _fields()
+    return {k: v for k, v in values.items() if k in known}, sorted(values.keys() - known)
+
+
+def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    if not path.is_file():
+        raise MissingInputError.of(str(path), "is not there", "Give a folder that holds projection_layer.pt")
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except _UNREADABLE as error:
+        raise ModelError.of(
+            str(path),
+            f"is not a file of plain tensors and was not run ({type(error).__name__}: {first_line(error)})",
+            _REMEDY,
+        ) from None
+    while isinstance(loaded, dict) and len(loaded) == 1 and isinstance(next(iter(loaded.values())), dict):
+        loaded = next(iter(loaded.values()))
+    if not isinstance(loaded, dict) or not all(isinstance(t, torch.Tensor) for t in loaded.values()):
+        raise ModelError.of(str(path), "holds something other than a state dict of tensors", _REMEDY)
+    return {_PREFIX.sub("", str(name)): tensor.float() for name, tensor in loaded.items()}
+
+
+def _build(tensors: dict[str, torch.Tensor], path: Path) -> tuple[Projector, dict[str, Any]]:
+    """A projector of these weights, and the MEMConfig fields that they settle."""
+    layers = sorted(
+        {name.removesuffix(".weight") for name in tensors if name.endswith(".weight")},
+        key=lambda name: (len(name), name),
+    )
+    norm = len(layers) == 3 and tensors[f"{layers[0]}.weight"].dim() == 1
+    linear = layers[1:] if norm else layers
+    parts = [(layer, kind) for layer in layers for kind in ("weight", "bias")]
+    wanted = {f"{layer}.{kind}" for layer, kind in parts}
+    if len(linear) != 2 or set(tensors) != wanted or any(tensors[f"{n}.weight"].dim() != 2 for n in linear):
+        shapes = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in tensors.items()) or "nothing"
+        raise ModelError.of(str(path), f"is no projector of two linear layers: it holds {shapes}", _REMEDY)
+    inner, width = tensors[f"{linear[0]}.weight"].shape
+    hidden = tensors[f"{linear[1]}.weight"].shape[0]
+    projector = Projector(width, hidden, inner_size=inner, norm=norm)
+    names = dict(zip(linear, ("fc1", "fc2"), strict=True)) | ({layers[0]: "norm"} if norm else {})
+    state = {f"{names[layer]}.{kind}": tensors[f"{layer}.{kind}"] for layer, kind in parts}
+    for name, tensor in projector.state_dict().items():
+        given = state[name]
+        if given.shape != tensor.shape:
+            message = f"{name} has shape {tuple(given.shape)}, but {tuple(tensor.shape)} belongs there"
+            raise ModelError.of(str(path), message, _REMEDY)
+        if not torch.isfinite(given).all():
+            raise ModelError.of(str(path), f"{name} has values that are not finite", _REMEDY)
+    projector.load_state_dict(state)
+    sizes = {
+        "vision_embedding_size": width,
+        "hidden_size": hidden,
+        "projector_hidden_size": None if inner == hidden else inner,
+        "projector_norm": norm,
+    }
+    return projector, sizes

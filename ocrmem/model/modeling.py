@@ -1,0 +1,290 @@
+"""MEMModel: frozen encoder -> proj -> frozen language model, as one Hugging Face model.
+
+Memory enters the sequence where placeholder tokens stand: proj maps vision tokens to embeddings, and
+masked_scatter writes them over the placeholders' own. Only proj is trained. The frozen parts are frozen by
+``requires_grad`` alone; the forward path holds no no_grad, inference_mode, detach or eval.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers import GenerationConfig, PreTrainedModel
+from transformers.utils import ModelOutput
+
+from ocrmem.model import fitting, loading, trainable
+from ocrmem.model.assembly import AdapterModel
+from ocrmem.model.configuration import MEMConfig
+from ocrmem.model.fitting import BatchError
+from ocrmem.model.projector import Projector
+
+IGNORED = -100
+
+
+@dataclass
+class MEMOutput(ModelOutput):
+    """What forward returns.
+
+    Attributes:
+        loss: scalar float32; only with labels.
+        logits: [B, kept positions, vocabulary]; only without labels.
+        memory_tokens: vision tokens that stand in this batch.
+    """
+
+    loss: torch.Tensor | None = None
+    logits: torch.Tensor | None = None
+    memory_tokens: int | None = None
+
+
+class MEMModel(AdapterModel):
+    """A language model with an optical memory.
+
+    Args:
+        config: what to build; ``hidden_size`` is filled in from the language model.
+        base_llm_model: the causal language model; loaded by ``config.base_model_name`` when left out.
+        ocr_embed: the encoder ([P, 3, S, S] -> [P, n, d]); without one, batches bring features.
+
+    Raises:
+        InvalidModelConfig: (a ValueError) the configuration contradicts itself or the parts given.
+    """
+
+    supports_gradient_checkpointing = True
+    accepts_loss_kwargs = True  # Trainer passes num_items_in_batch
+
+    def __init__(
+        self,
+        config: MEMConfig,
+        base_llm_model: PreTrainedModel | None = None,
+        ocr_embed: nn.Module | None = None,
+    ) -> None:
+        config.check()
+        super().__init__(config)
+        if base_llm_model is None:
+            location = loading.locate(config.base_model_name, "models", "base")
+            base_llm_model = loading.load_base(location, revision=config.base_revision)
+        hidden_size = cast(nn.Embedding, base_llm_model.get_input_embeddings()).embedding_dim
+        if config.hidden_size is None:
+            config.hidden_size = hidden_size
+        fitting.check_parts(config, base_llm_model, ocr_embed, hidden_size)
+        self.base_llm_model = base_llm_model.requires_grad_(False)
+        self.ocr_embed = ocr_embed.requires_grad_(False) if ocr_embed is not None else None
+        self.proj = Projector(
+            config.vision_embedding_size,
+            hidden_size,
+            inner_size=config.projector_hidden_size,
+            norm=config.projector_norm,
+        )
+        self.register_buffer("feature_mean", None)
+        self.register_buffer("feature_std", None)
+        self.post_init()
+
+    def init_weights(self) -> None:
+        """Nothing: the frozen parts come with their weights, and proj's layers initialise themselves."""
+
+    def get_input_embeddings(self) -> nn.Module:
+        """The language model's."""
+        return self.base_llm_model.get_input_embeddings()
+
+    def enable_input_require_grads(self) -> None:
+        """Nothing: every batch carries proj's gradient, so checkpointing finds inputs that need one.
+
+        transformers would make the frozen embeddings' output require a gradient here. A chain that is cut
+        behind proj would then still give a loss with a gradient, and training would train nothing.
+        """
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        memory_features: torch.Tensor | None = None,
+        pixel_values: torch.Tensor | None = None,
+        page_kept: torch.Tensor | None = None,
+        memory_embeddings: torch.Tensor | None = None,
+        num_items_in_batch: torch.Tensor | int | None = None,
+        logits_to_keep: int = 0,
+    ) -> MEMOutput:
+        """Next-token loss over the supervised positions, or logits.
+
+        At most one of the three sources of memory is given; their rows fill the placeholders in batch order.
+
+        Args:
+            input_ids: long [B, L].
+            attention_mask: 1 for tokens, 0 for padding [B, L], on either side; None: no padding.
+            labels: long [B, L], -100 where nothing is to be predicted; not shifted.
+            memory_features: the encoder's features of all kept vision tokens [M, d].
+            pixel_values: pages [P, 3, S, S] for the attached encoder, paper +1, ink -1.
+            page_kept: bool [P, n], which of each page's vision tokens stand in the sequence; None: all.
+            memory_embeddings: [M, H], used as they are (text baselines).
+            num_items_in_batch: divide the summed loss by this instead of by the batch's own count.
+            logits_to_keep: without labels, only this many last positions get logits; 0: all.
+
+        Raises:
+            BatchError: (a ValueError) the placeholders are not as many as the memory tokens, no label is
+                supervised, or a source of memory cannot be used.
+        """
+        embeddings, memory_tokens = self._embed(
+            input_ids, memory_features, pixel_values, page_kept, memory_embeddings
+        )
+        hidden = self.base_llm_model.base_model(
+            inputs_embeds=embeddings,
+            attention_mask=attention_mask,
+            position_ids=_positions(attention_mask),
+            use_cache=False,
+        ).last_hidden_state
+        head = cast(nn.Module, self.base_llm_model.get_output_embeddings())
+        if labels is None:
+            return MEMOutput(logits=head(hidden[:, -logits_to_keep:]), memory_tokens=memory_tokens)
+        targets = labels[:, 1:]
+        supervised = targets != IGNORED
+        hidden_ND = hidden[:, :-1][supervised]
+        if not len(hidden_ND):
+            raise BatchError.of(
+                "labels",
+                "no label is supervised: every one is -100, and the mean over none of them is NaN",
+                "Label the answer's tokens; see that truncation does not cut the answer away",
+            )
+        total = F.cross_entropy(head(hidden_ND).float(), targets[supervised], reduction="sum")
+        if num_items_in_batch is None:
+            num_items_in_batch = len(hidden_ND)
+        elif isinstance(num_items_in_batch, torch.Tensor):
+            num_items_in_batch = num_items_in_batch.to(total.device)
+        return MEMOutput(loss=total / num_items_in_batch, memory_tokens=memory_tokens)
+
+    @torch.no_grad()
+    def generate(  # type: ignore[override]
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        memory_features: torch.Tensor | None = None,
+        pixel_values: torch.Tensor | None = None,
+        page_kept: torch.Tensor | None = None,
+        memory_embeddings: torch.Tensor | None = None,
+        *,
+        max_new_tokens: int,
+        eos_token_id: int | list[int] | None = None,
+        pad_token_id: int | None = None,
+    ) -> torch.Tensor:
+        """Answer greedily.
+
+        Args:
+            input_ids: long [B, L], padded on the left; the rest as in `forward`.
+            max_new_tokens: at most this many a row.
+            eos_token_id: ends a row; None: what the language model's generation config says.
+            pad_token_id: fills a row after its end; None: the generation config's, or the end token.
+
+        Returns:
+            The new tokens alone, long [B, new], on the device of the input.
+
+        Raises:
+            BatchError: as in `forward`, or a row is padded on the right.
+        """
+        if attention_mask is None:
+            attention_mask = torch.ones_like(input_ids)
+        if not attention_mask[:, -1].all():
+            raise BatchError.of("attention_mask", "a row ends in padding", "Pad on the left to generate")
+        settings = self.base_llm_model.generation_config
+        if eos_token_id is None:
+            eos_token_id = settings.eos_token_id
+        if pad_token_id is None:
+            pad_token_id = settings.pad_token_id
+        if pad_token_id is None and eos_token_id is not None:
+            pad_token_id = eos_token_id if isinstance(eos_token_id, int) else eos_token_id[0]
+        embeddings, _ = self._embed(input_ids, memory_features, pixel_values, page_kept, memory_embeddings)
+        training = self.base_llm_model.training
+        # In train mode, gradient checkpointing would switch the cache off.
+        self.base_llm_model.eval()
+        try:
+            return cast(Any, self.base_llm_model).generate(
+                inputs_embeds=embeddings,
+                attention_mask=attention_mask,
+                generation_config=GenerationConfig(
+                    max_new_tokens=max_new_tokens,
+                    do_sample=False,
+                    num_beams=1,
+                    eos_token_id=eos_token_id,
+                    pad_token_id=pad_token_id,
+                ),
+            )
+        finally:
+            self.base_llm_model.train(training)
+
+    def trainable_parameters(self) -> list[trainable.PartCount]:
+        """Parameters by part: base, encoder, proj."""
+        return trainable.count_parameters(self)
+
+    def print_trainable_parameters(self) -> None:
+        """Print the ancestor's line and a table by part.
+
+        Raises:
+            ModelError: anything but proj is trainable, or a part of proj is not.
+        """
+        trainable.check_trainable(self)
+        print(trainable.parameter_report(self.trainable_parameters()))
+
+    def _embed(
+        self,
+        input_ids: torch.Tensor,
+        features: torch.Tensor | None,
+        pixels: torch.Tensor | None,
+        kept: torch.Tensor | None,
+        ready: torch.Tensor | None,
+    ) -> tuple[torch.Tensor, int]:
+        """Embeddings [B, L, H] with memory in the placeholders, and the number of memory tokens."""
+        sources = {"memory_features": features, "pixel_values": pixels, "memory_embeddings": ready}
+        given = [name for name, value in sources.items() if value is not None]
+        if len(given) > 1:
+            raise BatchError.of(
+                ", ".join(given), "more than one source of memory is given", "Give one of them"
+            )
+        embeddings = self.base_llm_model.get_input_embeddings()(input_ids)
+        if pixels is not None:
+            features = self._encode(pixels, kept)
+        if features is not None:
+            fitting.check_features(features, self.config.vision_embedding_size)
+        if features is not None and len(features):
+            memory = self.proj(features)
+        else:
+            # proj takes part all the same, times zero: every rank has the same parameters in its graph.
+            idle = self.proj(self.proj.fc1.weight.new_zeros(1, self.config.vision_embedding_size))
+            embeddings = embeddings + (idle.sum() * 0.0).to(embeddings.dtype)
+            memory = embeddings.new_zeros(0, embeddings.shape[-1]) if ready is None else ready
+        placeholders = input_ids == self.config.placeholder_token_id
+        count = int(placeholders.sum())
+        if count != len(memory):
+            raise BatchError.of(
+                "input_ids",
+                f"hold {count} placeholders, but the batch brings {len(memory)} memory tokens",
+                "Collate features and sequences of the same samples in the same order",
+            )
+        if count:
+            embeddings = embeddings.masked_scatter(placeholders.unsqueeze(-1), memory.to(embeddings.dtype))
+        return embeddings, count
+
+    def _encode(self, pixels: torch.Tensor, kept: torch.Tensor | None) -> torch.Tensor:
+        if self.ocr_embed is None:
+            raise BatchError.of(
+                "pixel_values",
+                "no encoder is attached to turn them into features",
+                "Load with with_encoder=True",
+            )
+        dtype = next(self.ocr_embed.parameters()).dtype
+        features_PND = self.ocr_embed(pixels.to(dtype))
+        if kept is None:
+            return features_PND.flatten(0, 1)
+        if kept.shape != features_PND.shape[:2]:
+            raise BatchError.of(
+                "page_kept",
+                f"has shape {tuple(kept.shape)}, but the encoder gives {tuple(features_PND.shape[:2])}",
+                "Use the mask of pages of this size",
+            )
+        return features_PND[kept]
+
+
+def _positions(mask: torch.Tensor | None) -> torch.Tensor | None:
+    """Positions that start at a row's first token, so that padding on the left changes nothing."""
+    return None if mask is None else (mask.long().cumsum(-1) - 1).clamp(min=0)

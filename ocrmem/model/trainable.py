@@ -1,0 +1,85 @@
+"""Which parameters are trained: counted by part, and an error when it is not proj alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from ocrmem.errors import ModelError, Problem
+
+TRAINED = "proj"
+# Attribute of the model -> what the table calls it.
+PARTS = {"base_llm_model": "base", "ocr_embed": "encoder", "proj": "proj"}
+_REMEDY = "Freeze everything but proj: model.requires_grad_(False); model.proj.requires_grad_(True)"
+
+
+@dataclass(frozen=True)
+class PartCount:
+    """Parameters of one part of the model.
+
+    Attributes:
+        part: "base", "encoder", "proj" or "other" (whatever sits beside the three).
+        trainable: parameters with ``requires_grad``.
+        total: all parameters; a tensor shared by two names counts once.
+    """
+
+    part: str
+    trainable: int
+    total: int
+
+
+def count_parameters(model: nn.Module) -> list[PartCount]:
+    """Count parameters by part, in the order base, encoder, proj, other ("other" only where there are some).
+
+    Args:
+        model: a module with some of the attributes ``base_llm_model``, ``ocr_embed`` and ``proj``; also on
+            the meta device. Parameters that DeepSpeed ZeRO-3 has partitioned count with their full size.
+    """
+    counts = {part: [0, 0] for part in (*PARTS.values(), "other")}
+    for name, parameter in model.named_parameters():
+        count = counts[PARTS.get(name.split(".")[0], "other")]
+        size = getattr(parameter, "ds_numel", parameter.numel())
+        count[0] += size if parameter.requires_grad else 0
+        count[1] += size
+    return [PartCount(part, *count) for part, count in counts.items() if count[1] or part != "other"]
+
+
+def check_trainable(model: nn.Module) -> None:
+    """See that every parameter of proj is trained, and no other one.
+
+    Raises:
+        ModelError: names the parameters that are on the wrong side.
+    """
+    wrong: dict[str, list[str]] = {"is trainable": [], "is frozen": []}
+    for name, parameter in model.named_parameters():
+        trained = name.split(".")[0] == TRAINED
+        if parameter.requires_grad != trained:
+            wrong["is frozen" if trained else "is trainable"].append(name)
+    problems = [
+        Problem(_shown(names), f"{what}, but only proj is to be trained", _REMEDY)
+        for what, names in wrong.items()
+        if names
+    ]
+    if problems:
+        raise ModelError(problems)
+
+
+def summary_line(counts: list[PartCount]) -> str:
+    """The ancestor's (and PEFT's) line: ``trainable params: 1 || all params: 2 || trainable%: 50.0000``."""
+    trainable, total = sum(c.trainable for c in counts), sum(c.total for c in counts)
+    share = 100 * trainable / total if total else 0.0
+    return f"trainable params: {trainable:,} || all params: {total:,} || trainable%: {share:.4f}"
+
+
+def parameter_report(counts: list[PartCount]) -> str:
+    """`summary_line` and under it a table with one line a part."""
+    width = max(len("all"), *(len(f"{c.total:,}") for c in counts))
+    lines = [summary_line(counts), f"  {'part':<8} {'trainable':>{max(width, 9)}} {'all':>{width}}"]
+    lines += [f"  {c.part:<8} {c.trainable:>{max(width, 9)},} {c.total:>{width},}" for c in counts]
+    return "\n".join(lines)
+
+
+def _shown(names: list[str], limit: int = 3) -> str:
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + more
