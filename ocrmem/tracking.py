@@ -1,0 +1,175 @@
+"""Weights & Biases: the curves, settings and artifacts of a run; offline unless told otherwise.
+
+Offline (the default) needs no account, key or network: a run lands in ``paths.tracking`` and
+``wandb sync`` uploads it later. This is the only module that imports wandb.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ocrmem.config import RunConfig
+from ocrmem.errors import ConfigError, DataError
+from ocrmem.secrets import HIDDEN, looks_secret, redact
+
+
+class Run:
+    """One tracked run; with tracking disabled every method does nothing.
+
+    Args:
+        handle: the wandb run, or None when tracking is disabled.
+        place: the folder that holds the run; None when tracking is disabled or online.
+    """
+
+    def __init__(self, handle: Any = None, place: Path | None = None) -> None:
+        self._handle = handle
+        self.place = place
+
+    @property
+    def active(self) -> bool:
+        return self._handle is not None
+
+    def log(self, values: Mapping[str, float], step: int | None = None) -> None:
+        """Record numbers at a step. Steps must not go down; values that are not finite are left out.
+
+        Args:
+            values: name to number.
+            step: the optimizer step; None lets wandb count.
+        """
+        if self._handle is None:
+            return
+        finite = {name: value for name, value in values.items() if math.isfinite(value)}
+        self._handle.log(finite, step=step)
+
+    def summarize(self, values: Mapping[str, Any]) -> None:
+        """Set the run's summary: its final figures, shown in W&B's table of runs."""
+        if self._handle is not None:
+            self._handle.summary.update(without_secrets(values))
+
+    def artifact(self, name: str, kind: str, path: Path, metadata: Mapping[str, Any] | None = None) -> None:
+        """Log a file or a directory as an artifact of the run (offline: kept for ``wandb sync``).
+
+        Args:
+            name: the artifact's name; characters that W&B does not take become ``-``.
+            kind: W&B's artifact type, such as ``model`` or ``report``.
+            path: what to log.
+            metadata: plain values shown beside it.
+
+        Raises:
+            DataError: ``path`` is not there.
+        """
+        if self._handle is None:
+            return
+        if not path.exists():
+            raise DataError.of(
+                str(path), "cannot be logged: it is not there", "Run the verb that writes it first"
+            )
+        import wandb
+
+        artifact = wandb.Artifact(
+            re.sub(r"[^\w.-]+", "-", name), type=kind, metadata=without_secrets(dict(metadata or {}))
+        )
+        if path.is_dir():
+            artifact.add_dir(str(path))
+        else:
+            artifact.add_file(str(path))
+        self._handle.log_artifact(artifact)
+
+
+@contextmanager
+def track(config: RunConfig, job: str) -> Iterator[Run]:
+    """Open a tracked run for one verb; it is closed as finished, or as failed when the block raises.
+
+    Args:
+        config: ``tracking`` says whether, where and under which names; all settings are recorded with the
+            run, without anything that looks like a secret.
+        job: the verb; W&B's job type.
+
+    Yields:
+        The run; an inactive one when ``tracking.wandb`` is ``disabled``.
+
+    Raises:
+        ConfigError: wandb is not installed, or an online run has no key.
+    """
+    if config.tracking.wandb == "disabled":
+        yield Run()
+        return
+    run = _open(config, job)
+    failed = True
+    try:
+        yield run
+        failed = False
+    finally:
+        run._handle.finish(exit_code=int(failed))
+
+
+def without_secrets(value: Any, name: str = "") -> Any:
+    """A copy of plain values in which everything that looks like a key is hidden, by its name or its form.
+
+    Args:
+        value: numbers, text, and dicts, lists and tuples of them.
+        name: the field that holds it.
+    """
+    if isinstance(value, Mapping):
+        return {inner: without_secrets(field, str(inner)) for inner, field in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_secrets(inner, name) for inner in value]
+    return HIDDEN if looks_secret(name, value) else value
+
+
+def _open(config: RunConfig, job: str) -> Run:
+    place = Path(config.paths.tracking)
+    # wandb puts its runs into a folder of its own name below the one it is given.
+    root = place.parent if place.name == "wandb" else place
+    place.mkdir(parents=True, exist_ok=True)
+    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+    # Offline artifacts wait in the data directory for `wandb sync`: keep them with the run, not in HOME.
+    os.environ.setdefault("WANDB_DATA_DIR", str(place.absolute() / "data"))
+    os.environ.setdefault("WANDB_CACHE_DIR", str(place.absolute() / "cache"))
+    try:
+        import wandb
+    except ImportError:
+        raise ConfigError.of(
+            "tracking.wandb",
+            f"is {config.tracking.wandb}, but the package wandb is not installed",
+            "Install it with `pip install 'ocrmem[tracking]'`, or set tracking.wandb=disabled",
+        ) from None
+    section = config.tracking
+    if section.wandb == "online" and not wandb.login(prompt=False, verify=False):
+        raise ConfigError.of(
+            "tracking.wandb",
+            "is online, but no Weights & Biases key was found",
+            "Set WANDB_API_KEY in the environment or run `wandb login`, or set tracking.wandb=offline",
+        )
+    try:
+        handle = wandb.init(
+            mode=section.wandb,
+            dir=str(root),
+            project=section.project,
+            entity=section.entity,
+            name=section.run_name,
+            job_type=job,
+            config=without_secrets(config.as_dict()),
+            # stdout is the verb's result; git remotes and command lines may hold credentials.
+            settings=wandb.Settings(
+                silent=True,
+                console="off",
+                disable_git=True,
+                disable_code=True,
+                save_code=False,
+                x_disable_stats=True,
+            ),
+        )
+    except wandb.errors.Error as error:
+        raise ConfigError.of(
+            "tracking.wandb",
+            f"a run could not be started ({redact(str(error))})",
+            "Check the key, the project and the network, or set tracking.wandb=offline",
+        ) from error
+    return Run(handle, Path(handle.dir).parent if section.wandb == "offline" else None)

@@ -1,0 +1,1 @@
+"""Training of proj: arguments, trainer, curriculum, checkpoints and the verb ``train``."""

@@ -1,0 +1,139 @@
+"""AdapterTrainingArguments: Hugging Face's TrainingArguments with what adapter training needs."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import TrainingArguments
+
+from ocrmem.config import RunConfig
+from ocrmem.errors import ConfigError
+
+
+@dataclass
+class AdapterTrainingArguments(TrainingArguments):
+    """All of `transformers.TrainingArguments`, plus three fields and other defaults.
+
+    Args:
+        max_seq_length: the longest sequence, memory included, in tokens. A batch that is longer stops the
+            training: it means that the data was built for another setting.
+        save_adapter_only: checkpoints hold proj, optimizer, scheduler, random states and progress, and never
+            the frozen weights. The ancestor's name; False is refused.
+        curriculum: share of ``max_steps`` (0 to 1) over which samples are let in, those with the shortest
+            memory first. 0: plain shuffled epochs.
+
+    Raises:
+        ConfigError: a field above is out of its range, or a curriculum has no ``max_steps`` to be a share of.
+    """
+
+    max_seq_length: int = field(
+        default=2048, metadata={"help": "Longest sequence, memory included, in tokens."}
+    )
+    save_adapter_only: bool = field(
+        default=True, metadata={"help": "Checkpoints never hold frozen weights; False is refused."}
+    )
+    curriculum: float = field(
+        default=0.0,
+        metadata={"help": "Share of max_steps over which samples are let in, shortest memory first."},
+    )
+    # Samples are objects and batches have keys of their own: nothing is to be dropped by name.
+    remove_unused_columns: bool = field(
+        default=False, metadata={"help": "See transformers.TrainingArguments."}
+    )
+    # A loss that is not finite stops the training; it must not be smoothed away in the log.
+    logging_nan_inf_filter: bool = field(
+        default=False, metadata={"help": "See transformers.TrainingArguments."}
+    )
+    # Every rank has the same parameters in its graph, with memory in the batch or without.
+    ddp_find_unused_parameters: bool | None = field(
+        default=False, metadata={"help": "See transformers.TrainingArguments."}
+    )
+
+    def __post_init__(self) -> None:
+        if self.max_seq_length <= 0:
+            raise ConfigError.of(
+                "max_seq_length", f"is {self.max_seq_length}", "Give a number of tokens above 0"
+            )
+        if not self.save_adapter_only:
+            raise ConfigError.of(
+                "save_adapter_only",
+                "is False, but frozen weights are never written to a checkpoint",
+                "Leave it at True; the base model stays where it was loaded from",
+            )
+        if not 0 <= self.curriculum <= 1:
+            raise ConfigError.of("curriculum", f"is {self.curriculum}", "Give a share between 0 and 1")
+        if self.curriculum > 0 and self.max_steps <= 0:
+            raise ConfigError.of(
+                "curriculum", "needs max_steps, of which it is a share", "Set max_steps as well"
+            )
+        if self.data_seed is None:
+            self.data_seed = self.seed
+        super().__post_init__()
+        if self.use_cpu or not torch.cuda.is_available():
+            self.dataloader_pin_memory = False
+
+    @classmethod
+    def from_run_config(cls, config: RunConfig, **changes: Any) -> AdapterTrainingArguments:
+        """The arguments that a RunConfig asks for.
+
+        Args:
+            config: sections train, model and paths are read.
+            changes: fields to set otherwise.
+
+        Raises:
+            ConfigError: the configured device or precision is not to be had here.
+        """
+        use_cpu = uses_cpu(config)
+        section, precision = config.train, config.model.precision
+        if precision == "float16" and use_cpu:
+            raise ConfigError.of(
+                "model.precision", "is float16, which the CPU cannot train in", "Use float32 or bfloat16"
+            )
+        values: dict[str, Any] = {
+            "output_dir": str(Path(config.paths.checkpoints)),
+            "max_seq_length": config.model.max_seq_length,
+            "curriculum": section.curriculum,
+            "max_steps": section.max_steps,
+            "learning_rate": section.learning_rate,
+            "per_device_train_batch_size": section.per_device_batch_size,
+            "gradient_accumulation_steps": section.gradient_accumulation_steps,
+            "warmup_steps": section.warmup_steps,
+            "lr_scheduler_type": section.lr_scheduler_type,
+            "weight_decay": section.weight_decay,
+            "max_grad_norm": section.max_grad_norm,
+            "seed": section.seed,
+            "logging_strategy": "steps",
+            "logging_steps": section.logging_steps,
+            "save_strategy": "steps",
+            "save_steps": section.save_steps,
+            "save_total_limit": section.save_total_limit,
+            # The frozen parts are loaded in the configured precision and proj stays in float32, so bfloat16
+            # needs no autocast. float16 does: its gradient scaler keeps small gradients from vanishing.
+            "fp16": precision == "float16",
+            "use_cpu": use_cpu,
+            "report_to": "none",
+            "include_num_input_tokens_seen": "non_padding",
+        }
+        if use_cpu and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            values["ddp_backend"] = "gloo"
+        return cls(**(values | changes))
+
+
+def uses_cpu(config: RunConfig) -> bool:
+    """Whether training runs on the CPU: asked for, or ``auto`` on a machine without CUDA.
+
+    Raises:
+        ConfigError: CUDA is asked for and not there.
+    """
+    available = torch.cuda.is_available()
+    if config.model.device == "cuda" and not available:
+        raise ConfigError.of(
+            "model.device",
+            "is cuda, but torch finds no CUDA device",
+            "Use auto or cpu, or run where a GPU is",
+        )
+    return config.model.device == "cpu" or not available

@@ -1,0 +1,120 @@
+"""What happens beside the training loop: the progress bar, the tracked run, a wish to stop."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from ocrmem import console
+from ocrmem.tracking import Run
+
+
+class BarCallback(TrainerCallback):
+    """Moves a progress bar and writes the newest loss on it."""
+
+    def __init__(self, bar: console.Bar) -> None:
+        self.bar = bar
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.bar.set_completed(state.global_step, state.max_steps)
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        self.bar.set_completed(state.global_step, state.max_steps)
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if logs and "loss" in logs:
+            self.bar.describe(f"train (loss {logs['loss']:.4f})")
+
+
+class TrackingCallback(TrainerCallback):
+    """Sends the log to a tracked run; a resumed run first sends what was logged before."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        for entry in state.log_history:
+            self._send(entry, int(entry["step"]))
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        if state.is_world_process_zero and logs and "loss" in logs:
+            self._send(logs, state.global_step)
+
+    def _send(self, logs: dict[str, float], step: int) -> None:
+        self.run.log({f"train/{name}": float(value) for name, value in logs.items() if name != "step"}, step)
+
+
+class StopWish:
+    """Set by the first Ctrl-C or SIGTERM while `stop_on_signal` holds."""
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+
+
+class StopCallback(TrainerCallback):
+    """Ends the training with a checkpoint after the step in which a stop was wished for."""
+
+    def __init__(self, wish: StopWish) -> None:
+        self.wish = wish
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        if self.wish.signal is not None and state.global_step < state.max_steps:
+            control.should_save = True
+            control.should_training_stop = True
+
+
+@contextmanager
+def stop_on_signal(enabled: bool = True) -> Iterator[StopWish]:
+    """Turn the first SIGINT or SIGTERM into a wish to stop; a second one acts at once, as it always would.
+
+    Args:
+        enabled: False leaves the signals alone. They are also left alone outside the main thread, where
+            Python takes no handlers.
+    """
+    wish = StopWish()
+    if not enabled or threading.current_thread() is not threading.main_thread():
+        yield wish
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def note_wish(number: int, frame: FrameType | None) -> None:
+        wish.signal = number
+        for known, handler in before.items():
+            signal.signal(known, handler)
+        console.note("Stopping after this step, with a checkpoint. Once more to stop at once.")
+
+    for number in before:
+        signal.signal(number, note_wish)
+    try:
+        yield wish
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,110 @@
+"""Proof by hash that training moved proj and nothing else."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from ocrmem.errors import ModelError, TrainingError
+from ocrmem.files import sha256_json
+from ocrmem.model.trainable import check_trainable
+
+PROJ = "proj"
+_CHUNK = 1 << 24
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """The sha256 of every tensor of a model at one moment.
+
+    Attributes:
+        frozen: name to hash of all parameters and buffers outside proj.
+        proj: the same of proj.
+    """
+
+    frozen: dict[str, str]
+    proj: dict[str, str]
+
+    @property
+    def frozen_hash(self) -> str:
+        """One sha256 over names and hashes of all that is frozen."""
+        return sha256_json(self.frozen)
+
+    @property
+    def proj_hash(self) -> str:
+        """One sha256 over names and hashes of proj's tensors."""
+        return sha256_json(self.proj)
+
+
+def fingerprint(model: nn.Module) -> Fingerprint:
+    """Hash all parameters and buffers: dtype, shape and bytes. Reads 1-2 GB/s a core, on a few cores."""
+    named = dict(_tensors(model))
+    with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
+        hashes = dict(zip(named, pool.map(tensor_hash, named.values()), strict=True))
+    return Fingerprint(
+        frozen={name: value for name, value in sorted(hashes.items()) if not in_proj(name)},
+        proj={name: value for name, value in sorted(hashes.items()) if in_proj(name)},
+    )
+
+
+def tensor_hash(tensor: torch.Tensor) -> str:
+    """The hex sha256 over a tensor's dtype, shape and bytes, wherever it lies."""
+    digest = hashlib.sha256(f"{tensor.dtype} {list(tensor.shape)} ".encode())
+    flat = tensor.detach().reshape(-1)
+    for start in range(0, flat.numel(), _CHUNK):
+        piece = flat[start : start + _CHUNK].contiguous().cpu()
+        digest.update(piece.view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def in_proj(name: str) -> bool:
+    return name == PROJ or name.startswith(f"{PROJ}.")
+
+
+def require_only_proj_trainable(model: nn.Module) -> None:
+    """Refuse a model in which anything but proj would be trained, or proj would not.
+
+    Raises:
+        TrainingError: names what stands in the way.
+    """
+    if not any(in_proj(name) for name, _ in model.named_parameters()):
+        raise TrainingError.of(
+            "model", "has no parameters under the name proj", "Train a MEMModel, or name yours so"
+        )
+    try:
+        check_trainable(model)
+    except ModelError as error:
+        raise TrainingError(error.problems) from None
+
+
+def require_only_proj_moved(before: Fingerprint, after: Fingerprint) -> None:
+    """Check a finished training by the hashes taken before and after it.
+
+    Raises:
+        TrainingError: a frozen tensor changed, or proj did not.
+    """
+    names = sorted(set(before.frozen) | set(after.frozen))
+    changed = [name for name in names if before.frozen.get(name) != after.frozen.get(name)]
+    if changed:
+        raise TrainingError.of(
+            "model",
+            f"{len(changed)} frozen tensors changed during training: {', '.join(changed[:5])}",
+            "Look for code that writes to the frozen parts in place; the adapter was not written",
+        )
+    if before.proj == after.proj:
+        raise TrainingError.of(
+            "model.proj",
+            "is the same after training as before",
+            "Run `ocrmem smoke` to see where the gradient is lost, and check train.learning_rate",
+        )
+
+
+def _tensors(model: nn.Module) -> Iterable[tuple[str, torch.Tensor]]:
+    yield from model.named_parameters()
+    yield from model.named_buffers()

@@ -1,0 +1,334 @@
+"""The verb train on a small workspace with random models, through the library and the command line."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from support.models import small_settings, small_workspace
+
+from ocrmem.config import RunConfig
+from ocrmem.dataset.loader import MemoryDataset
+from ocrmem.errors import ConfigError, DataError, MissingInputError, TrainingError
+from ocrmem.training.train import train
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace after `ocrmem encode`; tests read it and write elsewhere."""
+    root = tmp_path_factory.mktemp("inputs")
+    small_workspace(root)
+    return root
+
+
+@pytest.fixture
+def values(inputs: Path, tmp_path: Path) -> Callable[..., dict[str, Any]]:
+    """Settings that read the shared inputs and write into the test's own folder."""
+
+    def make(**sections: dict[str, Any]) -> dict[str, Any]:
+        shared = {name: str(inputs / name) for name in ("models", "dataset", "features")}
+        made = small_settings(tmp_path, **sections)
+        made["data"]["path"] = str(inputs / "data")
+        made["paths"] |= shared | sections.get("paths", {})
+        return made
+
+    return make
+
+
+@pytest.fixture
+def config(values: Callable[..., dict[str, Any]]) -> Callable[..., RunConfig]:
+    return lambda **sections: RunConfig.from_dict(values(**sections))
+
+
+def rows(root: Path) -> list[dict[str, str]]:
+    with (root / "reports" / "plots" / "train.csv").open(newline="", encoding="utf-8") as handle:
+        return list(csv.DictReader(handle))
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "ocrmem", "train", "--config", "params.yaml", *arguments]
+
+
+def environment() -> dict[str, str]:
+    return dict(os.environ) | {"PYTHONPATH": str(ROOT)}
+
+
+def test_writes_adapter_report_and_curve(
+    config: Callable[..., RunConfig], tmp_path: Path, capfd: Any
+) -> None:
+    from ocrmem.evaluation.result import adapter_sha256
+    from ocrmem.model.modeling import MEMModel
+
+    result = train(config())
+    assert capfd.readouterr().out == ""
+    report = json.loads((tmp_path / "reports" / "train.json").read_text(encoding="utf-8"))
+    assert {key: result[key] for key in report} == report
+    assert report["steps"] == 4
+    samples = MemoryDataset.open(Path(config().paths.dataset)).samples("train")
+    assert report["samples"]["train"] == len(samples)
+    assert 0 < report["samples"]["with_memory"] < len(samples)
+    assert report["tokens"] > 0
+    assert report["frozen_sha256"]["before"] == report["frozen_sha256"]["after"]
+    assert report["proj_sha256"]["before"] != report["proj_sha256"]["after"]
+    assert report["adapter_sha256"] == adapter_sha256(tmp_path / "adapter")
+    curve = rows(tmp_path)
+    assert [row["step"] for row in curve] == ["1", "2", "3", "4"]
+    assert float(curve[0]["loss"]) == report["loss"]["first"]
+    assert float(curve[-1]["loss"]) == report["loss"]["last"]
+    assert all(float(row["proj_grad_norm"]) > 0 for row in curve)
+    loaded = MEMModel.from_pretrained(tmp_path / "adapter", models=config().paths.models)
+    assert loaded.feature_mean is not None
+    assert report["parameters"] == sum(parameter.numel() for parameter in loaded.proj.parameters())
+    assert any("Adapter:" in line for line in result["summary"])
+
+
+def test_same_settings_give_the_same_adapter_and_set_old_checkpoints_aside(
+    config: Callable[..., RunConfig], tmp_path: Path
+) -> None:
+    first = train(config())
+    second = train(config())
+    assert first["adapter_sha256"] == second["adapter_sha256"]
+    names = ["checkpoint-2", "checkpoint-4"]
+    assert sorted(path.name for path in (tmp_path / "checkpoints" / "previous").iterdir()) == names
+    other = train(config(train={"seed": 1}))
+    assert other["adapter_sha256"] != first["adapter_sha256"]
+
+
+def test_resume_goes_on_and_ends_in_the_same_adapter(
+    config: Callable[..., RunConfig], tmp_path: Path
+) -> None:
+    first = train(config())
+    curve = rows(tmp_path)
+    shutil.rmtree(tmp_path / "checkpoints" / "checkpoint-4")
+    again = train(config(), resume=True)
+    assert again["adapter_sha256"] == first["adapter_sha256"]
+    assert rows(tmp_path) == curve
+    assert again["tokens"] == first["tokens"]
+    assert "from a checkpoint at step 2" in again["summary"][0]
+
+
+def test_resume_without_checkpoints_starts_from_the_first_step(config: Callable[..., RunConfig]) -> None:
+    assert train(config(), resume=True)["steps"] == 4
+
+
+def test_resume_with_other_settings_is_refused(config: Callable[..., RunConfig]) -> None:
+    train(config())
+    with pytest.raises(TrainingError, match=r"learning_rate was 0.001 and is 0.5"):
+        train(config(train={"learning_rate": 0.5}), resume=True)
+
+
+def test_curriculum_and_accumulation(config: Callable[..., RunConfig]) -> None:
+    settings = {"curriculum": 0.5, "gradient_accumulation_steps": 2, "per_device_batch_size": 2}
+    assert train(config(train=settings))["steps"] == 4
+
+
+def test_bfloat16_leaves_proj_in_float32(config: Callable[..., RunConfig], tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    train(config(model={"precision": "bfloat16"}))
+    weights = load_file(tmp_path / "adapter" / "adapter.safetensors")
+    assert {tensor.dtype for tensor in weights.values()} == {torch.float32}
+
+
+def test_loss_that_is_not_finite_leaves_the_old_adapter(
+    config: Callable[..., RunConfig], tmp_path: Path
+) -> None:
+    first = train(config())
+    with pytest.raises(TrainingError, match=r"step \d: the (loss|gradient norm of proj) is (nan|inf)"):
+        train(config(train={"learning_rate": 1e38, "max_steps": 8}))
+    assert (
+        json.loads((tmp_path / "reports" / "train.json").read_text())["adapter_sha256"]
+        == first["adapter_sha256"]
+    )
+    assert (tmp_path / "adapter" / "adapter.safetensors").exists()
+
+
+def test_output_takes_the_adapter(config: Callable[..., RunConfig], tmp_path: Path) -> None:
+    train(config(), output=str(tmp_path / "elsewhere"))
+    assert (tmp_path / "elsewhere" / "adapter.safetensors").exists()
+    assert not (tmp_path / "adapter").exists()
+
+
+def test_directory_with_other_files_is_not_replaced(config: Callable[..., RunConfig], tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("x", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"mine: .*holds other files: thesis.txt"):
+        train(config(), output=str(tmp_path / "mine"))
+    with pytest.raises(ConfigError, match="is a file"):
+        train(config(), output=str(tmp_path / "mine" / "thesis.txt"))
+    assert (tmp_path / "mine" / "thesis.txt").exists()
+
+
+def test_other_number_of_processes_is_refused(config: Callable[..., RunConfig]) -> None:
+    with pytest.raises(ConfigError, match=r"train.processes: is 2, but 1 run"):
+        train(config(train={"processes": 2}))
+
+
+def test_missing_inputs_name_the_verb(config: Callable[..., RunConfig], tmp_path: Path) -> None:
+    with pytest.raises(MissingInputError, match="ocrmem render"):
+        train(config(paths={"dataset": str(tmp_path / "none")}))
+    with pytest.raises(MissingInputError, match="ocrmem encode"):
+        train(config(paths={"features": str(tmp_path / "none")}))
+
+
+def test_no_training_sample_is_told(
+    config: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ocrmem.training.train.MemoryDataset.samples", lambda self, split: [])
+    with pytest.raises(DataError, match="no sample in the split train"):
+        train(config())
+
+
+def test_tracked_run_holds_the_curve_also_after_a_resume(
+    config: Callable[..., RunConfig], tmp_path: Path
+) -> None:
+    logged: list[tuple[int, float]] = []
+
+    def log(self: Any, values: dict[str, float], step: int | None = None) -> None:
+        logged.append((step or 0, values["train/loss"]))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ocrmem.tracking.Run.log", log)
+        result = train(config(tracking={"wandb": "offline"}))
+        expected = list(logged)
+        logged.clear()
+        shutil.rmtree(tmp_path / "checkpoints" / "checkpoint-4")
+        train(config(tracking={"wandb": "offline"}), resume=True)
+    assert [step for step, _ in expected] == [1, 2, 3, 4]
+    assert logged == expected
+    assert list((tmp_path / "wandb").glob("offline-run-*"))
+    assert any("Weights & Biases, offline" in line for line in result["summary"])
+
+
+@pytest.mark.parametrize(
+    ("number", "raised"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)]
+)
+def test_signal_ends_after_the_step_with_a_checkpoint(
+    config: Callable[..., RunConfig],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    number: signal.Signals,
+    raised: type[BaseException],
+) -> None:
+    whole = train(config(paths={"checkpoints": str(tmp_path / "whole")}))
+    from ocrmem.model.batch import MemoryCollator
+
+    real, batches, handler = MemoryCollator.__call__, [], signal.getsignal(number)
+
+    def signalling(self: MemoryCollator, samples: Any) -> Any:
+        batches.append(1)
+        if len(batches) == 3:
+            os.kill(os.getpid(), number)
+        return real(self, samples)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MemoryCollator, "__call__", signalling)
+        with pytest.raises(raised) as stopped:
+            train(config(train={"save_steps": 1000}))
+    assert number == signal.SIGINT or stopped.value.code == 143  # type: ignore[union-attr]
+    assert signal.getsignal(number) == handler
+    (left,) = (tmp_path / "checkpoints").glob("checkpoint-*")
+    assert left.name in ("checkpoint-1", "checkpoint-2", "checkpoint-3")
+    resumed = train(config(), resume=True)
+    assert resumed["adapter_sha256"] == whole["adapter_sha256"]
+
+
+def test_mounted_volume_gets_the_adapter_in_place(
+    config: Callable[..., RunConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    volume = tmp_path / "volume"
+    volume.mkdir()
+    (volume / "provenance.json").write_text("of an older adapter", encoding="utf-8")
+    inode = volume.stat().st_ino
+    monkeypatch.setattr(Path, "is_mount", lambda self: self == volume)
+    train(config(), output=str(volume))
+    assert volume.stat().st_ino == inode
+    assert sorted(path.name for path in volume.iterdir()) == ["adapter.safetensors", "config.json"]
+
+
+@pytest.mark.slow
+def test_interrupted_command_leaves_a_checkpoint_and_goes_on(
+    values: Callable[..., dict[str, Any]], tmp_path: Path
+) -> None:
+    # No step is saved but by the interruption.
+    settings = {"max_steps": 60, "save_steps": 1000, "logging_steps": 1}
+    (tmp_path / "params.yaml").write_text(json.dumps(values(train=settings)), encoding="utf-8")
+    running = subprocess.Popen(
+        command(), cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    wait_for_training(running, tmp_path)
+    running.send_signal(signal.SIGINT)
+    _, stderr = running.communicate(timeout=300)
+    assert running.returncode == 130, stderr
+    assert "Traceback" not in stderr
+    assert "Stopped at step" in stderr
+    (left,) = (tmp_path / "checkpoints").glob("checkpoint-*")
+    assert 0 < int(left.name.removeprefix("checkpoint-")) < 60
+    assert not (tmp_path / "adapter").exists()
+
+    finished = subprocess.run(
+        command("--resume", "--json"),
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stderr
+    resumed = json.loads(finished.stdout.splitlines()[-1])
+    whole = train(RunConfig.from_dict(values(train=settings, paths={"checkpoints": str(tmp_path / "whole")})))
+    assert resumed["adapter_sha256"] == whole["adapter_sha256"]
+    assert resumed["loss"] == whole["loss"]
+
+
+def wait_for_training(running: subprocess.Popen[str], root: Path) -> None:
+    """Until the trainer has made its checkpoint folder, just before the first step."""
+    for _ in range(3000):
+        if (root / "checkpoints").exists():
+            return
+        if running.poll() is not None:
+            pytest.fail(f"ended before it was interrupted: {running.communicate()[1]}")
+        time.sleep(0.1)
+    pytest.fail("training did not start")
+
+
+@pytest.mark.slow
+def test_two_processes_train_as_one(values: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    def settings(name: str, **section: Any) -> dict[str, Any]:
+        own = {key: str(tmp_path / name / key) for key in ("reports", "checkpoints", "adapter")}
+        return values(train={"curriculum": 0.5} | section, paths=own)
+
+    train(RunConfig.from_dict(settings("one", per_device_batch_size=4)))
+    two = settings("two", per_device_batch_size=2, processes=2)
+    (tmp_path / "params.yaml").write_text(json.dumps(two), encoding="utf-8")
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [*launcher, *command()[1:]],
+        cwd=tmp_path,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("Adapter:") == 1
+    for of_one, of_two in zip(rows(tmp_path / "one"), rows(tmp_path / "two"), strict=True):
+        for column in ("loss", "proj_grad_norm", "learning_rate"):
+            assert float(of_two[column]) == pytest.approx(float(of_one[column]), rel=1e-5), column
+    random_states = {
+        path.name for path in (tmp_path / "two" / "checkpoints" / "checkpoint-4").glob("rng_state*")
+    }
+    assert random_states == {"rng_state_0.pth", "rng_state_1.pth"}
