@@ -8,6 +8,7 @@ Nothing heavy is imported before the verb is known, so ``ocrmem --help`` answers
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import json
 import os
@@ -77,6 +78,16 @@ def _train(arguments: Arguments) -> dict[str, Any]:
     )
 
 
+def _smoke(arguments: Arguments) -> dict[str, Any]:
+    if arguments.model is None:
+        return _with_config("ocrmem.gradflow.smoke:smoke")(arguments)
+    from pathlib import Path
+
+    return _function("ocrmem.gradflow.smoke:smoke_model")(
+        arguments.model, arguments.trainable, Path(arguments.output)
+    )
+
+
 def _generate(arguments: Arguments) -> dict[str, Any]:
     return _function("ocrmem.generation:generate")(
         _config(arguments), adapter=arguments.adapter, conversation=arguments.conversation
@@ -104,6 +115,12 @@ def _import_adapter(arguments: Arguments) -> dict[str, Any]:
 def _render_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--preview", type=_positive, metavar="N", help="write the first N pages as PNG instead")
     parser.add_argument("--skip-bad", action="store_true", help="go on without bad lines (see rejects.jsonl)")
+
+
+def _smoke_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", metavar="MODULE:FUNCTION", help="check your own: FUNCTION() returns (model, batch)")
+    parser.add_argument("--trainable", default="proj", metavar="PATH", help="with --model: the part that ought to train")
+    parser.add_argument("--output", default="smoke", metavar="DIR", help="with --model: where the reports go")
 
 
 def _train_options(parser: argparse.ArgumentParser) -> None:
@@ -142,8 +159,7 @@ VERBS: dict[str, Verb] = {
                   _with_config("ocrmem.dataset.quality:check_dataset")),
     "encode": Verb("encode every page once into the feature store",
                    _with_config("ocrmem.encoder.encode:encode_dataset")),
-    "smoke": Verb("show on a few samples that gradients reach proj and nothing else",
-                  _with_config("ocrmem.gradflow.smoke:smoke")),
+    "smoke": Verb("show on a few samples that gradients reach proj and nothing else", _smoke, _smoke_options),
     "train": Verb("train proj", _train, _train_options),
     "evaluate": Verb("compare memory with its baselines on held-out conversations",
                      _with_config("ocrmem.evaluation.evaluate:evaluate")),
@@ -194,7 +210,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     set_quiet(arguments.quiet)
     try:
-        result = VERBS[arguments.verb].run(arguments)
+        # Libraries greet on stdout; that is the result's alone.
+        with contextlib.redirect_stdout(sys.stderr):
+            result = VERBS[arguments.verb].run(arguments)
         _print_result(result, as_json=arguments.json)
         return 0
     except OcrMemError as error:

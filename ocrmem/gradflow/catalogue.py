@@ -110,6 +110,12 @@ CATALOGUE = _faults(
         "Keep the path from {module} to the loss in torch operations: no numpy, item() or non-differentiable function.",
     ),
     Fault("GF020", "a part of {module} is not used", "Call every layer of {module} in forward, or freeze the unused ones.", "warning"),
+    Fault("GF021", "backward fails", "Read the evidence: a saved tensor was changed in place, or its graph was freed."),
+    Fault(
+        "GF022",
+        "the loss does not change with another page",
+        "See that the features depend on the page and that {module}'s output reaches the loss with a weight.",
+    ),
 )  # fmt: skip
 
 

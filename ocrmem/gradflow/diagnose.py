@@ -199,6 +199,9 @@ class Diagnosis:
         if broken is not None:
             yield broken
             return
+        if self._record.backward_error:
+            yield self._finding("GF021", self._record.loss_grad_fn, "", self._record.backward_error)
+            return
         if any(p.gradient_norm is None for p in trained if p.used):
             names = [p.name for p in trained if p.used and p.gradient_norm is None]
             yield self._at_trained(

@@ -19,7 +19,7 @@ def render_page(report: Report, title: str) -> str:
     return environment.from_string(template).render(
         title=title,
         report=values,
-        verdict=report.verdict()[: 3 if not report.recording.forward_error else 1],
+        verdict=report.measured(),
         norms=_bar_widths([node["gradient_norm"] for node in values["chain"]]),
     )
 

@@ -42,8 +42,8 @@ class Report:
         """The modules from the inputs to the loss, with what became of the gradient in each."""
         return chain_of(self.recording, self.findings, self.trained)
 
-    def verdict(self) -> list[str]:
-        """The short answer, line by line."""
+    def measured(self) -> list[str]:
+        """What forward and backward gave, line by line."""
         record = self.recording
         lines = []
         if record.forward_error:
@@ -58,7 +58,18 @@ class Report:
                 lines.append(f"{names} received gradients (norm {norm:.3g}, {len(reached)} parameters)")
             else:
                 lines.append(f"{names}: {len(reached)} of {len(record.trained)} parameters received gradients")
-        lines += record.notes
+            frozen = [p for p in record.parameters if not p.trained and p.gradient_norm is not None]
+            lines.append(f"{len(frozen)} frozen parameters received one" if frozen else "no frozen parameter has a gradient")
+            if self.facts.memory_tokens is not None:
+                lines.append(
+                    f"memory: {self.facts.memory_tokens} tokens in {self.facts.samples_with_memory} "
+                    f"of {self.facts.samples} samples"
+                )
+        return lines + record.notes
+
+    def verdict(self) -> list[str]:
+        """The short answer, line by line: what was measured, then the findings or "all checks passed"."""
+        lines = self.measured()
         if not self.findings:
             return [*lines, "all checks passed"]
         for finding in self.findings:

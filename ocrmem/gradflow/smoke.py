@@ -1,14 +1,15 @@
 """The verb ``smoke``: on a few real samples, do gradients reach all of proj, and nothing else?
 
-One forward and one backward pass of the run's own model on the dataset's own samples, before a long run is
-paid for. Each check has a name, what was seen, and a remedy; what an earlier failure makes impossible is
-"skipped", never "passed".
+`gradflow.check` on the run's own model and the dataset's own samples, before a long run is paid for, and one
+more forward pass to see that the loss changes with another page. ``--model`` does the same for anybody's model.
 """
 
 from __future__ import annotations
 
+import importlib
+import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,106 +21,21 @@ from ocrmem.dataset.loader import MemoryDataset
 from ocrmem.dataset.schema import Sample
 from ocrmem.dataset.sequence import SequenceBuilder
 from ocrmem.encoder.features import MANIFEST, FeatureStore
-from ocrmem.errors import CheckFailed, Problem
-from ocrmem.files import write_json
+from ocrmem.errors import CheckFailed, ConfigError, DataError
+from ocrmem.files import write_json, write_text
+from ocrmem.gradflow.catalogue import Finding, finding
+from ocrmem.gradflow.check import as_problem, check
+from ocrmem.gradflow.report import Report
 from ocrmem.model.batch import MemoryCollator
 from ocrmem.model.modeling import MEMModel
 from ocrmem.model.trainable import TRAINED, parameter_report
 from ocrmem.tokens import load_tokenizer
 
-PASSED, FAILED, SKIPPED = "passed", "failed", "skipped"
 Batch = Mapping[str, torch.Tensor]
 
 
-@dataclass(frozen=True)
-class Check:
-    """One check of the smoke test.
-
-    Attributes:
-        name: stable, for scripts.
-        title: what is checked, for people.
-        status: "passed", "failed" or "skipped" (an earlier failure left nothing to check).
-        evidence: what was seen.
-        remedy: what to do when it failed.
-    """
-
-    name: str
-    title: str
-    status: str
-    evidence: str
-    remedy: str
-
-
-@dataclass
-class SmokeReport:
-    """All checks, in order, and the loss."""
-
-    checks: list[Check] = field(default_factory=list)
-    loss: float | None = None
-
-    @property
-    def ok(self) -> bool:
-        return all(check.status == PASSED for check in self.checks)
-
-    def add(self, name: str, passed: bool | None, evidence: str) -> bool:
-        """Note a check's outcome; None means it could not be made. Returns whether it passed."""
-        title, remedy = CHECKS[name]
-        status = SKIPPED if passed is None else PASSED if passed else FAILED
-        self.checks.append(Check(name, title, status, evidence, remedy))
-        return status == PASSED
-
-    def skip_rest(self) -> None:
-        """Note every check that was not reached."""
-        done = {check.name for check in self.checks}
-        for name in CHECKS:
-            if name not in done:
-                self.add(name, None, "not reached")
-
-
-# name -> (title, remedy)
-CHECKS = {
-    "samples": (
-        "the data has samples with memory",
-        "Lower model.context_threshold below the length of your histories and run `ocrmem render` again",
-    ),
-    "trainable": (
-        "proj is trainable and nothing else is",
-        "Freeze all but proj: model.requires_grad_(False); model.proj.requires_grad_(True)",
-    ),
-    "forward": (
-        "forward runs",
-        "Read the evidence; features must not come from torch.inference_mode() (use no_grad or .clone())",
-    ),
-    "memory_tokens": (
-        "memory took part",
-        "See that the samples' pages reach the batch: collate with MemoryCollator",
-    ),
-    "loss_finite": (
-        "loss is finite",
-        "Look for labels that are all -100, for float16 overflow and for features that are not finite",
-    ),
-    "loss_requires_grad": (
-        "loss requires grad",
-        "Look for no_grad, inference_mode, detach() or .data between proj and the loss",
-    ),
-    "backward": ("backward runs", "Read the evidence; something in the graph was changed in place or freed"),
-    "proj_gradients": (
-        "every proj parameter has a finite, non-zero gradient",
-        "Look for detach() behind proj, for parameters that forward does not use, and for overflow",
-    ),
-    "frozen_gradients": (
-        "no frozen parameter has a gradient",
-        "Freeze all but proj before the first backward, and clear old gradients with zero_grad()",
-    ),
-    "memory_matters": (
-        "the loss changes with another page's features",
-        "The encoder's features do not depend on the page, or the loss does not see them: check its weights",
-    ),
-}
-
-
 def smoke(config: RunConfig, model: MEMModel | None = None) -> dict[str, Any]:
-    """Run the smoke test and write ``paths.smoke``/report.json.
+    """Run the smoke test; write ``paths.smoke``/report.json and report.html.
 
     With a feature store the stored features are used; before `encode` has run, the pages go through the
     encoder, which is then part of the test.
@@ -129,23 +45,107 @@ def smoke(config: RunConfig, model: MEMModel | None = None) -> dict[str, Any]:
 
     Raises:
         MissingInputError: no dataset, or the base has not been built.
-        CheckFailed: with one problem for each failed check.
+        DataError: the dataset has no training sample at all.
+        CheckFailed: with one problem for each error found.
     """
     dataset = MemoryDataset.open(Path(config.paths.dataset))
     stored = (Path(config.paths.features) / MANIFEST).is_file()
-    store = FeatureStore.open(Path(config.paths.features)) if stored else None
-    samples = pick_samples(dataset, config.smoke.samples)
-    report, parameters = SmokeReport(), ""
-    if report.add("samples", bool(samples), f"{len(samples)} of them are used"):
-        if not stored:
-            note("smoke: no feature store, so the pages go through the encoder")
-        model = model or MEMModel.from_run_config(config, with_encoder=not stored)
-        parameters = parameter_report(model.trainable_parameters())
-        builder = SequenceBuilder(load_tokenizer(config), config.model.max_seq_length)
-        batch = MemoryCollator(builder, dataset, store)(samples)
-        run_checks(model, batch, other_memory(batch, dataset, store, samples), report)
-    report.skip_rest()
-    return _conclude(config, report, parameters, "stored features" if stored else "encoder")
+    store = FeatureStore.open(Path(config.paths.features), pages=dataset.page_hashes()) if stored else None
+    everything = dataset.samples("train")
+    if not everything:
+        raise DataError.of(config.paths.dataset, "has no training sample", "Add conversations and run `ocrmem render`")
+    samples = pick_samples(dataset, config.smoke.samples) or everything[: config.smoke.samples]
+    if not stored:
+        note("smoke: no feature store, so the pages go through the encoder")
+    model = model or MEMModel.from_run_config(config, with_encoder=not stored)
+    device = next(model.proj.parameters()).device
+    builder = SequenceBuilder(load_tokenizer(config), config.model.max_seq_length)
+    batch = _to(device, MemoryCollator(builder, dataset, store)(samples))
+    longest = max(sample.history_tokens for sample in everything)
+    report = check(model, batch, TRAINED, distinct_memories=True, longest_history=longest)
+    details: dict[str, Any] = {
+        "memory_from": "stored features" if stored else "encoder",
+        "samples": [sample.id for sample in samples],
+        "trainable_parameters": parameter_report(model.trainable_parameters()).splitlines(),
+        "loss_with_other_pages": None,
+    }
+    if report.ok:
+        other = _to(device, other_memory(batch, dataset, store, samples))
+        with torch.no_grad():
+            details["loss_with_other_pages"] = changed = float(model(**other).loss)
+        report = replace(report, findings=[*report.findings, *_memory_matters(report, changed)])
+    return conclude(report, Path(config.paths.smoke), details)
+
+
+def smoke_model(target: str, trainable: str = TRAINED, output: Path = Path("smoke")) -> dict[str, Any]:
+    """`gradflow.check` for a model that is not ours.
+
+    Args:
+        target: ``package.module:function``; the function takes nothing and returns ``(model, batch)``, the
+            batch being the keyword arguments of forward. Modules of the working directory are found.
+        trainable: path of the module that ought to train.
+        output: folder for report.json and report.html.
+
+    Raises:
+        ConfigError: the function cannot be imported or returns something else, or ``trainable`` names nothing.
+        CheckFailed: with one problem for each error found.
+    """
+    model, batch = _made_by(target)
+    try:
+        report = check(model, batch, trainable)
+    except ValueError as error:
+        raise ConfigError.of(target, str(error), "Mend the function, or pass --trainable") from None
+    return conclude(report, output, {"model": target})
+
+
+def conclude(report: Report, directory: Path, details: Mapping[str, Any]) -> dict[str, Any]:
+    """Write the two reports and return the result.
+
+    Raises:
+        CheckFailed: the report holds errors; the verdict and the tree have been shown.
+    """
+    values = {**report.as_dict(), **details}
+    write_json(directory / "report.json", values)
+    write_text(directory / "report.html", report.html("Gradient flow: smoke test"))
+    lines = [*details.get("trainable_parameters", []), *report.verdict()]
+    shown = [*lines, "", *report.tree()]
+    errors = [found for found in report.findings if found.severity == "error"]
+    if errors:
+        note("\n".join(shown))
+        raise CheckFailed([as_problem(found) for found in errors])
+    return values | {"summary": [*report.tree(), "", *lines, f"report: {directory / 'report.html'}"]}
+
+
+def _memory_matters(report: Report, changed: float) -> list[Finding]:
+    """Exactly equal features give the same loss to the last bit on a CPU; a GPU's sums may differ by rounding."""
+    loss = report.recording.loss or 0.0
+    if abs(changed - loss) > 1e-6 * max(1.0, abs(loss)):
+        return []
+    evidence = f"loss {loss:.6f}, with other pages {changed:.6f}"
+    return [finding("GF022", trained=TRAINED, module=TRAINED, source="", evidence=evidence)]
+
+
+def _to(device: torch.device, batch: Batch) -> dict[str, torch.Tensor]:
+    return {name: value.to(device) for name, value in batch.items()}
+
+
+def _made_by(target: str) -> tuple[torch.nn.Module, Mapping[str, Any]]:
+    module, _, name = target.partition(":")
+    remedy = "Give package.module:function, where function() returns (model, batch)"
+    if not module or not name:
+        raise ConfigError.of("--model", f"{target!r} is not of the form package.module:function", remedy)
+    sys.path.insert(0, "")
+    try:
+        function = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ConfigError.of("--model", f"{target} cannot be imported ({error})", remedy) from None
+    finally:
+        sys.path.remove("")
+    made = function()
+    match made:
+        case (torch.nn.Module() as model, Mapping() as batch):
+            return model, batch
+    raise ConfigError.of("--model", f"{target}() returned {type(made).__name__}, not (model, batch)", remedy)
 
 
 def pick_samples(dataset: MemoryDataset, count: int) -> list[Sample]:
@@ -180,93 +180,3 @@ def other_memory(
         return {**batch, "pixel_values": pixels.flip(2)}
     drawn = torch.stack([torch.from_numpy(dataset.page(page).pixels()) for page in others])
     return {**batch, "pixel_values": drawn}
-
-
-def run_checks(model: MEMModel, batch: Batch, other: Batch, report: SmokeReport) -> None:
-    """One forward, one backward and one more forward; gradients are cleared before and after.
-
-    Args:
-        batch: keyword arguments of forward, with labels.
-        other: the same with other memory.
-        report: gets the checks, in order, up to the first that makes the next ones impossible.
-    """
-    device = next(model.proj.parameters()).device
-    batch, other = ({name: value.to(device) for name, value in b.items()} for b in (batch, other))
-    model.zero_grad(set_to_none=True)
-    try:
-        _checks(model, batch, other, report)
-    finally:
-        model.zero_grad(set_to_none=True)
-
-
-def _checks(model: MEMModel, batch: Batch, other: Batch, report: SmokeReport) -> None:
-    wrong = [n for n, p in model.named_parameters() if p.requires_grad != (n.split(".")[0] == TRAINED)]
-    report.add("trainable", not wrong, _listed("on the wrong side", wrong))
-    try:
-        output = model(**batch)
-    except (RuntimeError, ValueError) as error:
-        report.add("forward", False, str(error).splitlines()[0])
-        return
-    report.add("forward", True, "ran")
-    report.add("memory_tokens", bool(output.memory_tokens), f"{output.memory_tokens or 0} memory tokens")
-    loss = output.loss
-    report.loss = float(loss.detach())
-    report.add("loss_finite", bool(torch.isfinite(loss)), f"loss {report.loss:.4f}")
-    if not report.add("loss_requires_grad", loss.requires_grad, f"requires_grad {loss.requires_grad}"):
-        return
-    try:
-        loss.backward()
-    except RuntimeError as error:
-        report.add("backward", False, str(error).splitlines()[0])
-        return
-    report.add("backward", True, "ran")
-    _check_gradients(model, report)
-    with torch.no_grad():
-        changed = float(model(**other).loss)
-    # Exactly equal features give the same loss to the last bit on a CPU; a GPU's sums may differ by rounding.
-    matters = abs(changed - report.loss) > 1e-6 * max(1.0, abs(report.loss))
-    report.add("memory_matters", matters, f"loss {report.loss:.6f}, with other pages {changed:.6f}")
-
-
-def _check_gradients(model: MEMModel, report: SmokeReport) -> None:
-    bad, norms = [], []
-    for name, parameter in model.proj.named_parameters():
-        gradient = parameter.grad
-        if gradient is None:
-            bad.append(f"proj.{name} (none)")
-        elif not torch.isfinite(gradient).all():
-            bad.append(f"proj.{name} (not finite)")
-        elif not gradient.any():
-            bad.append(f"proj.{name} (all zero)")
-        else:
-            norms.append(float(gradient.float().norm()))
-    seen = f"{len(norms)} parameters, gradient norm {sum(n * n for n in norms) ** 0.5:.3g}"
-    report.add("proj_gradients", not bad, _listed("without one", bad) if bad else seen)
-    leaked = [n for n, p in model.named_parameters() if n.split(".")[0] != TRAINED and p.grad is not None]
-    report.add("frozen_gradients", not leaked, _listed("with one", leaked))
-
-
-def _listed(what: str, names: list[str]) -> str:
-    shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-    return f"{what}: {shown}" if names else f"none {what}"
-
-
-def _conclude(config: RunConfig, report: SmokeReport, parameters: str, memory_from: str) -> dict[str, Any]:
-    path = Path(config.paths.smoke) / "report.json"
-    result = {
-        "ok": report.ok,
-        "loss": report.loss if report.loss is not None and abs(report.loss) < float("inf") else None,
-        "memory_from": memory_from,
-        "checks": [asdict(check) for check in report.checks],
-        "parameters": parameters.splitlines(),
-    }
-    write_json(path, result)
-    lines = [f"{check.status:<7} {check.title}: {check.evidence}" for check in report.checks]
-    failed = [check for check in report.checks if check.status == FAILED]
-    if failed:
-        note("\n".join(lines))
-        raise CheckFailed(
-            [Problem(f"smoke: {c.name}", f"{c.title}: no ({c.evidence})", c.remedy) for c in failed]
-        )
-    verdict = f"all checks passed ({path})"
-    return result | {"summary": [*parameters.splitlines(), *lines, verdict]}

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from importlib import resources
 from pathlib import Path
 
+import jsonschema
 import pytest
 import torch
 from support.models import small_settings, small_workspace
 
 from ocrmem.config import RunConfig
 from ocrmem.dataset.build import build_dataset
-from ocrmem.errors import CheckFailed, MissingInputError
+from ocrmem.errors import CheckFailed, ConfigError, DataError, MissingInputError
 from ocrmem.gradflow import smoke as smoke_module
-from ocrmem.gradflow.smoke import CHECKS, smoke
+from ocrmem.gradflow.smoke import smoke, smoke_model
 from ocrmem.model.modeling import MEMModel
 
 
@@ -27,31 +32,35 @@ def model(workspace) -> MEMModel:
     return MEMModel.from_run_config(workspace, with_encoder=False)
 
 
-def failing(config: RunConfig, model: MEMModel | None = None) -> tuple[list[str], dict]:
-    """The names of the failed checks, as raised, and the report as written."""
+def failing(config: RunConfig, model: MEMModel | None = None) -> dict[str, dict]:
+    """The findings by code, as raised and as written."""
     with pytest.raises(CheckFailed) as caught:
         smoke(config, model)
     assert caught.value.exit_code == 1
     report = json.loads((Path(config.paths.smoke) / "report.json").read_text(encoding="utf-8"))
-    failed = [check["name"] for check in report["checks"] if check["status"] == "failed"]
-    assert [problem.place for problem in caught.value.problems] == [f"smoke: {name}" for name in failed]
+    errors = [finding for finding in report["findings"] if finding["severity"] == "error"]
+    assert [problem.place for problem in caught.value.problems] == [finding["place"] for finding in errors]
     assert not report["ok"]
-    assert [check["name"] for check in report["checks"]] == list(CHECKS)
-    return failed, {check["name"]: check for check in report["checks"]}
+    page = (Path(config.paths.smoke) / "report.html").read_text(encoding="utf-8")
+    assert all(finding["code"] in page for finding in errors)
+    return {finding["code"]: finding for finding in report["findings"]}
 
 
 def test_a_healthy_run_passes_every_check(workspace):
     result = smoke(workspace)
     written = json.loads((Path(workspace.paths.smoke) / "report.json").read_text(encoding="utf-8"))
     assert written == {key: value for key, value in result.items() if key != "summary"}
-    assert [check["name"] for check in written["checks"]] == list(CHECKS)
-    assert {check["status"] for check in written["checks"]} == {"passed"}
+    schema = json.loads(resources.files("ocrmem.gradflow").joinpath("report.schema.json").read_text(encoding="utf-8"))
+    jsonschema.validate(written, schema)
     assert written["ok"]
+    assert written["findings"] == []
     assert written["memory_from"] == "stored features"
+    assert written["batch"]["memory_tokens"] > 0
+    assert written["batch"]["samples_with_memory"] == len(written["samples"]) == workspace.smoke.samples
+    assert written["loss_with_other_pages"] != written["loss"]
     summary = "\n".join(result["summary"])
-    for text in ("trainable params: ", "loss requires grad: requires_grad True", "all checks passed"):
+    for text in ("trainable params: ", "requires_grad True", "backward ok", "proj received gradients", "all checks passed"):
         assert text in summary
-    assert f"loss {result['loss']:.4f}" in summary
 
 
 def test_before_encode_the_pages_go_through_the_encoder(workspace, tmp_path):
@@ -72,50 +81,34 @@ def test_the_model_is_left_without_gradients(workspace, model):
     assert all(p.grad is None for p in model.parameters())
 
 
-def test_frozen_proj(workspace, model):
-    model.proj.requires_grad_(False)
-    failed, checks = failing(workspace, model)
-    assert failed == ["trainable", "loss_requires_grad"]
-    assert {checks[name]["status"] for name in ("backward", "proj_gradients")} == {"skipped"}
+FAULTS: dict[str, tuple[str, Callable[[MEMModel], object]]] = {
+    "frozen proj": ("GF002", lambda m: m.proj.requires_grad_(False)),
+    "a part of proj is frozen": ("GF002", lambda m: m.proj.fc1.bias.requires_grad_(False)),
+    "the language model is trainable": ("GF015", lambda m: m.base_llm_model.requires_grad_(True)),
+    "detach": ("GF006", lambda m: m.proj.register_forward_hook(lambda _m, _i, output: output.detach())),
+    "detach and requires_grad_": (
+        "GF010",
+        lambda m: m.proj.register_forward_hook(lambda _m, _i, output: output.detach().requires_grad_(True)),
+    ),
+    "proj under no_grad": ("GF003", lambda m: setattr(m.proj, "forward", torch.no_grad()(m.proj.forward))),
+    "a loss that is not finite": ("GF018", lambda m: m.proj.fc2.bias.data.fill_(torch.nan)),
+}
 
 
-def test_a_part_of_proj_is_frozen(workspace, model):
-    model.proj.fc1.bias.requires_grad_(False)
-    failed, checks = failing(workspace, model)
-    assert failed == ["trainable", "proj_gradients"]
-    assert "proj.fc1.bias (none)" in checks["proj_gradients"]["evidence"]
-
-
-def test_the_language_model_is_trainable(workspace, model):
-    model.base_llm_model.requires_grad_(True)
-    failed, checks = failing(workspace, model)
-    assert failed == ["trainable", "frozen_gradients"]
-    assert "base_llm_model" in checks["frozen_gradients"]["evidence"]
-
-
-def test_detach_between_proj_and_the_language_model(workspace, model):
-    model.proj.register_forward_hook(lambda _m, _i, output: output.detach())
-    assert failing(workspace, model)[0] == ["loss_requires_grad"]
-
-
-def test_the_detach_requires_grad_repair_that_trains_nothing(workspace, model):
-    model.proj.register_forward_hook(lambda _m, _i, output: output.detach().requires_grad_(True))
-    failed, checks = failing(workspace, model)
-    assert failed == ["proj_gradients"]
-    assert "proj.fc1.weight (none)" in checks["proj_gradients"]["evidence"]
-
-
-def test_proj_under_no_grad(workspace, model):
-    model.proj.forward = torch.no_grad()(model.proj.forward)
-    assert failing(workspace, model)[0] == ["loss_requires_grad"]
+@pytest.mark.parametrize(("code", "inject"), FAULTS.values(), ids=FAULTS)
+def test_a_fault_is_named_and_leaves_with_1(workspace, model, code, inject):
+    inject(model)
+    found = failing(workspace, model)
+    assert list(found) == [code]
+    assert "proj" in found[code]["place"] or code == "GF015"
 
 
 def test_stored_features_read_under_inference_mode(workspace, monkeypatch):
     gather = smoke_module.FeatureStore.gather
     monkeypatch.setattr(smoke_module.FeatureStore, "gather", torch.inference_mode()(gather))
-    failed, checks = failing(workspace)
-    assert failed == ["forward"]
-    assert "torch.inference_mode()" in checks["forward"]["evidence"]
+    found = failing(workspace)
+    assert list(found) == ["GF001"]
+    assert "inference_mode" in found["GF001"]["evidence"]
 
 
 def without_features(workspace, tmp_path) -> RunConfig:
@@ -132,20 +125,10 @@ def test_an_encoder_under_no_grad_is_healthy(workspace, tmp_path, guard):
     assert smoke(run, model)["ok"]
 
 
-def test_a_loss_that_is_not_finite(workspace, model):
-    with torch.no_grad():
-        model.proj.fc2.bias.fill_(torch.inf)
-    failed, _ = failing(workspace, model)
-    assert failed[0] == "loss_finite"
-    assert "proj_gradients" in failed
-
-
-def test_gradients_that_are_zero(workspace, model):
+def test_memory_that_does_not_reach_the_loss(workspace, model):
     with torch.no_grad():
         model.proj.fc2.weight.zero_()
-    failed, checks = failing(workspace, model)
-    assert failed == ["proj_gradients", "memory_matters"]
-    assert "proj.fc1.weight (all zero)" in checks["proj_gradients"]["evidence"]
+    assert list(failing(workspace, model)) == ["GF022"]
 
 
 def test_backward_that_cannot_run(workspace, model):
@@ -156,9 +139,9 @@ def test_backward_that_cannot_run(workspace, model):
         return result
 
     model.proj.register_forward_hook(change_saved_tensor)
-    failed, checks = failing(workspace, model)
-    assert failed == ["backward"]
-    assert "inplace" in checks["backward"]["evidence"]
+    found = failing(workspace, model)
+    assert list(found) == ["GF021"]
+    assert "inplace" in found["GF021"]["evidence"]
 
 
 def test_features_that_do_not_depend_on_the_page(workspace, tmp_path):
@@ -166,17 +149,27 @@ def test_features_that_do_not_depend_on_the_page(workspace, tmp_path):
     model = MEMModel.from_run_config(run, with_encoder=True)
     whole = model.ocr_embed.forward
     model.ocr_embed.forward = lambda pixels: whole(torch.ones_like(pixels))
-    assert failing(run, model)[0] == ["memory_matters"]
+    assert list(failing(run, model)) == ["GF013"]
 
 
-def test_no_training_sample_with_memory(tmp_path):
+def test_no_training_sample(tmp_path):
     workspace = small_workspace(tmp_path, features=False)
     (Path(workspace.data.path) / "train.jsonl").unlink()
     build_dataset(workspace)
-    failed, checks = failing(workspace)
-    assert failed == ["samples"]
-    assert "context_threshold" in checks["samples"]["remedy"]
-    assert {check["status"] for name, check in checks.items() if name != "samples"} == {"skipped"}
+    with pytest.raises(DataError, match="no training sample"):
+        smoke(workspace)
+
+
+def test_no_history_over_the_threshold_is_the_cause_and_not_a_missing_grad_fn(workspace, monkeypatch):
+    texts = [replace(s, pages=(), memory_tokens=0, history_tokens=5) for s in dataset_of(workspace).samples("train")]
+    monkeypatch.setattr(smoke_module.MemoryDataset, "samples", lambda self, split: texts)
+    found = failing(workspace)
+    assert list(found) == ["GF007"]
+    assert "no history exceeds context_threshold (longest 5 tokens, threshold" in found["GF007"]["evidence"]
+
+
+def dataset_of(workspace) -> smoke_module.MemoryDataset:
+    return smoke_module.MemoryDataset.open(Path(workspace.paths.dataset))
 
 
 def test_one_page_alone_is_compared_with_itself_in_reverse(workspace, monkeypatch):
@@ -203,3 +196,58 @@ def test_samples_with_the_same_pages_are_picked_once(workspace):
 def test_without_a_dataset_the_verb_to_run_is_named(tmp_path):
     with pytest.raises(MissingInputError, match="ocrmem render"):
         smoke(RunConfig.from_dict(small_settings(tmp_path)))
+
+
+MODULE = """
+import torch
+from torch import nn
+
+class Model(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Linear(2, 2).requires_grad_(False)
+        self.head = nn.Linear(2, 1)
+    def forward(self, x):
+        return {"loss": self.head(self.body(x)).sum()}
+
+def healthy():
+    return Model(), {"x": torch.randn(3, 2)}
+
+def frozen():
+    model, batch = healthy()
+    model.head.requires_grad_(False)
+    return model, batch
+
+def wrong():
+    return Model()
+"""
+
+
+@pytest.fixture
+def elsewhere(tmp_path, monkeypatch):
+    (tmp_path / "their_model.py").write_text(MODULE, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    yield tmp_path
+    sys.modules.pop("their_model", None)
+
+
+def test_a_model_that_is_not_ours(elsewhere):
+    assert smoke_model("their_model:healthy", "head")["ok"]
+    assert (elsewhere / "smoke" / "report.html").is_file()
+    with pytest.raises(CheckFailed, match="GF002"):
+        smoke_model("their_model:frozen", "head")
+
+
+@pytest.mark.parametrize(
+    ("target", "trainable", "message"),
+    [
+        ("their_model", "head", "package.module:function"),
+        ("nowhere:healthy", "head", "cannot be imported"),
+        ("their_model:nothing", "head", "cannot be imported"),
+        ("their_model:wrong", "head", r"not \(model, batch\)"),
+        ("their_model:healthy", "haed", "did you mean 'head'"),
+    ],
+)
+def test_a_wrong_target_is_an_error_of_usage(elsewhere, target, trainable, message):
+    with pytest.raises(ConfigError, match=message):
+        smoke_model(target, trainable)
