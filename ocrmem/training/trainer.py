@@ -28,7 +28,9 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import TrainOutput
 
 from ocrmem import console
-from ocrmem.errors import TrainingError
+from ocrmem.errors import Problem, TrainingError
+from ocrmem.gradflow.check import as_problem, check
+from ocrmem.model.trainable import TRAINED
 from ocrmem.training import checkpoint as store
 from ocrmem.training.arguments import AdapterTrainingArguments
 from ocrmem.training.callbacks import BarCallback
@@ -190,7 +192,8 @@ class AdapterOnlyTrainer(Trainer):
         """One forward and backward; see `transformers.Trainer.training_step`.
 
         Raises:
-            TrainingError: the batch is longer than ``max_seq_length``, or the loss is not finite.
+            TrainingError: the batch is longer than ``max_seq_length``, the loss is not finite, or no gradient
+                reaches proj; the last carries the gradient doctor's findings.
         """
         length = inputs["input_ids"].shape[-1] if "input_ids" in inputs else 0
         if length > self.args.max_seq_length:
@@ -199,12 +202,26 @@ class AdapterOnlyTrainer(Trainer):
                 f"a batch is {length} tokens long, but max_seq_length is {self.args.max_seq_length}",
                 "Build the data for this length (`ocrmem render`), or raise max_seq_length",
             )
-        loss = super().training_step(model, inputs, num_items_in_batch)
+        try:
+            loss = super().training_step(model, inputs, num_items_in_batch)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            raise self._diagnosed(error, inputs) from error
         if not torch.isfinite(loss).all():
             raise TrainingError.of(
                 self._step_name(), f"the loss is {loss.item()}", _NOT_FINITE.format(self.args.learning_rate)
             )
         return loss
+
+    def _diagnosed(self, error: RuntimeError, inputs: Mapping[str, Any]) -> RuntimeError | TrainingError:
+        """The error with its cause, where the doctor finds one: PyTorch's own text has eight."""
+        report = check(self.model, self._prepare_inputs(dict(inputs)), TRAINED)
+        problems = [as_problem(found) for found in report.findings if found.severity == "error"]
+        if not problems:
+            return error
+        told = Problem(self._step_name(), str(error).strip().splitlines()[0], "See what follows for the cause")
+        return TrainingError([told, *problems])
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Record logs; the norm of all trained gradients is proj's, and is named so."""

@@ -14,6 +14,18 @@ WORDS = re.findall(
 )
 
 
+# The real encoder's sizes, whatever the defaults are: its checks need no weights.
+MODEL = {
+    "ocr_model_name": "deepseek-ai/DeepSeek-OCR",
+    "features": "sum",
+    "vision_embedding_size": 1024,
+    "context_threshold": 200,
+    "max_seq_length": 2048,
+    "drop_blank_tokens": True,
+}
+RENDER = {"page_size": 512, "token_size": 64, "line_height": 16, "max_pages": 20, "newlines": "break"}
+
+
 def conversation(name: str, turns: int, words: int = 60) -> dict[str, Any]:
     """A conversation in OpenAI form whose words follow from its name."""
     chosen = random.Random(name)

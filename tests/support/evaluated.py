@@ -15,6 +15,7 @@ from ocrmem.model.modeling import MEMModel
 
 def workspace_with_adapter(root: Path, **sections: Any) -> RunConfig:
     """Data, models, dataset, features, an adapter as `train` leaves it, and a smoke report under ``root``."""
+    sections["model"] = {"features": "sum"} | sections.get("model", {})  # what the small encoder gives
     config = small_workspace(root, **sections)
     model = MEMModel.from_run_config(config, with_encoder=False)
     store = FeatureStore.open(config.paths.features)

@@ -1,0 +1,244 @@
+"""The adapter package on disk: four files that say what the adapter is and where it came from.
+
+    adapter.safetensors   proj and the feature statistics (`ocrmem train` writes it)
+    config.json           MEMConfig: base, encoder, dimensions, page settings (`ocrmem train` writes it)
+    README.md             model card: base, encoder, data, metrics, how to load, limits
+    provenance.json       git commit, data and dataset hashes, params, versions, metrics, hash of the gradient
+                          report, and the sha256 of the other three files
+
+`package_adapter` makes the package, `verify_package` proves that its files are the ones its provenance names.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import jinja2
+
+from ocrmem.config import RunConfig
+from ocrmem.errors import CheckFailed, ModelError, Problem
+from ocrmem.evaluation.result import ADAPTER_FILES, EVALUATION, adapter_sha256, metrics_of
+from ocrmem.files import read_json, replacing_directory, sha256_file, sha256_json, write_json, write_text
+from ocrmem.tracking import without_secrets
+
+PROVENANCE = "provenance.json"
+CARD = "README.md"
+_VERSIONS_OF = ("ocrmem", "torch", "transformers", "safetensors", "numpy")
+_TEMPLATE = Path(__file__).with_name("model_card.md.jinja")
+
+
+def package_adapter(config: RunConfig, destination: Path) -> dict[str, Any]:
+    """Copy the trained adapter to ``destination`` and add its model card and provenance.
+
+    The same adapter, data, parameters and metrics give the same ``package_sha256`` on any machine and at any
+    commit: the hash leaves out library versions, places of files, and how it is registered and tracked.
+
+    Args:
+        config: the run whose adapter/, dataset/manifest.json, evaluation.json and smoke/report.json are used.
+        destination: the directory to write; what was there is replaced.
+
+    Returns:
+        The provenance as written to ``destination``/provenance.json.
+
+    Raises:
+        MissingInputError: one of the inputs is not there; names the verb that makes it.
+    """
+    source = Path(config.paths.adapter)
+    manifest_path = Path(config.paths.dataset) / "manifest.json"
+    smoke_path = Path(config.paths.smoke) / "report.json"
+    memory_config = read_json(source / "config.json", made_by="train")
+    manifest = read_json(manifest_path, made_by="render")
+    evaluation = read_json(config.paths.report(EVALUATION), made_by="evaluate")
+    read_json(smoke_path, made_by="smoke")
+
+    params = config.as_dict()
+    params["register"]["uri"] = redact_uri(params["register"]["uri"])
+    params = without_secrets(params)
+    provenance: dict[str, Any] = {
+        "format": 1,
+        "adapter_sha256": adapter_sha256(source),
+        "data": {
+            "source_sha256": manifest["source"]["sha256"],
+            "dataset_manifest_sha256": sha256_file(manifest_path),
+        },
+        "params": params,
+        "metrics": metrics_of(evaluation),
+        "gradient_report_sha256": sha256_file(smoke_path),
+    }
+    provenance["package_sha256"] = sha256_json({**provenance, "params": _what_counts(params)})
+    provenance["git"] = git_state()
+    provenance["versions"] = {"python": platform.python_version(), **_versions()}
+
+    with replacing_directory(destination) as directory:
+        for name in ADAPTER_FILES:
+            shutil.copyfile(source / name, directory / name)
+        write_text(directory / CARD, model_card(memory_config, provenance, evaluation))
+        provenance["files"] = {name: sha256_file(directory / name) for name in (*ADAPTER_FILES, CARD)}
+        write_json(directory / PROVENANCE, provenance)
+    return provenance
+
+
+def verify_package(path: Path) -> dict[str, Any]:
+    """Check that every file of a package has the hash that its provenance records.
+
+    Returns:
+        The provenance.
+
+    Raises:
+        ModelError: provenance.json is missing or unreadable, or a file is missing or was changed; one problem
+            a file, each naming it.
+    """
+    provenance = _read_provenance(path)
+    problems = []
+    for name, expected in provenance["files"].items():
+        file = path / name
+        if not file.is_file():
+            problems.append(_unlike(file, "is not there, although provenance.json lists it"))
+        elif (actual := sha256_file(file)) != expected:
+            problems.append(
+                _unlike(file, f"has sha256 {actual[:12]}, but provenance.json says {expected[:12]}")
+            )
+    if not problems and adapter_sha256(path) != provenance["adapter_sha256"]:
+        problems.append(_unlike(path / PROVENANCE, "names another adapter_sha256 than its own files have"))
+    if problems:
+        raise ModelError(problems)
+    return provenance
+
+
+def check_reports(config: RunConfig) -> None:
+    """Refuse an adapter that no good smoke test, training and evaluation stand behind.
+
+    Raises:
+        MissingInputError: a report is not there; names the verb that makes it.
+        CheckFailed: the smoke test did not pass, or a report is about another adapter than adapter/ holds.
+    """
+    problems = []
+    smoke_path = Path(config.paths.smoke) / "report.json"
+    if read_json(smoke_path, made_by="smoke").get("ok") is not True:
+        problems.append(
+            Problem(
+                str(smoke_path),
+                "the gradient smoke test did not pass",
+                "Run `ocrmem smoke` and mend what it names",
+            )
+        )
+    actual = adapter_sha256(Path(config.paths.adapter))
+    for name, verb in ((EVALUATION, "evaluate"), ("train.json", "train")):
+        path = config.paths.report(name)
+        if verb == "train" and not path.exists():
+            continue  # an imported adapter was not trained here
+        recorded = read_json(path, made_by=verb).get("adapter_sha256")
+        if recorded != actual:
+            about = f"the adapter {str(recorded)[:12]}" if recorded else "no adapter that it names"
+            problems.append(
+                Problem(
+                    str(path),
+                    f"is about {about}, but {config.paths.adapter}/ holds {actual[:12]}",
+                    f"Run `ocrmem {verb}` again",
+                )
+            )
+    if problems:
+        raise CheckFailed(problems)
+
+
+def has_provenance(path: Path) -> bool:
+    """Whether a directory is a package, or a bare adapter as `ocrmem train` leaves it."""
+    return (path / PROVENANCE).is_file()
+
+
+def model_card(memory_config: dict[str, Any], provenance: dict[str, Any], evaluation: dict[str, Any]) -> str:
+    """README.md of the package, in the layout of Hugging Face model cards (YAML head, then Markdown)."""
+    environment = jinja2.Environment(
+        trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined, autoescape=False
+    )
+    # The card is Markdown, so HTML escaping does not apply: names are quoted as JSON strings or code instead.
+    environment.filters["quoted"] = lambda value: json.dumps(value, ensure_ascii=False)
+    environment.filters["code"] = lambda value: "`" + str(value).replace("`", "'").replace("\n", " ") + "`"
+    return environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(
+        config=memory_config, provenance=provenance, metrics=provenance["metrics"], evaluation=evaluation
+    )
+
+
+def git_state() -> dict[str, Any]:
+    """The commit of the working directory and whether tracked files differ from it; None outside git."""
+    commit = _git("rev-parse", "HEAD")
+    if commit is None:
+        return {"commit": None, "dirty": None}
+    changes = _git("status", "--porcelain", "--untracked-files=no")
+    return {"commit": commit, "dirty": None if changes is None else bool(changes)}
+
+
+def redact_uri(uri: str) -> str:
+    """``uri`` without user, password and query: safe to print and to store."""
+    parts = urlsplit(uri)
+    host = parts.netloc.rpartition("@")[2]
+    netloc = f"***@{host}" if "@" in parts.netloc else host
+    text = urlunsplit((parts.scheme, netloc, parts.path, "***" if parts.query else "", ""))
+    # urlunsplit writes one slash for "sqlite:///x", whose netloc is empty.
+    return f"{parts.scheme}://{parts.path}" if parts.scheme == "sqlite" else text
+
+
+def _what_counts(params: dict[str, Any]) -> dict[str, Any]:
+    """The parameters that an adapter depends on: neither where files lie nor how it is registered."""
+    kept = {
+        name: section for name, section in params.items() if name not in ("register", "tracking", "paths")
+    }
+    kept["data"] = {name: value for name, value in params["data"].items() if name not in ("path", "workers")}
+    return kept
+
+
+def _git(*arguments: str) -> str | None:
+    try:
+        done = subprocess.run(["git", *arguments], capture_output=True, text=True, timeout=30, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in _VERSIONS_OF:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _read_provenance(path: Path) -> dict[str, Any]:
+    file = path / PROVENANCE
+    try:
+        provenance = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ModelError.of(
+            str(file), "is not there", "Use a package that `ocrmem register` made, or download it again"
+        ) from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ModelError.of(str(file), f"is not valid JSON ({error})", "Download the package again") from None
+    files = provenance.get("files") if isinstance(provenance, dict) else None
+    if (
+        not isinstance(files, dict)
+        or not set(ADAPTER_FILES) <= set(files)
+        or "adapter_sha256" not in provenance
+    ):
+        raise ModelError.of(
+            str(file), "does not list the adapter's files and hashes", "Download the package again"
+        )
+    if odd := [name for name in files if name != Path(name).name]:
+        raise ModelError.of(str(file), f"lists a file outside the package ({odd[0]!r})", "Do not use it")
+    return provenance
+
+
+def _unlike(file: Path, message: str) -> Problem:
+    return Problem(
+        str(file),
+        f"the adapter is not what its provenance says: {file.name} {message}",
+        "Download the package again, or run `ocrmem register` on the adapter that you mean",
+    )

@@ -1,0 +1,6 @@
+"""Evaluation on held-out conversations: what memory gives against baselines of the same length.
+
+`evaluate.py` is the verb, `baselines.py` says what each variant puts into the sequence, `scoring.py` runs the
+model on it, `pixels.py` goes from text to features as a user's text does, `latency.py` times that way,
+`report.py` and `plots.py` draw evaluation.html, `result.py` and `gate.py` read evaluation.json.
+"""

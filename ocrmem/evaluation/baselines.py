@@ -1,0 +1,177 @@
+"""What each variant of the evaluation puts in front of the question.
+
+All variants share the sample's prompt, question and answer. Those that are compared at equal tokens have at
+most as many tokens in the sequence as memory has, the two tokens around memory included.
+"""
+
+from __future__ import annotations
+
+import copy
+import random
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import nn
+
+from ocrmem.conversations import Message
+from ocrmem.dataset.schema import Sample
+from ocrmem.dataset.sequence import SequenceBuilder, TokenSequence
+from ocrmem.errors import DataError
+from ocrmem.evaluation.scoring import Case
+
+_WORDS = re.compile(r"\S+")
+
+
+class CaseMaker:
+    """Makes the cases of text and memory variants.
+
+    Args:
+        builder: of the run; its ``max_seq_length`` bounds every variant but the full text.
+        longest_text: the language model's own limit, for the full text.
+    """
+
+    def __init__(self, builder: SequenceBuilder, longest_text: int) -> None:
+        self.builder = builder
+        self._long = _with_length(builder, max(longest_text, builder.max_seq_length))
+
+    def with_memory(self, sample: Sample, features: torch.Tensor) -> Case:
+        """The prompt opened by memory of ``features`` [m, d], fitted as in training."""
+        supervised, question = self._sequences(self.builder, sample, memory_tokens=len(features))
+        return Case(sample.id, supervised, question, sample.answer, features=features)
+
+    def with_strange_memory(self, sample: Sample, features: torch.Tensor) -> Case:
+        """The prompt opened by another conversation's memory, in its own length.
+
+        Where that is more than this sample's sequence has room for, its oldest tokens are left out: a prompt
+        is never cut to make room for a stranger's memory.
+        """
+        room = self.builder.max_seq_length - len(self._sequences(self.builder, sample)[0].input_ids) - 2
+        return self.with_memory(sample, features[-max(room, sample.memory_tokens) :])
+
+    def without_memory(self, sample: Sample) -> Case:
+        """The prompt alone."""
+        return Case(sample.id, *self._sequences(self.builder, sample), sample.answer)
+
+    def truncated(self, sample: Sample) -> Case:
+        """The end of the history as chat turns, in a sequence no longer than that with memory.
+
+        The template's tokens around the turns count, as the two tokens around memory do.
+        """
+        fitted = []
+        for answer, with_memory in zip(
+            (sample.answer, None),
+            self._sequences(self.builder, sample, memory_tokens=sample.memory_tokens),
+            strict=True,
+        ):
+            equal = _with_length(self.builder, len(with_memory.input_ids))
+            fitted.append(equal.build(sample.prompt, answer, history=sample.history))
+        return Case(sample.id, fitted[0], fitted[1], sample.answer)
+
+    def full_text(self, sample: Sample) -> Case:
+        """The whole history as chat turns, as far as the language model's positions go."""
+        return Case(sample.id, *self._sequences(self._long, sample, history=sample.history), sample.answer)
+
+    def mean_pooled(self, sample: Sample, embeddings: nn.Module) -> Case:
+        """The history's token embeddings, averaged into as many slots as memory has.
+
+        Args:
+            sample: with memory.
+            embeddings: the language model's input embeddings; used as they are, nothing is trained.
+        """
+        ids = [token for message in sample.history for token in self.builder.encode_content(message.content)]
+        pooled = pool(embed(embeddings, ids), sample.memory_tokens)
+        supervised, question = self._sequences(self.builder, sample, memory_tokens=sample.memory_tokens)
+        return Case(sample.id, supervised, question, sample.answer, embeddings=pooled)
+
+    def _sequences(
+        self,
+        builder: SequenceBuilder,
+        sample: Sample,
+        memory_tokens: int = 0,
+        history: Sequence[Message] = (),
+    ) -> tuple[TokenSequence, TokenSequence]:
+        """With the answer, and up to the generation prompt."""
+        supervised = builder.build(sample.prompt, sample.answer, memory_tokens=memory_tokens, history=history)
+        question = builder.build(sample.prompt, None, memory_tokens=memory_tokens, history=history)
+        return supervised, question
+
+
+def strangers(samples: Sequence[Sample]) -> list[int]:
+    """For each sample the index of one from another conversation; every sample is used once.
+
+    Samples are sorted by conversation and rotated by the size of the largest conversation, which is the
+    smallest rotation that leads every one of them out of its own.
+
+    Raises:
+        DataError: one conversation holds more than half of the samples, so there are not enough others.
+    """
+    order = sorted(range(len(samples)), key=lambda i: (samples[i].conversation_id, samples[i].turn))
+    sizes: dict[str, int] = {}
+    for sample in samples:
+        sizes[sample.conversation_id] = sizes.get(sample.conversation_id, 0) + 1
+    largest = max(sizes, key=lambda name: sizes[name])
+    if 2 * sizes[largest] > len(samples):
+        raise DataError.of(
+            "evaluate",
+            f"conversation {largest!r} has {sizes[largest]} of the {len(samples)} held-out samples with "
+            "memory, so memory cannot be shuffled between conversations",
+            "Hold out more conversations (an eval*.jsonl file, or a higher data.eval_fraction)",
+        )
+    partner = [0] * len(samples)
+    for place, index in enumerate(order):
+        partner[index] = order[(place + sizes[largest]) % len(order)]
+    return partner
+
+
+def scrambled(sample: Sample, seed: int) -> Sample | None:
+    """The sample with the words of its history shuffled, except in the messages that hold the answer.
+
+    A memory that reads its pages still finds the answer; one that leans on fluent text does not. Words change
+    places within their message, so lines stay about as long.
+
+    Returns:
+        None when no message of the history holds the answer, or no word changed its place.
+    """
+    answer = " ".join(sample.answer.split()).lower()
+    if not any(_holds(message, answer) for message in sample.history):
+        return None
+    source = random.Random(f"{seed} {sample.id}")
+    history = tuple(
+        message
+        if _holds(message, answer)
+        else replace(message, content=_shuffle_words(message.content, source))
+        for message in sample.history
+    )
+    return replace(sample, history=history) if history != tuple(sample.history) else None
+
+
+def pool(embeddings: torch.Tensor, slots: int) -> torch.Tensor:
+    """Average [T, H] into [slots, H]: equal stretches, overlapping where T is no multiple (or less)."""
+    return nn.functional.adaptive_avg_pool1d(embeddings.T.unsqueeze(0), slots).squeeze(0).T
+
+
+@torch.no_grad()
+def embed(embeddings: nn.Module, ids: Sequence[int]) -> torch.Tensor:
+    """The language model's embeddings of tokens, float32 [T, H] on the CPU."""
+    weight = next(embeddings.parameters())
+    return embeddings(torch.tensor(ids, device=weight.device)).float().cpu()
+
+
+def _holds(message: Message, answer: str) -> bool:
+    return answer in " ".join(message.content.split()).lower()
+
+
+def _shuffle_words(text: str, source: random.Random) -> str:
+    words = _WORDS.findall(text)
+    source.shuffle(words)
+    remaining = iter(words)
+    return _WORDS.sub(lambda match: next(remaining), text)
+
+
+def _with_length(builder: SequenceBuilder, length: int) -> SequenceBuilder:
+    """The same builder, with its caches, for sequences of at most ``length`` tokens."""
+    other = copy.copy(builder)
+    other.max_seq_length = length
+    return other

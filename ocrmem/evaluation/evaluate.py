@@ -1,0 +1,248 @@
+"""The verb ``evaluate``: memory against its baselines on held-out conversations.
+
+Writes evaluation.json (the same on every run but for ``latency``) and evaluation.html. There is no pass or
+fail here: `ocrmem register` compares the figures with the gate.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ocrmem.config import RunConfig
+from ocrmem.console import Bar, note, progress_bar
+from ocrmem.dataset.loader import MemoryDataset
+from ocrmem.dataset.schema import Sample
+from ocrmem.dataset.sequence import SequenceBuilder
+from ocrmem.encoder.deepencoder import DeepEncoder, load_encoder
+from ocrmem.encoder.features import FeatureStore
+from ocrmem.errors import DataError
+from ocrmem.evaluation.baselines import CaseMaker, scrambled, strangers
+from ocrmem.evaluation.latency import measure_latency
+from ocrmem.evaluation.pixels import draw_memory, encode_memory
+from ocrmem.evaluation.report import write_report
+from ocrmem.evaluation.result import EVALUATION, VARIANTS, adapter_sha256
+from ocrmem.evaluation.scoring import Case, Scored, Scorer
+from ocrmem.evaluation.statistics import compression, figures, spread
+from ocrmem.files import sha256_file, write_json
+from ocrmem.model.modeling import MEMModel
+from ocrmem.render import load_atlas
+from ocrmem.tokens import load_tokenizer
+
+REPORT = "evaluation.html"
+_PIXEL_SAMPLES = 64  # most samples of a variant whose pages must be drawn or encoded anew
+_LATENCY_SAMPLES = 5
+_CHUNK = 8  # batches whose cases are in memory at once
+_OTHER_SEED = 1000  # a random encoder must not be the one that a test or a demo made from the same seed
+CaseOf = Callable[[Sample], Case]
+
+
+class _Evaluation:
+    """All that the variants share: model, data, and what has been scored so far."""
+
+    def __init__(self, config: RunConfig) -> None:
+        self.config = config
+        self.adapter = Path(config.paths.adapter)
+        self.adapter_sha256 = adapter_sha256(self.adapter)
+        self.dataset = MemoryDataset.open(Path(config.paths.dataset))
+        self.store = FeatureStore.open(
+            config.paths.features,
+            pages=self.dataset.page_hashes(),
+            feature_size=config.model.vision_embedding_size,
+        )
+        self.held_out = self.dataset.samples("eval")
+        with_memory = [sample for sample in self.held_out if sample.has_memory]
+        if not with_memory:
+            raise DataError.of(
+                str(config.paths.dataset),
+                f"none of the {len(self.held_out)} held-out samples has memory",
+                "Hold out longer conversations (eval*.jsonl), or lower model.context_threshold",
+            )
+        self.with_memory = len(with_memory)
+        self.samples = [with_memory[i] for i in spread(len(with_memory), config.evaluate.max_samples)]
+        changed = [sample for sample in self.dataset.samples("counterfactual") if sample.has_memory]
+        self.counterfactual = [changed[i] for i in spread(len(changed), config.evaluate.max_samples)]
+
+        self.model = MEMModel.from_pretrained(self.adapter, run_config=config).eval()
+        self.encoder = load_encoder(config)
+        self.atlas = load_atlas(config.render.atlas)
+        tokenizer = load_tokenizer(config)
+        builder = SequenceBuilder(tokenizer, config.model.max_seq_length)
+        positions = self.model.base_llm_model.config.get_text_config().max_position_embeddings
+        self.maker = CaseMaker(builder, positions - config.evaluate.max_new_tokens)
+        self.scorer = Scorer(
+            self.model,
+            tokenizer,
+            builder.end_token_id,
+            batch_size=config.evaluate.batch_size,
+            max_new_tokens=config.evaluate.max_new_tokens,
+        )
+        self.scored: dict[str, list[Scored]] = {}
+
+    def features(self, sample: Sample) -> torch.Tensor:
+        """Stored features of a sample's kept vision tokens, float32 [m, d]."""
+        kept = [self.dataset.kept(page) for page in sample.pages]
+        return self.store.gather(sample.pages, kept).float()
+
+    def drawn_features(self, sample: Sample, encoder: DeepEncoder) -> torch.Tensor:
+        """Features of a sample's history, drawn and encoded now."""
+        drawn = draw_memory(
+            sample.history,
+            self.config.render,
+            self.atlas,
+            drop_blank_tokens=self.config.model.drop_blank_tokens,
+        )
+        return encode_memory(encoder, drawn)
+
+    def run(self, name: str, samples: Sequence[Sample], case: CaseOf, bar: Bar) -> None:
+        """Score a variant; cases are made a few batches at a time, since their features are large."""
+        bar.describe(f"evaluate: {name}")
+        size = self.config.evaluate.batch_size * _CHUNK
+        results: list[Scored] = []
+        for start in range(0, len(samples), size):
+            cases = [case(sample) for sample in samples[start : start + size]]
+            results += self.scorer.score(cases, done=bar.advance)
+        self.scored[name] = results
+
+
+def evaluate(config: RunConfig) -> dict[str, Any]:
+    """Measure the adapter in ``paths.adapter`` on the held-out samples with memory.
+
+    Returns:
+        What evaluation.json holds, and ``summary``. Each of `result.VARIANTS` has ``loss`` and ``recall``;
+        ``counterfactual`` only where the data has such a split, ``scrambled`` only where answers are found in
+        histories.
+
+    Raises:
+        MissingInputError: adapter, dataset or features are not there.
+        ModelError: the adapter does not fit the base model, the encoder or the settings.
+        DataError: no held-out sample has memory, or too few conversations to shuffle memory between.
+    """
+    run = _Evaluation(config)
+    partner = strangers(run.samples)
+    few = [run.samples[i] for i in spread(len(run.samples), _PIXEL_SAMPLES)]
+    probes = [probe for sample in few if (probe := scrambled(sample, config.train.seed))]
+    total = 7 * len(run.samples) + len(run.counterfactual) + len(few) + len(probes)
+    with progress_bar("evaluate", total) as bar:
+        _score_variants(run, partner, few, probes, bar)
+    note("Timing the way from text to answer.")
+    timed = [run.samples[i] for i in spread(len(run.samples), _LATENCY_SAMPLES)]
+    latency = measure_latency(
+        timed,
+        run.scorer,
+        run.maker,
+        run.encoder,
+        run.atlas,
+        config.render,
+        drop_blank_tokens=config.model.drop_blank_tokens,
+    )
+    result = _result(run, latency)
+    write_json(config.paths.report(EVALUATION), result)
+    report = config.paths.report(REPORT)
+    write_report(report, result, run.scored, run.samples, run.dataset, config)
+    return {**result, "report": str(report), "summary": _summary(result, report)}
+
+
+def _score_variants(
+    run: _Evaluation, partner: list[int], few: list[Sample], probes: list[Sample], bar: Bar
+) -> None:
+    maker, samples = run.maker, run.samples
+    stranger = {sample.id: samples[partner[index]] for index, sample in enumerate(samples)}
+    embeddings = run.model.get_input_embeddings()
+
+    def own(sample: Sample) -> Case:
+        return maker.with_memory(sample, run.features(sample))
+
+    run.run("memory", samples, own, bar)
+    run.run("no_memory", samples, maker.without_memory, bar)
+    run.run("shuffled", samples, lambda s: maker.with_strange_memory(s, run.features(stranger[s.id])), bar)
+    run.run("truncated", samples, maker.truncated, bar)
+    run.run("mean_pooled", samples, lambda s: maker.mean_pooled(s, embeddings), bar)
+    run.run("full_text", samples, maker.full_text, bar)
+    if run.counterfactual:
+        run.run("counterfactual", run.counterfactual, own, bar)
+    with _fresh_proj(run.model, run.config.train.seed):
+        run.run("untrained", samples, own, bar)
+    random_encoder = _fresh_encoder(run.encoder, run.config.train.seed + _OTHER_SEED)
+    run.run("random_encoder", few, lambda s: maker.with_memory(s, run.drawn_features(s, random_encoder)), bar)
+    if probes:
+        run.run("scrambled", probes, lambda s: maker.with_memory(s, run.drawn_features(s, run.encoder)), bar)
+    bar.describe("evaluate")
+
+
+@contextmanager
+def _fresh_proj(model: MEMModel, seed: int) -> Iterator[None]:
+    """The model with a newly initialised proj, the same for the same seed."""
+    trained = model.proj
+    with _seeded(seed):
+        fresh = copy.deepcopy(trained).cpu()
+        for module in fresh.modules():
+            if isinstance(module, nn.Linear | nn.LayerNorm):
+                module.reset_parameters()
+    model.proj = fresh.to(model.device)
+    try:
+        yield
+    finally:
+        model.proj = trained
+
+
+def _fresh_encoder(encoder: DeepEncoder, seed: int) -> DeepEncoder:
+    """An encoder of the same geometry with random weights, the same for the same seed."""
+    with _seeded(seed):
+        fresh = DeepEncoder(encoder.config, encoder.features)
+    return fresh.to(encoder.device, encoder.dtype)
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    with torch.random.fork_rng(devices=[]):
+        torch.random.default_generator.manual_seed(seed)
+        yield
+
+
+def _result(run: _Evaluation, latency: dict[str, Any]) -> dict[str, Any]:
+    config = run.config
+    squeezed = compression(run.samples)
+    longest = config.evaluate.max_new_tokens
+    return {
+        "format": 1,
+        "adapter_sha256": run.adapter_sha256,
+        "dataset_manifest_sha256": sha256_file(Path(config.paths.dataset) / "manifest.json"),
+        "base_model": config.model.base_model_name,
+        "encoder": config.model.ocr_model_name,
+        "samples": {
+            "held_out": len(run.held_out),
+            "with_memory": run.with_memory,
+            "evaluated": len(run.samples),
+            "conversations": len({sample.conversation_id for sample in run.samples}),
+            "counterfactual": len(run.counterfactual),
+            "answers_over_max_new_tokens": sum(sample.answer_tokens > longest for sample in run.samples),
+        },
+        **{name: figures(run.scored[name]) for name in VARIANTS if name in run.scored},
+        "compression_ratio": squeezed["ratio"],
+        "compression": squeezed,
+        "latency": latency,
+    }
+
+
+def _summary(result: dict[str, Any], report: Path) -> list[str]:
+    lines = [f"{result['samples']['evaluated']} held-out samples with memory, recall and loss:"]
+    for name in VARIANTS:
+        if name in result:
+            row = result[name]
+            lines.append(
+                f"  {name:<15} recall {row['recall']:.3f}   loss {row['loss']:.4f}   n {row['samples']}"
+            )
+    memory, text = (result["latency"][name]["total"] for name in ("memory", "full_text"))
+    lines.append(f"{result['compression_ratio']:.2f} history text tokens per memory token.")
+    lines.append(f"From text to answer: {memory * 1000:.0f} ms by memory, {text * 1000:.0f} ms by full text.")
+    if over := result["samples"]["answers_over_max_new_tokens"]:
+        lines.append(f"{over} answers are longer than evaluate.max_new_tokens and count as not recalled.")
+    lines.append(f"Report: {report}")
+    return lines

@@ -1,0 +1,63 @@
+"""The gate: what an evaluation must show before an adapter may carry the registry's alias."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ocrmem.config import GateSection
+from ocrmem.errors import MissingInputError
+from ocrmem.evaluation.result import EVALUATION
+
+
+@dataclass(frozen=True)
+class GateLine:
+    """One demand of the gate: ``metric`` was ``value`` and had to be ``relation`` ``bound``.
+
+    Attributes:
+        setting: the field of ``register.gate`` that holds the bound.
+    """
+
+    metric: str
+    value: float
+    relation: str
+    bound: float
+    setting: str
+
+    @property
+    def ok(self) -> bool:
+        # Written so that a NaN never passes.
+        return self.value >= self.bound if self.relation == ">=" else self.value <= self.bound
+
+    def as_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "ok": self.ok}
+
+    def __str__(self) -> str:
+        return f"{self.metric} = {self.value:.4g}, wanted {self.relation} {self.bound:.4g}"
+
+
+def gate_lines(evaluation: dict[str, Any], gate: GateSection) -> list[GateLine]:
+    """The gate's demands beside what an evaluation found.
+
+    Raises:
+        MissingInputError: evaluation.json lacks a metric that the gate needs.
+    """
+
+    def metric(variant: str, key: str) -> float:
+        try:
+            return float(evaluation[variant][key])
+        except (KeyError, TypeError, ValueError):
+            raise MissingInputError.of(
+                EVALUATION, f"has no number {variant}.{key}", "Run `ocrmem evaluate` again"
+            ) from None
+
+    def at_most(variant: str, setting: str) -> GateLine:
+        return GateLine(f"{variant}.recall", metric(variant, "recall"), "<=", getattr(gate, setting), setting)
+
+    gain = metric("shuffled", "loss") - metric("memory", "loss")
+    return [
+        GateLine("memory.recall", metric("memory", "recall"), ">=", gate.min_recall, "min_recall"),
+        at_most("shuffled", "max_shuffled_recall"),
+        at_most("no_memory", "max_no_memory_recall"),
+        GateLine("shuffled.loss - memory.loss", gain, ">=", gate.min_loss_gain, "min_loss_gain"),
+    ]

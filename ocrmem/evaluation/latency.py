@@ -1,0 +1,98 @@
+"""How long an answer takes from text to text, step by step, by memory and by full text.
+
+Nothing stored is used: a history is drawn, encoded, read by the language model and answered, as for a user.
+Times are of this machine and vary; they are medians over the samples after one unmeasured run.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import torch
+
+from ocrmem.config import RenderSection
+from ocrmem.dataset.schema import Sample
+from ocrmem.encoder.pages import Encoder
+from ocrmem.evaluation.baselines import CaseMaker
+from ocrmem.evaluation.pixels import draw_memory, encode_memory
+from ocrmem.evaluation.scoring import Case, Scorer
+from ocrmem.render import Atlas
+
+MEMORY_STEPS = ("render", "encode", "prefill", "generate")
+TEXT_STEPS = ("prefill", "generate")
+T = TypeVar("T")
+
+
+class Stopwatch:
+    """Seconds of named steps; waits for the device before it reads the clock."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self.seconds: dict[str, float] = {}
+
+    def time(self, step: str, work: Callable[[], T]) -> T:
+        self._wait()
+        start = time.perf_counter()
+        result = work()
+        self._wait()
+        self.seconds[step] = time.perf_counter() - start
+        return result
+
+    def _wait(self) -> None:
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+
+
+def measure_latency(
+    samples: Sequence[Sample],
+    scorer: Scorer,
+    maker: CaseMaker,
+    encoder: Encoder,
+    atlas: Atlas,
+    settings: RenderSection,
+    *,
+    drop_blank_tokens: bool,
+) -> dict[str, Any]:
+    """Time each sample alone, by memory and by full text.
+
+    Returns:
+        ``memory`` and ``full_text``: median seconds of each step and of their sum (``total``); ``samples``,
+        ``device``, ``new_tokens``: the length of each generated answer, which is the same for both.
+    """
+
+    def by_memory(sample: Sample, watch: Stopwatch) -> None:
+        drawn = watch.time(
+            "render",
+            lambda: draw_memory(sample.history, settings, atlas, drop_blank_tokens=drop_blank_tokens),
+        )
+        features = watch.time("encode", lambda: encode_memory(encoder, drawn))
+        _answer(watch, scorer, maker.with_memory(sample, features), sample)
+
+    def by_text(sample: Sample, watch: Stopwatch) -> None:
+        _answer(watch, scorer, maker.full_text(sample), sample)
+
+    device = scorer.model.device
+    result: dict[str, Any] = {"device": device.type, "samples": len(samples)}
+    for name, steps, run in (("memory", MEMORY_STEPS, by_memory), ("full_text", TEXT_STEPS, by_text)):
+        run(samples[0], Stopwatch(device))
+        rows = []
+        for sample in samples:
+            watch = Stopwatch(device)
+            run(sample, watch)
+            rows.append(watch.seconds)
+        medians = {step: statistics.median(row[step] for row in rows) for step in steps}
+        total = statistics.median(sum(row.values()) for row in rows)
+        result[name] = {step: round(seconds, 6) for step, seconds in {**medians, "total": total}.items()}
+    result["new_tokens"] = statistics.mean(sample.answer_tokens for sample in samples)
+    return result
+
+
+def _answer(watch: Stopwatch, scorer: Scorer, case: Case, sample: Sample) -> None:
+    """Time reading the sequence, and then writing as many tokens as the right answer has."""
+    watch.time("prefill", lambda: scorer.write(case, 1))
+    watch.time("generate", lambda: scorer.write(case, sample.answer_tokens))
+    # `write` reads the sequence again before its first token.
+    watch.seconds["generate"] = max(0.0, watch.seconds["generate"] - watch.seconds["prefill"])

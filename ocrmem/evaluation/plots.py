@@ -1,0 +1,139 @@
+"""Small charts as inline SVG: no library, no request, and colours that follow the page's light or dark theme.
+
+Every function returns markup whose texts are escaped; colours are CSS custom properties of report.html.jinja.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from markupsafe import Markup, escape
+
+WIDTH = 560
+_LABEL_WIDTH = 132
+_ROW = 30
+
+
+def bars(
+    values: Sequence[tuple[str, float]], *, title: str, top: float | None = None, digits: int = 3
+) -> Markup:
+    """Horizontal bars, one a row, the first in the accent colour.
+
+    Args:
+        values: label and length; a length that is not finite is written but not drawn.
+        title: read aloud by screen readers.
+        top: the value of a full-width bar; None: the largest.
+        digits: decimals of the written values.
+    """
+    longest = top or max([value for _, value in values if math.isfinite(value)], default=0.0) or 1.0
+    room = WIDTH - _LABEL_WIDTH - 64
+    parts = []
+    for row, (label, value) in enumerate(values):
+        y = row * _ROW
+        length = max(0.0, min(value / longest, 1.0)) * room if math.isfinite(value) else 0.0
+        parts.append(
+            f'<text class="label" x="{_LABEL_WIDTH - 10}" y="{y + 19}" text-anchor="end">'
+            f"{escape(label)}</text>"
+            f'<rect class="track" x="{_LABEL_WIDTH}" y="{y + 5}" width="{room}" height="20" rx="3"/>'
+            f'<rect class="{"bar first" if row == 0 else "bar"}" x="{_LABEL_WIDTH}" y="{y + 5}" '
+            f'width="{length:.1f}" height="20" rx="3"/>'
+            f'<text class="value" x="{_LABEL_WIDTH + room + 8}" y="{y + 19}">{value:.{digits}f}</text>'
+        )
+    return _svg(parts, WIDTH, len(values) * _ROW, title)
+
+
+def histogram(edges: Sequence[float], counts: Sequence[int], *, title: str, unit: str) -> Markup:
+    """Vertical bars over equal bins.
+
+    Args:
+        edges: bin edges, one more than ``counts``.
+        counts: how many fall into each bin.
+        title: read aloud by screen readers.
+        unit: written under the axis.
+    """
+    height, base, left = 190, 150, 12
+    room = WIDTH - 2 * left
+    step = room / max(1, len(counts))
+    most = max(counts, default=0) or 1
+    parts = []
+    for index, count in enumerate(counts):
+        tall = count / most * (base - 22)
+        x = left + index * step
+        parts.append(
+            f'<rect class="bar first" x="{x + 1:.1f}" y="{base - tall:.1f}" width="{step - 2:.1f}" '
+            f'height="{tall:.1f}" rx="2"/>'
+        )
+        if count:
+            parts.append(
+                f'<text class="value" x="{x + step / 2:.1f}" y="{base - tall - 5:.1f}" '
+                f'text-anchor="middle">{count}</text>'
+            )
+    parts.append(_line(left, base, WIDTH - left, base, "axis"))
+    for index in (0, len(counts) // 2, len(counts)):
+        anchor = "start" if index == 0 else "end" if index == len(counts) else "middle"
+        parts.append(
+            f'<text class="label" x="{left + index * step:.1f}" y="{base + 18}" text-anchor="{anchor}">'
+            f"{_short(edges[index])}</text>"
+        )
+    parts.append(
+        f'<text class="label" x="{WIDTH / 2}" y="{base + 36}" text-anchor="middle">{escape(unit)}</text>'
+    )
+    return _svg(parts, WIDTH, height, title)
+
+
+def curve(points: Sequence[tuple[float, float]], *, title: str, x_name: str) -> Markup:
+    """A line through points in the order given; points that are not finite are left out.
+
+    Args:
+        points: x and y, at least two finite ones.
+        title: read aloud by screen readers.
+        x_name: written under the axis.
+
+    Raises:
+        ValueError: fewer than two finite points.
+    """
+    finite = [(x, y) for x, y in points if math.isfinite(x) and math.isfinite(y)]
+    if len(finite) < 2:
+        raise ValueError("a curve needs two finite points")
+    height, left, right, top, base = 190, 52, 12, 12, 150
+    low_x, high_x = min(x for x, _ in finite), max(x for x, _ in finite)
+    low_y, high_y = min(0.0, *(y for _, y in finite)), max(y for _, y in finite)
+    span_x, span_y = (high_x - low_x) or 1.0, (high_y - low_y) or 1.0
+    path = " ".join(
+        f"{left + (x - low_x) / span_x * (WIDTH - left - right):.1f},"
+        f"{base - (y - low_y) / span_y * (base - top):.1f}"
+        for x, y in finite
+    )
+    parts = []
+    for share in (0.0, 0.5, 1.0):
+        y = base - share * (base - top)
+        parts.append(_line(left, y, WIDTH - right, y, "axis" if share == 0 else "grid"))
+        parts.append(
+            f'<text class="label" x="{left - 8}" y="{y + 4:.1f}" text-anchor="end">'
+            f"{_short(low_y + share * span_y)}</text>"
+        )
+    for x, value, anchor in ((left, low_x, "start"), (WIDTH - right, high_x, "end")):
+        parts.append(
+            f'<text class="label" x="{x}" y="{base + 18}" text-anchor="{anchor}">{_short(value)}</text>'
+        )
+    parts.append(
+        f'<text class="label" x="{(left + WIDTH) / 2}" y="{base + 36}" text-anchor="middle">'
+        f"{escape(x_name)}</text>"
+    )
+    parts.append(f'<polyline class="curve" points="{path}"/>')
+    return _svg(parts, WIDTH, height, title)
+
+
+def _svg(parts: Sequence[str], width: int, height: int, title: str) -> Markup:
+    return Markup(  # every part above is a number or escaped
+        f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(title)}">{"".join(parts)}</svg>'
+    )
+
+
+def _line(x1: float, y1: float, x2: float, y2: float, kind: str) -> str:
+    return f'<line class="{kind}" x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"/>'
+
+
+def _short(value: float) -> str:
+    return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"

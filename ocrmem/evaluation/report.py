@@ -1,0 +1,133 @@
+"""evaluation.html: one file that needs no other, no network and no script; all text in it is escaped."""
+
+from __future__ import annotations
+
+import base64
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from ocrmem.config import RunConfig
+from ocrmem.dataset.loader import MemoryDataset
+from ocrmem.dataset.schema import Sample
+from ocrmem.evaluation import plots
+from ocrmem.evaluation.result import VARIANTS
+from ocrmem.evaluation.scoring import Scored
+from ocrmem.evaluation.statistics import spread
+from ocrmem.files import write_text
+
+_TEMPLATE = Path(__file__).with_name("report.html.jinja")
+TRAINING_CURVE = "plots/train.csv"  # as `ocrmem train` writes it
+_PAGES_SHOWN = 2
+_LONGEST_TEXT = 6000  # characters of one message; a whole book would make the file unreadable
+
+
+def write_report(
+    path: Path,
+    result: Mapping[str, Any],
+    scored: Mapping[str, Sequence[Scored]],
+    samples: Sequence[Sample],
+    dataset: MemoryDataset,
+    config: RunConfig,
+) -> None:
+    """Write the report.
+
+    Args:
+        path: the HTML file.
+        result: what evaluation.json holds.
+        scored: the scored cases of every variant.
+        samples: those evaluated; examples are taken from them.
+        dataset: for the examples' pages.
+        config: of the run.
+    """
+    chosen = choose_examples(samples, scored["memory"], config.evaluate.examples)
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
+    html = template.render(
+        result={**dict.fromkeys(VARIANTS), **result},
+        rows=[
+            {"name": name, "meaning": VARIANTS[name], **result[name]} for name in VARIANTS if name in result
+        ],
+        charts=_charts(result, config),
+        examples=[_example(sample, scored, dataset) for sample in chosen],
+        config=config,
+        percent=lambda share: f"{share * 100:.1f} %",
+        milliseconds=_milliseconds,
+    )
+    write_text(path, html)
+
+
+def choose_examples(samples: Sequence[Sample], memory: Sequence[Scored], count: int) -> list[Sample]:
+    """Samples to show: wrong answers first, up to a third of ``count``, then right ones, evenly spread."""
+    right_by_id = {result.sample_id: result.right for result in memory}
+    wrong = [sample for sample in samples if not right_by_id[sample.id]]
+    right = [sample for sample in samples if right_by_id[sample.id]]
+    failures = min(len(wrong), count // 3 if right else count)
+    shown = [wrong[i] for i in spread(len(wrong), failures)]
+    return shown + [right[i] for i in spread(len(right), count - failures)]
+
+
+def training_curve(path: Path) -> list[tuple[float, float]]:
+    """Step and loss of the table that `ocrmem train` writes; empty where there is no such table."""
+    if not path.exists():
+        return []
+    with path.open(encoding="utf-8", newline="") as handle:
+        return [(float(row["step"]), float(row["loss"])) for row in csv.DictReader(handle)]
+
+
+def _charts(result: Mapping[str, Any], config: RunConfig) -> dict[str, Markup | None]:
+    names = [name for name in VARIANTS if name in result]
+    squeezed = result["compression"]["histogram"]
+    points = training_curve(config.paths.report(TRAINING_CURVE))
+    return {
+        "recall": plots.bars(
+            [(n, result[n]["recall"]) for n in names], title="Recall of each variant", top=1.0
+        ),
+        "loss": plots.bars([(n, result[n]["loss"]) for n in names], title="Loss of each variant"),
+        "compression": plots.histogram(
+            squeezed["edges"],
+            squeezed["counts"],
+            title="Samples by compression ratio",
+            unit="history text tokens per memory token",
+        ),
+        "training": plots.curve(points, title="Training loss", x_name="step") if len(points) > 1 else None,
+    }
+
+
+def _example(
+    sample: Sample, scored: Mapping[str, Sequence[Scored]], dataset: MemoryDataset
+) -> dict[str, Any]:
+    outputs = []
+    for name in VARIANTS:
+        for result in scored.get(name, ()):
+            # Counterfactual samples have ids of their own; the rest share the sample's.
+            if result.sample_id == sample.id and name != "counterfactual":
+                outputs.append({"name": name, "said": _shorten(result.said), "right": result.right})
+    pages = [dataset.page(name) for name in sample.pages[-_PAGES_SHOWN:]]
+    return {
+        "id": sample.id,
+        "question": _shorten(sample.prompt[-1].content),
+        "answer": _shorten(sample.answer),
+        "history": [{"role": m.role, "content": _shorten(m.content)} for m in sample.history],
+        "history_tokens": sample.history_tokens,
+        "memory_tokens": sample.memory_tokens,
+        "page_count": len(sample.pages),
+        "pages": [{"uri": _data_uri(page.png()), "size": page.size} for page in pages],
+        "outputs": outputs,
+    }
+
+
+def _data_uri(png: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
+
+
+def _shorten(text: str) -> str:
+    return text if len(text) <= _LONGEST_TEXT else text[:_LONGEST_TEXT] + " (cut here)"
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{seconds * 1000:.1f} ms" if seconds < 1 else f"{seconds:.2f} s"

@@ -1,0 +1,53 @@
+"""What evaluation.json holds, for the code that reads it: names, hashes, the metrics that do not vary."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ocrmem.errors import MissingInputError
+from ocrmem.files import sha256_file, sha256_json
+
+EVALUATION = "evaluation.json"
+ADAPTER_FILES = ("adapter.safetensors", "config.json")
+
+# What each variant puts in front of the question; the order of tables and plots.
+VARIANTS = {
+    "memory": "the pages of the history, through proj",
+    "no_memory": "nothing: the prompt alone",
+    "shuffled": "the pages of another conversation",
+    "truncated": "the last history tokens as text, as many as memory takes",
+    "mean_pooled": "the history's token embeddings, averaged into as many slots as memory has",
+    "full_text": "the whole history as chat turns",
+    "counterfactual": "pages on which only the asked value differs; that value is the right answer",
+    "untrained": "the pages of the history, through a freshly initialised proj",
+    "random_encoder": "the pages of the history, read by a freshly initialised encoder",
+    "scrambled": "pages on which the words of all other messages than the answer's are shuffled",
+}
+
+
+def adapter_sha256(directory: Path) -> str:
+    """The hash of an adapter: its weights and its config together.
+
+    Other files of the directory (model card, provenance) do not count, so a package has the hash of the
+    adapter it was made from. Equal to `files.sha256_tree` of a directory with just these two files.
+
+    Raises:
+        MissingInputError: one of the two files is not there.
+    """
+    for name in ADAPTER_FILES:
+        if not (directory / name).is_file():
+            raise MissingInputError.of(str(directory / name), "is not there", "Run `ocrmem train` first")
+    return sha256_json([[name, sha256_file(directory / name)] for name in sorted(ADAPTER_FILES)])
+
+
+def metrics_of(evaluation: dict[str, Any]) -> dict[str, Any]:
+    """The part of evaluation.json that is the same on every run: no times, no examples."""
+    metrics: dict[str, Any] = {
+        name: {key: evaluation[name][key] for key in ("loss", "recall")}
+        for name in VARIANTS
+        if name in evaluation
+    }
+    metrics["compression_ratio"] = evaluation.get("compression_ratio")
+    metrics["samples"] = evaluation.get("samples")
+    return metrics

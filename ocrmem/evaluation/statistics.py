@@ -1,0 +1,80 @@
+"""Figures over scored cases, and how compressed the histories are."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ocrmem.dataset.schema import Sample
+from ocrmem.evaluation.scoring import Scored
+
+_Z95 = 1.959964  # two-sided 95 % of the normal distribution
+_BINS = 12
+_PERCENTILES = (5, 25, 50, 75, 95)
+
+
+def figures(scored: Sequence[Scored]) -> dict[str, Any]:
+    """Loss and recall of a variant.
+
+    Returns:
+        ``loss``: mean negative log likelihood over all answers' tokens. ``recall``: share of right answers,
+        with ``recall_interval``, Wilson's 95 % interval. ``correct``, ``samples``. ``sequence_tokens``: mean
+        length of the sequence in front of the answer.
+    """
+    correct = sum(result.right for result in scored)
+    tokens = sum(result.answer_tokens for result in scored)
+    return {
+        "loss": round(sum(result.loss_sum for result in scored) / tokens, 6),
+        "recall": round(correct / len(scored), 6),
+        "recall_interval": wilson(correct, len(scored)),
+        "correct": correct,
+        "samples": len(scored),
+        "sequence_tokens": round(sum(result.tokens for result in scored) / len(scored), 2),
+    }
+
+
+def wilson(correct: int, total: int) -> list[float]:
+    """Wilson's score interval at 95 % (E. B. Wilson, 1927), low and high."""
+    share, square = correct / total, _Z95**2
+    middle = (share + square / (2 * total)) / (1 + square / total)
+    half = _Z95 / (1 + square / total) * math.sqrt(share * (1 - share) / total + square / (4 * total**2))
+    return [round(max(0.0, middle - half), 4), round(min(1.0, middle + half), 4)]
+
+
+def compression(samples: Sequence[Sample]) -> dict[str, Any]:
+    """How many text tokens one memory token stands for.
+
+    Text tokens are those of the history as chat turns, the template's own included, whose text is on the
+    sample's pages. Memory tokens are all that memory puts into the sequence, its two marks included.
+
+    Returns:
+        ``ratio`` over all samples together, the totals, and the distribution over samples.
+    """
+    text = sum(_pictured(sample) for sample in samples)
+    memory = sum(sample.memory_tokens + 2 for sample in samples)
+    ratios = np.array([sample.compression_ratio for sample in samples])
+    counts, edges = np.histogram(ratios, bins=_BINS)
+    return {
+        "ratio": round(text / memory, 4),
+        "history_tokens": text,
+        "memory_tokens": memory,
+        "min": round(float(ratios.min()), 4),
+        "max": round(float(ratios.max()), 4),
+        "percentiles": {str(p): round(float(np.percentile(ratios, p)), 4) for p in _PERCENTILES},
+        "histogram": {"edges": [round(float(edge), 4) for edge in edges], "counts": counts.tolist()},
+        "samples_with_dropped_pages": sum(sample.dropped_pages > 0 for sample in samples),
+    }
+
+
+def spread(count: int, wanted: int | None) -> list[int]:
+    """Indices of ``wanted`` of ``count`` things, evenly spaced; all of them if that is not fewer."""
+    if wanted is None or wanted >= count:
+        return list(range(count))
+    return [index * count // wanted for index in range(wanted)]
+
+
+def _pictured(sample: Sample) -> int:
+    return sample.history_tokens if sample.pictured_tokens is None else sample.pictured_tokens
