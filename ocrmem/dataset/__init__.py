@@ -1,0 +1,1 @@
+"""From conversations to samples and pages on disk, and back."""

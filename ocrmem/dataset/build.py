@@ -1,0 +1,192 @@
+"""The verb `render`: conversations to samples and pages in parquet shards.
+
+Shards are made in parallel, each complete or not there; then pages that several shards share are kept in the
+first of them only, and the dataset takes its place in one rename. The bytes depend on the data and the
+settings alone: not on the number of processes, nor on how often the work was interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import ocrmem
+from ocrmem.config import RunConfig
+from ocrmem.console import note, progress_bar
+from ocrmem.conversations import Conversation, read_conversations
+from ocrmem.dataset.manifest import NAME, dataset_config, source_identity, tokenizer_identity
+from ocrmem.dataset.parts import Counts, Parts
+from ocrmem.dataset.schema import SCHEMA_VERSION, SPLITS
+from ocrmem.dataset.shards import copy_new_pages, describe, place_copy
+from ocrmem.dataset.workers import Job, run_jobs, worker_count
+from ocrmem.errors import DataError, Problem
+from ocrmem.files import replacing_directory, sha256_file, sha256_json, write_json
+from ocrmem.render import Geometry, load_atlas
+from ocrmem.tokens import load_tokenizer
+
+REJECTS = "rejects.jsonl"
+LEFT_OUT = "left_out.jsonl"
+
+
+def build_dataset(config: RunConfig) -> dict[str, Any]:
+    """Write ``paths.dataset``: samples and pages in parquet shards, and manifest.json.
+
+    A run that was interrupted goes on with the shards it had completed, if data, settings and ocrmem's code
+    are still the same. A dataset of other settings is replaced.
+
+    Args:
+        config: sections model (thresholds and tokenizer), render, data and paths are used.
+
+    Returns:
+        The manifest's counts, "dataset", "pages", "compression_ratio", "rejects" and "summary".
+
+    Raises:
+        ConfigError: page sizes that do not fit each other.
+        DataError: bad lines of data; samples whose memory and answer exceed max_seq_length, all of them; or
+            data of which no sample gets memory.
+    """
+    Geometry.of(config.render)
+    directory = Path(config.paths.dataset)
+    tokenizer = load_tokenizer(config)
+    identity = {
+        "config": dataset_config(config),
+        "source": source_identity(config),
+        "tokenizer": tokenizer_identity(config, tokenizer),
+        "atlas": load_atlas(config.render.atlas).version,
+    }
+    parts = Parts(directory.with_name(f".{directory.name}.parts"), sha256_json([identity, _code()]))
+    rejects = parts.directory / REJECTS if config.data.skip_bad else None
+    conversations = read_conversations(config, rejects)
+
+    size = config.data.shard_conversations
+    shards = [conversations[start : start + size] for start in range(0, len(conversations), size)]
+    records = _make(config, parts, shards)
+    counts = Counts()
+    for record in records:
+        counts.add(Counts(**record["counts"]))
+    _require_memory(config, counts)
+
+    with replacing_directory(directory) as target:
+        unique_pages, shards_written = _assemble(parts, records, target)
+        manifest: dict[str, Any] = {
+            "schema_version": SCHEMA_VERSION,
+            "counts": {"conversations": len(conversations), **vars(counts), "unique_pages": unique_pages},
+            **identity,
+            "shards": shards_written,
+        }
+        if rejects is not None:
+            place_copy(rejects, target / REJECTS)
+        write_json(target / NAME, manifest)
+    parts.remove()
+    return _result(directory, manifest["counts"])
+
+
+def _make(config: RunConfig, parts: Parts, shards: Sequence[Sequence[Conversation]]) -> list[dict[str, Any]]:
+    """The records of all shards, made or found complete."""
+    missing = [index for index in range(len(shards)) if not parts.complete(index)]
+    if len(missing) < len(shards):
+        note(f"going on: {len(shards) - len(missing)} of {len(shards)} shards are already complete")
+    problems: dict[int, list[Problem]] = {}
+    total = sum(map(len, shards))
+    with progress_bar("rendering", total) as bar:
+        bar.advance(total - sum(len(shards[index]) for index in missing))
+        jobs = [Job(parts.directory, index, tuple(shards[index])) for index in missing]
+        for job, found in run_jobs(config, jobs, worker_count(config.data.workers, jobs)):
+            bar.advance(len(job.conversations))
+            if found:
+                problems[job.index] = found
+    if problems and not config.data.skip_bad:
+        raise DataError([problem for index in sorted(problems) for problem in problems[index]])
+    return [parts.record(index) for index in range(len(shards))]
+
+
+def _assemble(
+    parts: Parts, records: Sequence[dict[str, Any]], target: Path
+) -> tuple[int, list[dict[str, Any]]]:
+    """Put the parts in their places, every page once.
+
+    Returns:
+        The number of different pages, and the manifest's line for every shard.
+    """
+    (target / "pages").mkdir()
+    (target / "samples").mkdir()
+    seen: set[str] = set()
+    shards: list[dict[str, Any]] = []
+    left_out: list[dict[str, str]] = []
+    for index, record in enumerate(records):
+        left_out += record["left_out"]
+        for file in record["files"]:
+            source = parts.directory / file["path"]
+            if file["kind"] == "pages":
+                path = target / "pages" / f"pages-{index:05d}.parquet"
+                rows = copy_new_pages(source, path, seen)
+            else:
+                path = target / "samples" / f"{file['kind']}-{index:05d}.parquet"
+                rows = file["rows"]
+                place_copy(source, path)
+            if rows:
+                shards.append(describe(path, target, rows))
+    if left_out:
+        lines = (json.dumps(entry, ensure_ascii=False) + "\n" for entry in left_out)
+        (target / LEFT_OUT).write_text("".join(lines), encoding="utf-8")
+    return len(seen), sorted(shards, key=lambda shard: shard["path"])
+
+
+def _require_memory(config: RunConfig, counts: Counts) -> None:
+    """Refuse a dataset that could train nothing."""
+    some = sum(counts.with_memory.values()) > 0
+    if counts.with_memory.get("train") or (some and not counts.samples.get("train")):
+        return
+    which = "training sample" if some else "sample"
+    threshold = config.model.context_threshold
+    longest = f"the longest history has {counts.longest_history} tokens"
+    if counts.longest_history <= threshold:
+        remedy = f"Set model.context_threshold below {counts.longest_history}, or bring longer conversations"
+    else:
+        remedy = "Look at the samples that were left out, or lower model.context_threshold"
+    raise DataError.of(
+        "model.context_threshold",
+        f"no {which} gets memory: a history needs more than {threshold} tokens, {longest}",
+        remedy,
+    )
+
+
+def _code() -> str:
+    """A hash of the modules that decide what a part holds: parts of an older version are not gone on with."""
+    root = Path(ocrmem.__file__).parent
+    files = sorted(
+        path for name in ("conversations", "render", "dataset") for path in (root / name).rglob("*.py")
+    )
+    return sha256_json([sha256_file(path) for path in [root / "tokens.py", *files]])
+
+
+def _result(directory: Path, counts: dict[str, Any]) -> dict[str, Any]:
+    ratio = counts["history_tokens"] / counts["memory_tokens"]
+    splits = [
+        f"{counts['samples'][split]:,} {split} samples ({counts['with_memory'][split]:,} with memory)"
+        for split in SPLITS
+        if counts["samples"].get(split)
+    ]
+    summary = [
+        f"{counts['conversations']:,} conversations: {', '.join(splits)}",
+        f"{counts['pages']:,} pages in use, {counts['unique_pages']:,} different",
+        f"{counts['history_tokens']:,} text tokens became {counts['memory_tokens']:,} memory tokens "
+        f"({ratio:.2f} to 1)",
+    ]
+    if counts["dropped_pages"]:
+        summary.append(f"{counts['dropped_pages']:,} oldest pages dropped (render.max_pages)")
+    if counts["dropped_tokens"]:
+        summary.append(f"{counts['dropped_tokens']:,} oldest text tokens dropped (model.max_seq_length)")
+    if counts["left_out"]:
+        summary.append(f"{counts['left_out']:,} samples left out; see {directory / LEFT_OUT}")
+    rejects = directory / REJECTS
+    summary.append(f"dataset: {directory}")
+    return {
+        "dataset": str(directory),
+        **counts,
+        "compression_ratio": round(ratio, 4),
+        "rejects": str(rejects) if rejects.exists() else None,
+        "summary": summary,
+    }

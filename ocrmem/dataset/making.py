@@ -1,0 +1,182 @@
+"""One conversation becomes samples and pages. Nothing here touches a disk."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from itertools import accumulate
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ocrmem.config import RunConfig
+from ocrmem.conversations import Conversation, Message, TurnSample, split_turns
+from ocrmem.dataset.schema import PageRow, Sample
+from ocrmem.dataset.sequence import SequenceBuilder
+from ocrmem.errors import DataError, Problem
+from ocrmem.render import Page, load_atlas, render_prefixes, render_text, transcript
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_UNFIT_REMEDY = (
+    "Raise model.max_seq_length, lower render.max_pages, "
+    "or leave such samples out (data.skip_bad, --skip-bad)"
+)
+
+
+@dataclass
+class Made:
+    """What one conversation gave.
+
+    Attributes:
+        samples: in the order of its turns.
+        pages: those that its samples refer to, each once, in the order of first use.
+        problems: one for each sample that cannot be made; it is not among ``samples``.
+        longest_history: tokens of the longest history, with memory or not.
+    """
+
+    samples: list[Sample] = field(default_factory=list)
+    pages: list[PageRow] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    longest_history: int = 0
+
+
+class SampleMaker:
+    """Makes samples under one configuration.
+
+    Args:
+        config: sections model, render and data are used.
+        tokenizer: the base model's.
+    """
+
+    def __init__(self, config: RunConfig, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.config = config
+        self.builder = SequenceBuilder(tokenizer, config.model.max_seq_length)
+        self.atlas = load_atlas(config.render.atlas)
+
+    def make(self, conversation: Conversation) -> Made:
+        """Samples and pages of a conversation."""
+        made = Made()
+        turns = split_turns(conversation, self.config.data.recent_turns)
+        try:
+            lengths = [self.builder.count(turn.history) for turn in turns]
+        except DataError as error:
+            made.problems = [replace(problem, place=conversation.place) for problem in error.problems]
+            return made
+        made.longest_history = max(lengths, default=0)
+        over = [length > self.config.model.context_threshold for length in lengths]
+        memories = iter(self._picture([turn.history for turn, yes in zip(turns, over, strict=True) if yes]))
+        rows: dict[str, PageRow] = {}
+        for turn, length, pictured in zip(turns, lengths, over, strict=True):
+            memory = next(memories) if pictured else None
+            try:
+                made.samples.append(self._sample(turn, length, memory, rows))
+            except DataError as error:
+                place = f"{conversation.place}: sample {turn.id}"
+                made.problems += [_of_sample(problem, place) for problem in error.problems]
+        used = dict.fromkeys(name for sample in made.samples for name in sample.pages)
+        made.pages = [rows[name] for name in used]
+        return made
+
+    def _sample(
+        self, turn: TurnSample, history_tokens: int, memory: _Pictured | None, rows: dict[str, PageRow]
+    ) -> Sample:
+        tokens = 0
+        names: list[str] = []
+        for page in memory.pages if memory else ():
+            row = rows.get(page.hash)
+            if row is None:
+                row = rows[page.hash] = page_row(page, self.config.render.token_size)
+            kept = int.from_bytes(row.ink_mask).bit_count()
+            tokens += kept if self.config.model.drop_blank_tokens else self._tokens_per_page
+            names.append(row.hash)
+        if memory and not tokens:
+            raise DataError.of(
+                "history",
+                "leaves no ink on a page, so there is nothing to remember",
+                "Remove the conversation, or keep render.labels that can be seen",
+            )
+        sequence = self.builder.build(
+            turn.prompt, turn.answer, memory_tokens=tokens, history=() if memory else turn.history
+        )
+        return Sample(
+            id=turn.id,
+            conversation_id=turn.conversation_id,
+            split=turn.split,
+            turn=turn.turn,
+            history=turn.history,
+            prompt=turn.prompt,
+            answer=turn.answer,
+            history_tokens=history_tokens,
+            pages=tuple(names),
+            memory_tokens=tokens,
+            sequence_tokens=len(sequence.input_ids),
+            answer_tokens=sequence.answer_tokens,
+            dropped_tokens=sequence.dropped_tokens,
+            dropped_pages=memory.dropped if memory else 0,
+            pictured_tokens=memory.tokens if memory else None,
+        )
+
+    @property
+    def _tokens_per_page(self) -> int:
+        return (self.config.render.page_size // self.config.render.token_size) ** 2
+
+    def _picture(self, histories: Sequence[Sequence[Message]]) -> list[_Pictured]:
+        """Pages of histories that are prefixes of each other, shortest first, drawn once."""
+        if not histories:
+            return []
+        settings = self.config.render
+        longest = transcript(histories[-1], settings.labels)
+        ends = [len(transcript(history, settings.labels)) for history in histories]
+        drawn = render_prefixes(longest, ends, settings, self.atlas)
+        page_starts: list[int] = []
+        if max(map(len, drawn)) > settings.max_pages:
+            # Pages are prefix-stable: a page of the longest history starts where the shorter ones' does.
+            rendering = render_text(longest, settings, self.atlas)
+            page_starts = rendering.spans[:: rendering.rows_per_page, 0].tolist()
+        pictured = []
+        for history, pages in zip(histories, drawn, strict=True):
+            dropped = max(len(pages) - settings.max_pages, 0)
+            tokens = self._tokens_from(history, page_starts[dropped]) if dropped else None
+            # A page without ink (many empty lines) has nothing to read and would give no token.
+            kept = [page for page in pages[dropped:] if page.bits.any()]
+            pictured.append(_Pictured(kept, dropped, tokens))
+        return pictured
+
+    def _tokens_from(self, history: Sequence[Message], start: int) -> int:
+        """Text tokens of what a history's transcript shows from character ``start`` on."""
+        lengths = [len(transcript([message], self.config.render.labels)) for message in history]
+        ends = list(accumulate(lengths))
+        first = bisect_right(ends, start)
+        content = history[first].content
+        label = lengths[first] - len(content) - 1  # the rest is the newline that ends a message
+        shown = content[max(start - ends[first] + lengths[first] - label, 0) :]
+        return self.builder.count([replace(history[first], content=shown), *history[first + 1 :]])
+
+
+@dataclass(frozen=True)
+class _Pictured:
+    """A history as pages; ``tokens`` is None when all of its text is on them."""
+
+    pages: list[Page]
+    dropped: int
+    tokens: int | None
+
+
+def _of_sample(problem: Problem, place: str) -> Problem:
+    remedy = _UNFIT_REMEDY if problem.place == "sequence" else problem.remedy
+    return Problem(place, problem.message, remedy)
+
+
+def page_row(page: Page, token_size: int) -> PageRow:
+    """A page as it is stored, with what readers ask for most often worked out once."""
+    return PageRow(
+        hash=page.hash,
+        size=page.size,
+        atlas_version=page.atlas_version,
+        ink_pixels=int(np.bitwise_count(page.bits).sum(dtype=np.int64)),
+        ink_mask=np.packbits(page.ink_mask(token_size)).tobytes(),
+        bits=page.to_bytes(),
+    )

@@ -1,0 +1,244 @@
+"""The verb `check`: Great Expectations over samples, pages and shards.
+
+The only module that knows Great Expectations, and it imports it where it is used: the import takes seconds.
+"""
+
+from __future__ import annotations
+
+import html
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ocrmem.config import RunConfig
+from ocrmem.console import progress_bar
+from ocrmem.dataset.expectations import Expectation, expectations
+from ocrmem.dataset.loader import MemoryDataset
+from ocrmem.dataset.manifest import NAME
+from ocrmem.dataset.tables import Table, check_tables
+from ocrmem.errors import CheckFailed, Problem
+from ocrmem.files import replacing_directory, sha256_file, write_json
+
+RESULT = "result.json"
+DATA_DOCS = "data_docs/index.html"
+_KEYS = {"samples": "id", "pages": "hash", "shards": "path"}
+_EXAMPLES = 5
+
+
+def check_dataset(config: RunConfig) -> dict[str, Any]:
+    """Check the dataset and write ``paths.checks``: result.json and Great Expectations' HTML data docs.
+
+    Args:
+        config: sections check and paths are used.
+
+    Returns:
+        result.json's content, "result" and "data_docs" (paths) and "summary".
+
+    Raises:
+        MissingInputError: there is no dataset.
+        DataError: the dataset cannot be read.
+        CheckFailed: an expectation does not hold; a problem each, named. result.json and the data docs are
+            written all the same.
+    """
+    path = Path(config.paths.dataset)
+    dataset = MemoryDataset.open(path)
+    tables = check_tables(dataset)
+    expected = expectations(config, dataset.manifest)
+    directory = Path(config.paths.checks)
+    with replacing_directory(directory) as target:
+        outcomes = _validate(expected, tables, target)
+        failed = [outcome for outcome in outcomes if not outcome["success"]]
+        result: dict[str, Any] = {
+            "success": not failed,
+            "dataset": {"manifest_sha256": sha256_file(path / NAME), "counts": dataset.manifest["counts"]},
+            "figures": _figures(tables),
+            "expectations": outcomes,
+            "data_docs": DATA_DOCS,
+        }
+        write_json(target / RESULT, result)
+    if failed:
+        raise CheckFailed([_problem(outcome, path) for outcome in failed])
+    return {
+        **result,
+        "result": str(directory / RESULT),
+        "data_docs": str(directory / DATA_DOCS),
+        "summary": [
+            f"{len(outcomes)} expectations hold over {len(tables['samples']['id']):,} samples and "
+            f"{len(tables['pages']['hash']):,} pages",
+            *_figure_lines(result["figures"]),
+            f"data docs: {directory / DATA_DOCS}",
+        ],
+    }
+
+
+def _validate(
+    expected: Sequence[Expectation], tables: Mapping[str, Table], directory: Path
+) -> list[dict[str, Any]]:
+    """Run all expectations and write the data docs; one outcome for each, in order."""
+    os.environ["GX_ANALYTICS_ENABLED"] = "false"
+    with progress_bar("checking", len(tables) + 2) as bar:
+        import great_expectations as gx
+        import pandas as pd
+
+        bar.advance()
+        context: Any = gx.get_context(mode="ephemeral")
+        context.variables.progress_bars = {"globally": False}
+        _set_data_docs(context, directory / Path(DATA_DOCS).parent)
+        source = context.data_sources.add_pandas("dataset")
+        outcomes: dict[str, dict[str, Any]] = {}
+        for table, columns in tables.items():
+            suite = gx.ExpectationSuite(
+                name=table, expectations=[_expectation(e) for e in expected if e.table == table]
+            )
+            definition = gx.ValidationDefinition(
+                name=table,
+                data=source.add_dataframe_asset(table).add_batch_definition_whole_dataframe(table),
+                suite=context.suites.add(suite),
+            )
+            validation = context.validation_definitions.add(definition).run(
+                # Great Expectations puts values into HTML as they are, and reads $ as a placeholder.
+                batch_parameters={"dataframe": pd.DataFrame(_escaped(columns))},
+                result_format={
+                    "result_format": "SUMMARY",
+                    "unexpected_index_column_names": [_KEYS[table]],
+                    "partial_unexpected_count": _EXAMPLES,
+                },
+            )
+            for entry in validation.to_json_dict()["results"]:
+                name = entry["expectation_config"]["meta"]["name"]
+                outcomes[name] = _outcome(entry, next(e for e in expected if e.name == name))
+            bar.advance()
+        context.build_data_docs()
+        bar.advance()
+    return [outcomes[expectation.name] for expectation in expected]
+
+
+def _set_data_docs(context: Any, directory: Path) -> None:
+    for name in context.get_site_names():
+        context.delete_data_docs_site(name)
+    context.add_data_docs_site(
+        site_name="checks",
+        site_config={
+            "class_name": "SiteBuilder",
+            "show_how_to_buttons": False,
+            "store_backend": {
+                "class_name": "TupleFilesystemStoreBackend",
+                "base_directory": str(directory.resolve()),
+            },
+            "site_index_builder": {"class_name": "DefaultSiteIndexBuilder"},
+        },
+    )
+
+
+def _expectation(expected: Expectation) -> Any:
+    """Great Expectations' object for an expectation."""
+    import great_expectations.expectations as gxe
+
+    about: dict[str, Any] = {
+        "meta": {"name": expected.name},
+        "description": f"{expected.name}: {expected.meaning}",
+    }
+    if expected.kind == "unique":
+        return gxe.ExpectColumnValuesToBeUnique(column=expected.column, **about)
+    if expected.kind == "in_set":
+        return gxe.ExpectColumnValuesToBeInSet(
+            column=expected.column, value_set=list(expected.values), **about
+        )
+    if expected.kind == "pair_equal":
+        return gxe.ExpectColumnPairValuesToBeEqual(
+            column_A=expected.column, column_B=str(expected.other), ignore_row_if="neither", **about
+        )
+    return gxe.ExpectColumnValuesToBeBetween(
+        column=expected.column, min_value=expected.low, max_value=expected.high, **about
+    )
+
+
+def _outcome(entry: dict[str, Any], expected: Expectation) -> dict[str, Any]:
+    """What result.json says of an expectation."""
+    result = entry["result"]
+    exception = entry.get("exception_info") or {}
+    key = _KEYS[expected.table]
+    examples = [
+        {name: _plain(value) for name, value in row.items()}
+        for row in result.get("partial_unexpected_index_list") or []
+    ]
+    columns = [expected.column, *([expected.other] if expected.other else [])]
+    return {
+        "name": expected.name,
+        "success": bool(entry["success"]),
+        "table": expected.table,
+        "columns": columns,
+        "meaning": expected.meaning,
+        "remedy": expected.remedy,
+        "bounds": _bounds(expected),
+        "checked": result.get("element_count", 0),
+        "failed": result.get("unexpected_count", 0),
+        "examples": [
+            {"at": row.get(key), **{c: row.get(c) for c in columns if c != key}} for row in examples
+        ],
+        "error": exception.get("exception_message"),
+    }
+
+
+def _bounds(expected: Expectation) -> dict[str, Any]:
+    if expected.kind == "between":
+        return {"min": expected.low, "max": expected.high}
+    return {"values": list(expected.values)} if expected.kind == "in_set" else {}
+
+
+def _problem(outcome: dict[str, Any], path: Path) -> Problem:
+    columns = " and ".join(outcome["columns"])
+    where = f"{path}: {outcome['table']}.{columns}"
+    if outcome["error"]:
+        return Problem(
+            where, f"{outcome['name']} could not be checked: {outcome['error']}", outcome["remedy"]
+        )
+    shown = []
+    for example in outcome["examples"]:
+        at = example.pop("at")
+        values = ", ".join(f"{name} {value}" for name, value in example.items())
+        shown.append(f"{at} ({values})" if values else str(at))
+    return Problem(
+        where,
+        f"{outcome['name']} does not hold for {outcome['failed']} of {outcome['checked']} "
+        f"({outcome['meaning']}): {', '.join(shown)}",
+        outcome["remedy"],
+    )
+
+
+def _figures(tables: Mapping[str, Table]) -> dict[str, dict[str, float]]:
+    """Smallest, mean and largest of what has bounds."""
+    chosen = {
+        "compression_ratio": [r for r in tables["samples"]["compression_ratio"] if r is not None],
+        "kept_tokens": tables["pages"]["kept_tokens"],
+        "ink_share": tables["pages"]["ink_share"],
+    }
+    return {
+        name: {
+            "min": round(min(values), 4),
+            "mean": round(sum(values) / len(values), 4),
+            "max": round(max(values), 4),
+        }
+        for name, values in chosen.items()
+        if values
+    }
+
+
+def _figure_lines(figures: Mapping[str, Mapping[str, float]]) -> list[str]:
+    return [
+        f"{name.replace('_', ' ')}: {values['min']:g} to {values['max']:g}, mean {values['mean']:g}"
+        for name, values in figures.items()
+    ]
+
+
+def _escaped(columns: Table) -> Table:
+    return {name: [_safe(value) for value in values] for name, values in columns.items()}
+
+
+def _safe(value: Any) -> Any:
+    return html.escape(value).replace("$", "&#36;") if isinstance(value, str) else value
+
+
+def _plain(value: Any) -> Any:
+    return html.unescape(value) if isinstance(value, str) else value

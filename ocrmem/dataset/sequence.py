@@ -1,0 +1,319 @@
+"""Turning a sample into token ids and labels.
+
+The chat template is rendered over private sentinels instead of the messages' content and split at them; the
+template's own parts are tokenised with their control tokens, the content without. So text that holds
+``<|im_end|>`` or ``<|image_pad|>`` stays text, whatever the tokenizer, and the place of the answer is known
+rather than searched for: an end token that closes every message cannot be mistaken for the answer's.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from jinja2.exceptions import TemplateError
+
+from ocrmem.errors import DataError, ModelError
+from ocrmem.tokens import memory_tokens
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from ocrmem.conversations import Message
+
+IGNORED = -100  # label of a token that the loss leaves out, as torch's cross entropy has it
+_SENTINEL = "\ue5c0ocrmem{index}\ue5c1"  # never meets content: content is not rendered
+_SENTINEL_PATTERN = re.compile("\ue5c0ocrmem([0-9]+)\ue5c1")
+_CACHE_ENTRIES = 50_000
+
+
+@dataclass(frozen=True)
+class TokenSequence:
+    """One sample as the language model sees it.
+
+    Attributes:
+        input_ids: token ids; memory is start, ``memory_tokens`` placeholders, end.
+        labels: as many; `IGNORED` but for the answer and its end token.
+        memory_tokens: placeholders in ``input_ids``.
+        dropped_tokens: content tokens of history and prompt that were left out to fit.
+    """
+
+    input_ids: list[int]
+    labels: list[int]
+    memory_tokens: int
+    dropped_tokens: int
+
+    @property
+    def answer_tokens(self) -> int:
+        """Supervised tokens: the answer and its end token."""
+        return sum(label != IGNORED for label in self.labels)
+
+
+@dataclass(eq=False)
+class _Turn:
+    """A message on its way into the sequence. ``pinned``: may lose its content, not its place."""
+
+    role: str
+    ids: list[int]
+    pinned: bool = False
+
+
+class SequenceBuilder:
+    """Builds sequences with a tokenizer's chat template.
+
+    Args:
+        tokenizer: with a chat template and the three memory tokens (see `ocrmem.tokens`).
+        max_seq_length: most tokens of a sequence, memory and answer included.
+        memory_window: most memory tokens of a sequence; None leaves ``max_seq_length`` as the only bound.
+
+    Raises:
+        ModelError: the tokenizer lacks what memory needs, or its template does not write every message once.
+    """
+
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, max_seq_length: int, memory_window: int | None = None
+    ) -> None:
+        self.tokenizer = tokenizer
+        self.max_seq_length = max_seq_length
+        self.memory_window = memory_window
+        self.memory = memory_tokens(tokenizer)
+        self._content_cache: dict[str, tuple[int, ...]] = {}
+        self._markup_cache: dict[str, tuple[int, ...]] = {}
+        self._control = self._control_tokens()
+        # Cutting a control token's text after its first character keeps any tokenizer from seeing it whole.
+        texts = sorted((text for text in self._control.values() if len(text) > 1), key=len, reverse=True)
+        self._cut = re.compile("|".join(f"(?<={re.escape(t[0])})(?={re.escape(t[1:])})" for t in texts))
+        self._writes_generation_prompt = self._render(["user"], True) != self._render(["user"], False)
+        self.closing_ids = self._closing()
+
+    @property
+    def end_token_id(self) -> int:
+        """The token that ends an answer; generation stops at it."""
+        return self.closing_ids[-1]
+
+    def count(self, messages: Sequence[Message]) -> int:
+        """Tokens that ``messages`` take in front of a user's turn, the template's own included."""
+        if not messages:
+            return 0
+        roles = [message.role for message in messages]
+        markup = sum(map(len, self._markup([*roles, "user"]))) - sum(map(len, self._markup(["user"])))
+        return markup + sum(len(self.encode_content(message.content)) for message in messages)
+
+    def encode_content(self, text: str) -> tuple[int, ...]:
+        """Token ids of a message's content. No control token comes out, whatever the text says."""
+        ids = self._content_cache.get(text)
+        if ids is None:
+            ids = self._encode_content(text)
+            _remember(self._content_cache, text, ids)
+        return ids
+
+    def build(
+        self,
+        prompt: Sequence[Message],
+        answer: str | None,
+        memory_tokens: int = 0,
+        history: Sequence[Message] = (),
+        history_limit: int | None = None,
+    ) -> TokenSequence:
+        """The token sequence of one sample.
+
+        Args:
+            prompt: the opening system messages, if any, and the recent turns. Memory opens its first user
+                message.
+            answer: the assistant's message; None ends the sequence with the generation prompt.
+            memory_tokens: placeholders to write; 0 writes no memory tokens at all.
+            history: older messages that stay text; they come after the opening system messages.
+            history_limit: keep only the last so many content tokens of ``history``; None keeps all.
+
+        Returns:
+            The sequence, at most ``max_seq_length`` long. To fit, text is dropped oldest first: history,
+            then the prompt's turns, opening system messages last; never the answer, never memory.
+
+        Raises:
+            DataError: memory, answer and the template alone are too long, or the prompt has no user message
+                for memory to stand in.
+        """
+        if self.memory_window is not None and memory_tokens > self.memory_window:
+            raise DataError.of(
+                "memory",
+                f"{memory_tokens} memory tokens are more than the {self.memory_window} allowed",
+                "Lower render.max_pages",
+            )
+        turns, droppable, bearer = self._arrange(prompt, history, history_limit, bool(memory_tokens))
+        offered = sum(len(self.encode_content(message.content)) for message in (*history, *prompt))
+        answer_ids: list[int] = [] if answer is None else [*self.encode_content(answer), *self.closing_ids]
+        fixed = len(answer_ids) + (memory_tokens + 2 if memory_tokens else 0)
+        markup, turns = self._fit(turns, droppable, fixed)
+
+        ids: list[int] = []
+        for opening, turn in zip(markup, turns, strict=False):
+            ids += opening
+            if turn is bearer and memory_tokens:
+                ids += [self.memory.start, *[self.memory.placeholder] * memory_tokens, self.memory.end]
+            ids += turn.ids
+        ids += markup[-1]
+        labels = [IGNORED] * len(ids) + answer_ids
+        dropped = offered - sum(len(turn.ids) for turn in turns)
+        return TokenSequence(ids + answer_ids, labels, memory_tokens, dropped)
+
+    def _arrange(
+        self, prompt: Sequence[Message], history: Sequence[Message], limit: int | None, with_memory: bool
+    ) -> tuple[list[_Turn], list[_Turn], _Turn | None]:
+        """Turns in the order of the sequence, the same in the order of dropping, and the one with memory."""
+        old = [_Turn(message.role, list(self.encode_content(message.content))) for message in history]
+        if limit is not None:
+            old = _last_tokens(old, limit)
+        new = [_Turn(message.role, list(self.encode_content(message.content))) for message in prompt]
+        bearer = next((turn for turn in new if turn.role == "user"), None)
+        if with_memory:
+            if bearer is None:
+                raise DataError.of(
+                    "prompt",
+                    "has no user message for memory to stand in",
+                    "Keep at least one user turn in the prompt (data.recent_turns)",
+                )
+            bearer.pinned = True
+        if new:
+            new[-1].pinned = True
+        head = next((index for index, turn in enumerate(new) if turn.role != "system"), len(new))
+        return [*new[:head], *old, *new[head:]], [*old, *new[head:], *new[:head]], bearer
+
+    def _fit(
+        self, turns: list[_Turn], droppable: list[_Turn], fixed: int
+    ) -> tuple[list[tuple[int, ...]], list[_Turn]]:
+        """Drop the fewest oldest turns, then the oldest tokens of the next one, so that all fits."""
+
+        def layout(count: int) -> tuple[list[tuple[int, ...]], list[_Turn], int]:
+            gone = {id(turn) for turn in droppable[:count] if not turn.pinned}
+            emptied = {id(turn) for turn in droppable[:count] if turn.pinned}
+            kept = [turn for turn in turns if id(turn) not in gone]
+            markup = self._markup([turn.role for turn in kept], generation=True)
+            content = sum(len(turn.ids) for turn in kept if id(turn) not in emptied)
+            return markup, kept, self.max_seq_length - fixed - sum(map(len, markup)) - content
+
+        def fits(count: int) -> bool:
+            # The turn after the dropped ones may shrink, to one token if that keeps it in the sequence.
+            slack = 0
+            if count < len(droppable):
+                turn = droppable[count]
+                slack = len(turn.ids) if turn.pinned else max(len(turn.ids) - 1, 0)
+            return layout(count)[2] + slack >= 0
+
+        markup, kept, room = layout(0)
+        if room >= 0:
+            return markup, kept
+        counts = range(len(droppable) + 1)
+        count = bisect_left(counts, True, key=fits)
+        if count == len(counts):
+            room = layout(len(droppable))[2]
+            raise DataError.of(
+                "sequence",
+                f"memory, answer and the chat template's own tokens take {self.max_seq_length - room} "
+                f"tokens, more than max_seq_length {self.max_seq_length}",
+                "Raise model.max_seq_length, or lower render.max_pages",
+            )
+        markup, kept, room = layout(count)
+        for turn in droppable[:count]:
+            turn.ids = []
+        if room < 0:
+            shrunk = droppable[count]
+            shrunk.ids = shrunk.ids[-room:]
+        return markup, kept
+
+    def _markup(self, roles: Sequence[str], generation: bool = False) -> list[tuple[int, ...]]:
+        """Token ids of what the template writes before, between and after the contents of ``roles``."""
+        if generation and not self._writes_generation_prompt:
+            parts = self._render([*roles, "assistant"], False)[:-1]
+        else:
+            parts = self._render(roles, generation)
+        return [self._encode_markup(part) for part in parts]
+
+    def _render(self, roles: Sequence[str], generation: bool) -> list[str]:
+        """The chat template over sentinels, split at them: one part more than ``roles``."""
+        messages = [
+            {"role": role, "content": _SENTINEL.format(index=index)} for index, role in enumerate(roles)
+        ]
+        try:
+            text = str(
+                self.tokenizer.apply_chat_template(
+                    messages, tokenize=False, add_generation_prompt=generation, enable_thinking=False
+                )
+            )
+        except TemplateError as error:
+            raise DataError.of(
+                "chat template",
+                f"refuses messages with the roles {', '.join(roles)} ({error})",
+                "Remove such conversations, or use a base model whose template accepts them",
+            ) from None
+        pieces = _SENTINEL_PATTERN.split(text)
+        if [int(number) for number in pieces[1::2]] != list(range(len(roles))):
+            raise ModelError.of(
+                "model.base_model_name",
+                f"the chat template does not write each of the messages {', '.join(roles)} once and in order",
+                "Use a base model whose template keeps every message",
+            )
+        return pieces[::2]
+
+    def _encode_markup(self, text: str) -> tuple[int, ...]:
+        ids = self._markup_cache.get(text)
+        if ids is None:
+            ids = tuple(self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+            _remember(self._markup_cache, text, ids)
+        return ids
+
+    def _encode_content(self, text: str) -> tuple[int, ...]:
+        ids = self._encode_plain(text)
+        if not self._control.keys().isdisjoint(ids):
+            # Some vocabularies hold the control token's text as an ordinary word too.
+            ids = tuple(token for piece in self._cut.split(text) for token in self._encode_plain(piece))
+        return ids
+
+    def _encode_plain(self, text: str) -> tuple[int, ...]:
+        # A lone surrogate is no text to a tokenizer; it reads as the renderer draws it.
+        valid = re.sub("[\ud800-\udfff]", lambda match: f"[U+{ord(match[0]):04X}]", text)
+        encoded = self.tokenizer(valid, add_special_tokens=False, split_special_tokens=True, verbose=False)
+        return tuple(encoded["input_ids"])
+
+    def _control_tokens(self) -> dict[int, str]:
+        """Tokens that content must never give, the unknown word's excepted: the text may well be unknown."""
+        added = self.tokenizer.added_tokens_decoder
+        control = {number: token.content for number, token in added.items() if token.special}
+        for name in ("start", "placeholder", "end"):
+            number = getattr(self.memory, name)
+            control[number] = str(self.tokenizer.convert_ids_to_tokens(number))
+        control.pop(self.tokenizer.unk_token_id, None)
+        return control
+
+    def _closing(self) -> tuple[int, ...]:
+        """What ends an answer: the template's tokens up to its first special one, or the tokenizer's eos."""
+        tail = self._markup(["user", "assistant"])[-1]
+        for position, token in enumerate(tail):
+            if token in self._control:
+                return tail[: position + 1]
+        if self.tokenizer.eos_token_id is None:
+            raise ModelError.of(
+                "model.base_model_name",
+                "neither the chat template nor the tokenizer has a token that ends an answer",
+                "Use a chat model such as Qwen/Qwen3-8B",
+            )
+        return (self.tokenizer.eos_token_id,)
+
+
+def _remember(cache: dict[str, tuple[int, ...]], text: str, ids: tuple[int, ...]) -> None:
+    if len(cache) >= _CACHE_ENTRIES:
+        cache.clear()
+    cache[text] = ids
+
+
+def _last_tokens(turns: list[_Turn], limit: int) -> list[_Turn]:
+    """The last ``limit`` content tokens, in the turns that hold them."""
+    kept: list[_Turn] = []
+    for turn in reversed(turns):
+        if limit <= 0:
+            break
+        kept.append(_Turn(turn.role, turn.ids[-limit:]))
+        limit -= len(turn.ids)
+    return kept[::-1]

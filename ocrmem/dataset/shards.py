@@ -1,0 +1,189 @@
+"""Parquet shards: written as a stream, in an order and with settings that give the same bytes every time."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from ocrmem.dataset.schema import (
+    PAGE_ROWS,
+    SAMPLE_ROWS,
+    PageRow,
+    Sample,
+    pages_schema,
+    pages_table,
+    samples_schema,
+    samples_table,
+)
+from ocrmem.files import sha256_file
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Row = TypeVar("Row")
+_MESSAGES_A_GROUP = 50_000
+_DICTIONARY_BYTES = 64 << 20
+
+
+class RowWriter(Generic[Row]):
+    """Writes rows to a parquet file, a row group at a time; the file takes its name when the block ends well.
+
+    A file without rows is not written.
+
+    Args:
+        path: the file.
+        schema: Arrow schema of the rows.
+        table: makes an Arrow table of rows.
+        group_rows: most rows of a row group.
+        options: for `pyarrow.parquet.ParquetWriter`.
+        weight: what a row adds to a row group's weight; a group also ends at `_MESSAGES_A_GROUP`.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        schema: pa.Schema,
+        table: Callable[[list[Row]], pa.Table],
+        group_rows: int,
+        options: dict[str, Any],
+        weight: Callable[[Row], int] = lambda row: 0,
+    ) -> None:
+        self.path = path
+        self.rows = 0
+        self._schema = schema
+        self._table = table
+        self._group_rows = group_rows
+        self._options = options
+        self._weight = weight
+        self._pending: list[Row] = []
+        self._pending_weight = 0
+        self._writer: Any = None
+        self._temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+
+    def __enter__(self) -> RowWriter[Row]:
+        return self
+
+    def add(self, row: Row) -> None:
+        """Take one more row."""
+        self._pending.append(row)
+        self._pending_weight += self._weight(row)
+        self.rows += 1
+        if len(self._pending) >= self._group_rows or self._pending_weight >= _MESSAGES_A_GROUP:
+            self._flush()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                self._flush()
+            if self._writer is not None:
+                self._writer.close()
+            if kind is None and self._writer is not None:
+                _sync(self._temporary)
+                self._temporary.replace(self.path)
+        finally:
+            self._temporary.unlink(missing_ok=True)
+
+    def _flush(self) -> None:
+        if not self._pending:
+            return
+        import pyarrow.parquet as pq
+
+        if self._writer is None:
+            self._writer = pq.ParquetWriter(
+                self._temporary, self._schema, compression="zstd", compression_level=3, **self._options
+            )
+        self._writer.write_table(self._table(self._pending), row_group_size=len(self._pending))
+        self._pending = []
+        self._pending_weight = 0
+
+
+def sample_writer(path: Path) -> RowWriter[Sample]:
+    """A writer of samples. A message that many samples repeat is stored once a row group (its dictionary)."""
+    return RowWriter(
+        path,
+        samples_schema(),
+        samples_table,
+        SAMPLE_ROWS,
+        {"dictionary_pagesize_limit": _DICTIONARY_BYTES},
+        weight=lambda sample: len(sample.history) + len(sample.prompt),
+    )
+
+
+def page_writer(path: Path) -> RowWriter[PageRow]:
+    """A writer of pages."""
+    # Statistics would put whole pages into the file's footer, and no two pages are alike.
+    options = {"use_dictionary": False, "write_statistics": False}
+    return RowWriter(path, pages_schema(), pages_table, PAGE_ROWS, options)
+
+
+def describe(path: Path, root: Path, rows: int) -> dict[str, Any]:
+    """What a manifest says of a shard: path within ``root``, rows, bytes, sha256."""
+    return {
+        "path": path.relative_to(root).as_posix(),
+        "rows": rows,
+        "bytes": path.stat().st_size,
+        "sha256": sha256_file(path),
+    }
+
+
+def read_pages(path: Path) -> Iterator[PageRow]:
+    """The pages of a shard, a row group in memory at a time."""
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path) as file:
+        for group in range(file.num_row_groups):
+            yield from (PageRow(**row) for row in file.read_row_group(group).to_pylist())
+
+
+def copy_new_pages(source: Path, target: Path, seen: set[str]) -> int:
+    """Write the pages of ``source`` that are not in ``seen`` to ``target`` and add them to ``seen``.
+
+    Returns:
+        Pages written; with 0 there is no ``target``.
+    """
+    import pyarrow.parquet as pq
+
+    hashes = pq.read_table(source, columns=["hash"]).column("hash").to_pylist()
+    new = [name for name in hashes if name not in seen]
+    if len(new) == len(hashes):
+        place_copy(source, target)
+    elif new:
+        with page_writer(target) as writer:
+            for page in _only(read_pages(source), set(new)):
+                writer.add(page)
+    seen.update(new)
+    return len(new)
+
+
+def place_copy(source: Path, target: Path) -> None:
+    """The same file under a second name, or a copy where the file system has no hard links."""
+    with suppress(OSError):
+        os.link(source, target)
+        return
+    shutil.copyfile(source, target)
+    _sync(target)
+
+
+def _only(pages: Iterable[PageRow], names: set[str]) -> Iterator[PageRow]:
+    return (page for page in pages if page.hash in names)
+
+
+@contextmanager
+def _open_to_sync(path: Path) -> Iterator[int]:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def _sync(path: Path) -> None:
+    with _open_to_sync(path) as handle:
+        os.fsync(handle)

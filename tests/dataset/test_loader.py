@@ -1,0 +1,143 @@
+"""Opening a dataset, and saying what is wrong with one that cannot be opened."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ocrmem.dataset import shards
+from ocrmem.dataset.build import build_dataset
+from ocrmem.dataset.loader import MemoryDataset
+from ocrmem.errors import DataError, MissingInputError
+
+
+@pytest.fixture
+def dataset_path(make_config, small_data, monkeypatch) -> Path:
+    # Row groups of five pages, so that readers have to cross them.
+    monkeypatch.setattr(shards, "PAGE_ROWS", 5)
+    config = make_config()
+    build_dataset(config)
+    return Path(config.paths.dataset)
+
+
+def first_shard(root: Path, kind: str) -> tuple[Path, dict, dict]:
+    """The first shard whose path starts so, its line in the manifest, and the manifest."""
+    manifest = json.loads((root / "manifest.json").read_text(encoding="utf-8"))
+    shard = next(shard for shard in manifest["shards"] if shard["path"].startswith(kind))
+    return root / shard["path"], shard, manifest
+
+
+def write_manifest(root: Path, manifest: dict) -> None:
+    (root / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+
+
+def test_pages_come_back_by_hash_and_in_order(dataset_path):
+    dataset = MemoryDataset.open(dataset_path)
+    names = dataset.page_hashes()
+    assert [page.hash for batch in dataset.iter_pages(7) for page in batch] == names
+    assert {len(batch) for batch in dataset.iter_pages(7)} == {7, len(names) % 7}
+    for name in reversed(names):
+        assert dataset.page(name).hash == name
+
+
+@pytest.mark.parametrize("start", [0, 1, 12, 13, 39, 10_000])
+def test_going_on_in_the_middle_skips_exactly_what_was_done(dataset_path, start):
+    dataset = MemoryDataset.open(dataset_path)
+    rest = [page.hash for batch in dataset.iter_pages(5, start) for page in batch]
+    assert rest == dataset.page_hashes()[start:]
+
+
+def test_kept_tokens_are_the_patches_with_ink(dataset_path):
+    dataset = MemoryDataset.open(dataset_path)
+    for name in dataset.page_hashes():
+        kept = dataset.kept(name)
+        assert kept.dtype == bool
+        assert kept.shape == (dataset.tokens_per_page,)
+        assert np.array_equal(kept, dataset.page(name).ink_mask(dataset.token_size))
+
+
+def test_messages_that_samples_share_are_one_object(dataset_path):
+    samples = [s for s in MemoryDataset.open(dataset_path).samples("train") if s.conversation_id == "t3"]
+    assert samples[-1].history[0] is samples[-2].history[0]
+
+
+def test_no_dataset_names_the_verb_to_run(tmp_path):
+    with pytest.raises(MissingInputError, match="Run `ocrmem render` first"):
+        MemoryDataset.open(tmp_path / "dataset")
+
+
+def test_another_schema_version_is_refused(dataset_path):
+    _, _, manifest = first_shard(dataset_path, "pages")
+    write_manifest(dataset_path, manifest | {"schema_version": 99})
+    with pytest.raises(DataError, match="schema version 99"):
+        MemoryDataset.open(dataset_path)
+
+
+@pytest.mark.parametrize("content", ["[]", "{", "null"])
+def test_a_manifest_that_is_none_is_refused(dataset_path, content):
+    (dataset_path / "manifest.json").write_text(content)
+    with pytest.raises((DataError, MissingInputError), match=r"manifest\.json.*`ocrmem render` again"):
+        MemoryDataset.open(dataset_path)
+
+
+def test_a_missing_shard_is_named(dataset_path):
+    path, _, _ = first_shard(dataset_path, "samples")
+    path.unlink()
+    with pytest.raises(MissingInputError, match=path.name):
+        MemoryDataset.open(dataset_path)
+
+
+def test_a_shard_of_another_size_is_named(dataset_path):
+    path, _, _ = first_shard(dataset_path, "samples")
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(DataError, match=path.name):
+        MemoryDataset.open(dataset_path)
+
+
+def test_a_changed_byte_is_found_by_verify(dataset_path):
+    path, _, _ = first_shard(dataset_path, "pages")
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=f"{path.name}.*sha256"):
+        MemoryDataset.open(dataset_path).verify()
+
+
+@pytest.mark.parametrize("kind", ["pages", "samples/train"])
+def test_a_shard_that_is_no_parquet_is_an_error_not_a_traceback(dataset_path, kind):
+    path, shard, _ = first_shard(dataset_path, kind)
+    path.write_bytes(b"x" * shard["bytes"])
+    with pytest.raises(DataError, match=f"{path.name}.*parquet"):
+        MemoryDataset.open(dataset_path).samples("train")
+
+
+@pytest.mark.parametrize("kind", ["pages", "samples/train"])
+def test_a_wrong_number_of_rows_is_found(dataset_path, kind):
+    _, shard, manifest = first_shard(dataset_path, kind)
+    shard["rows"] += 1
+    write_manifest(dataset_path, manifest)
+    with pytest.raises(DataError, match="rows, the manifest says"):
+        MemoryDataset.open(dataset_path).samples("train")
+
+
+def test_another_table_in_the_place_of_a_shard_is_found(dataset_path):
+    pages, _, manifest = first_shard(dataset_path, "pages")
+    samples, shard, _ = first_shard(dataset_path, "samples/train")
+    pages_shard = next(s for s in manifest["shards"] if s["path"].startswith("pages"))
+    pages.write_bytes(samples.read_bytes())
+    pages_shard.update(bytes=shard["bytes"], rows=shard["rows"])
+    write_manifest(dataset_path, manifest)
+    with pytest.raises(DataError, match="has the columns id, conversation_id"):
+        MemoryDataset.open(dataset_path)
+
+
+def test_unknown_pages_and_splits_are_errors(dataset_path):
+    dataset = MemoryDataset.open(dataset_path)
+    for ask in (dataset.page, dataset.kept):
+        with pytest.raises(DataError, match="has no page 0000"):
+            ask("0000")
+    with pytest.raises(DataError, match="not a split"):
+        dataset.samples("test")  # type: ignore[arg-type]
