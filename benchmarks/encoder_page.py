@@ -70,9 +70,7 @@ def measure(encoder: DeepEncoder, page: Page, repeats: int) -> tuple[torch.Tenso
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--location", help="directory or hub name with DeepSeek-OCR; random weights without")
     parser.add_argument("--features", choices=["sum", "concat"], default="sum")
     parser.add_argument("--page-size", type=int, choices=[512, 640, 1024, 1280], default=1024)

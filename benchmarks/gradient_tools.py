@@ -24,10 +24,10 @@ os.environ.update({"WANDB_MODE": "offline", "WANDB_SILENT": "true"})
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 warnings.filterwarnings("ignore")
 
-import torch
-from support.faults import FAULTS, FaultCase, Parts, plain
+import torch  # noqa: E402
+from support.faults import FAULTS, FaultCase, Parts, plain  # noqa: E402
 
-from ocrmem import gradflow
+from ocrmem import gradflow  # noqa: E402
 
 SILENT = "nothing"
 

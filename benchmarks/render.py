@@ -190,15 +190,11 @@ def main() -> int:
     parser.add_argument("--characters", type=int, default=100_000, help="of each text")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--chinese-font", type=Path, default=None, help="TrueType font of the other way")
-    parser.add_argument(
-        "--target", type=float, default=70.0, help="times `pdf` that prose must reach, else exit 1"
-    )
+    parser.add_argument("--target", type=float, default=70.0, help="times `pdf` that prose must reach, else exit 1")
     arguments = parser.parse_args()
 
     pdftoppm = shutil.which("pdftoppm")
-    print(
-        f"One process, {one_core()}; {arguments.characters} characters a text, median of {arguments.repeats}."
-    )
+    print(f"One process, {one_core()}; {arguments.characters} characters a text, median of {arguments.repeats}.")
     if pdftoppm is None:
         print("pdftoppm is missing (apt-get install poppler-utils): no comparison, ocrmem's figures only.")
     fonts = fonts_for(arguments.chinese_font)
@@ -216,9 +212,7 @@ def main() -> int:
             print(row + f"{'-':>11}" * 5 + f"{pages / bits:11.0f}")
             continue
         pdf, best = (
-            seconds_of(
-                partial(reportlab_and_poppler, text, fonts[text.chinese], pdftoppm, kind), arguments.repeats
-            )
+            seconds_of(partial(reportlab_and_poppler, text, fonts[text.chinese], pdftoppm, kind), arguments.repeats)
             for kind in ("png", "ppm")
         )
         row += f"{thousands / pdf:11.1f}{thousands / best:11.1f}"

@@ -18,7 +18,7 @@ _EXPORTS = {
     "AdapterTrainingArguments": "ocrmem.training.arguments",
     "RunConfig": "ocrmem.config",
 }
-__all__ = [*sorted(_EXPORTS), "gradflow"]
+__all__ = ["AdapterOnlyTrainer", "AdapterTrainingArguments", "MEMConfig", "MEMModel", "RunConfig", "gradflow"]
 
 
 def __getattr__(name: str) -> Any:

@@ -102,9 +102,7 @@ def verify_package(path: Path) -> dict[str, Any]:
         if not file.is_file():
             problems.append(_unlike(file, "is not there, although provenance.json lists it"))
         elif (actual := sha256_file(file)) != expected:
-            problems.append(
-                _unlike(file, f"has sha256 {actual[:12]}, but provenance.json says {expected[:12]}")
-            )
+            problems.append(_unlike(file, f"has sha256 {actual[:12]}, but provenance.json says {expected[:12]}"))
     if not problems and adapter_sha256(path) != provenance["adapter_sha256"]:
         problems.append(_unlike(path / PROVENANCE, "names another adapter_sha256 than its own files have"))
     if problems:
@@ -187,9 +185,7 @@ def redact_uri(uri: str) -> str:
 
 def _what_counts(params: dict[str, Any]) -> dict[str, Any]:
     """The parameters that an adapter depends on: neither where files lie nor how it is registered."""
-    kept = {
-        name: section for name, section in params.items() if name not in ("register", "tracking", "paths")
-    }
+    kept = {name: section for name, section in params.items() if name not in ("register", "tracking", "paths")}
     kept["data"] = {name: value for name, value in params["data"].items() if name not in ("path", "workers")}
     return kept
 
@@ -223,14 +219,8 @@ def _read_provenance(path: Path) -> dict[str, Any]:
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ModelError.of(str(file), f"is not valid JSON ({error})", "Download the package again") from None
     files = provenance.get("files") if isinstance(provenance, dict) else None
-    if (
-        not isinstance(files, dict)
-        or not set(ADAPTER_FILES) <= set(files)
-        or "adapter_sha256" not in provenance
-    ):
-        raise ModelError.of(
-            str(file), "does not list the adapter's files and hashes", "Download the package again"
-        )
+    if not isinstance(files, dict) or not set(ADAPTER_FILES) <= set(files) or "adapter_sha256" not in provenance:
+        raise ModelError.of(str(file), "does not list the adapter's files and hashes", "Download the package again")
     if odd := [name for name in files if name != Path(name).name]:
         raise ModelError.of(str(file), f"lists a file outside the package ({odd[0]!r})", "Do not use it")
     return provenance

@@ -83,9 +83,7 @@ def _smoke(arguments: Arguments) -> dict[str, Any]:
         return _with_config("ocrmem.gradflow.smoke:smoke")(arguments)
     from pathlib import Path
 
-    return _function("ocrmem.gradflow.smoke:smoke_model")(
-        arguments.model, arguments.trainable, Path(arguments.output)
-    )
+    return _function("ocrmem.gradflow.smoke:smoke_model")(arguments.model, arguments.trainable, Path(arguments.output))
 
 
 def _generate(arguments: Arguments) -> dict[str, Any]:
@@ -119,7 +117,9 @@ def _render_options(parser: argparse.ArgumentParser) -> None:
 
 def _smoke_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", metavar="MODULE:FUNCTION", help="check your own: FUNCTION() returns (model, batch)")
-    parser.add_argument("--trainable", default="proj", metavar="PATH", help="with --model: the part that ought to train")
+    parser.add_argument(
+        "--trainable", default="proj", metavar="PATH", help="with --model: the part that ought to train"
+    )
     parser.add_argument("--output", default="smoke", metavar="DIR", help="with --model: where the reports go")
 
 
@@ -129,11 +129,12 @@ def _train_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _generate_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--adapter", metavar="DIR|models:/NAME@ALIAS", help="the adapter (default: paths.adapter)")
     parser.add_argument(
-        "--adapter", metavar="DIR|models:/NAME@ALIAS", help="the adapter (default: paths.adapter)"
-    )
-    parser.add_argument(
-        "--conversation", required=True, metavar="FILE", help="JSON or JSONL whose last user turn is answered; - is stdin"
+        "--conversation",
+        required=True,
+        metavar="FILE",
+        help="JSON or JSONL whose last user turn is answered; - is stdin",
     )
 
 
@@ -193,7 +194,11 @@ def build_parser() -> argparse.ArgumentParser:
         if name not in WITHOUT_CONFIG:
             command.add_argument("--config", default="params.yaml", metavar="FILE", help="default: params.yaml")
             command.add_argument(
-                "--set", action="append", default=[], metavar="KEY.PATH=VALUE", help="override a setting (repeatable)"
+                "--set",
+                action="append",
+                default=[],
+                metavar="KEY.PATH=VALUE",
+                help="override a setting (repeatable)",
             )
         command.add_argument("--quiet", action="store_true", help="no progress bars and notes")
         command.add_argument("--json", action="store_true", help="one JSON object on stdout")

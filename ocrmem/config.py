@@ -90,7 +90,7 @@ class CheckSection(Section):
 
     min_compression_ratio: float = 0.5  # history text tokens per memory token, a sample
     max_compression_ratio: float = 40.0
-    min_ink_share: Share = 0.001  # black pixels of a page
+    min_ink_share: Share = 0.001  # black pixels of the patches that have ink
     max_ink_share: Share = 0.5
 
 

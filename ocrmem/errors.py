@@ -45,6 +45,10 @@ class OcrMemError(Exception):
         self.problems: tuple[Problem, ...] = (problems,) if isinstance(problems, Problem) else tuple(problems)
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
+    def __reduce__(self) -> tuple[type[OcrMemError], tuple[tuple[Problem, ...]]]:
+        """So that an error of a worker process arrives whole."""
+        return type(self), (self.problems,)
+
     @classmethod
     def of(cls, place: str, message: str, remedy: str) -> OcrMemError:
         """The usual case: an error of one problem."""

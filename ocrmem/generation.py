@@ -115,9 +115,7 @@ def read_question(raw: bytes, place: str) -> tuple[Conversation, str | None]:
     form = "messages" if value.get("messages") is not None else "conversations"
     given = value.get(form)
     if not isinstance(given, list) or not given:
-        raise DataError.of(
-            place, "has no messages", 'Write {"messages": [{"role": "user", "content": "..."}]}'
-        )
+        raise DataError.of(place, "has no messages", 'Write {"messages": [{"role": "user", "content": "..."}]}')
     role, content = ("role", "content") if form == "messages" else ("from", "value")
     ending = {role: "assistant", content: _PLACEHOLDER_ANSWER}
     closed = given if _is_answer(given[-1]) else [*given, ending]
@@ -172,9 +170,7 @@ def _read(conversation: str | Path) -> tuple[bytes, str]:
             str(path), "is not there", "Give a JSON file with one conversation, or - for standard input"
         ) from None
     except OSError as error:
-        raise ConfigError.of(
-            str(path), f"cannot be read ({error.strerror})", "Give a readable file"
-        ) from None
+        raise ConfigError.of(str(path), f"cannot be read ({error.strerror})", "Give a readable file") from None
 
 
 def _one_object(raw: bytes, place: str) -> dict[str, Any]:
@@ -188,9 +184,7 @@ def _one_object(raw: bytes, place: str) -> dict[str, Any]:
                 place, f"holds {len(lines)} lines", f"Give one conversation, such as: sed -n 1p {place}"
             ) from None
         problems = parse_line(raw.strip(), place).problems
-        raise DataError(
-            problems or Problem(place, "is not one JSON object", "Give one conversation")
-        ) from None
+        raise DataError(problems or Problem(place, "is not one JSON object", "Give one conversation")) from None
     if not isinstance(value, dict):
         raise DataError.of(place, "is not a JSON object", 'Write {"messages": [...]}')
     return value

@@ -143,9 +143,7 @@ def _client(config: RunConfig) -> Iterator[MlflowClient]:
         from mlflow import MlflowClient
         from mlflow.exceptions import MlflowException
     except ImportError:
-        raise ConfigError.of(
-            "register", "mlflow is not installed", "Run: pip install 'ocrmem[registry]'"
-        ) from None
+        raise ConfigError.of("register", "mlflow is not installed", "Run: pip install 'ocrmem[registry]'") from None
     # The first start of a database logs every migration.
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
@@ -174,9 +172,7 @@ def _find_version(client: MlflowClient, name: str, package_sha256: str) -> Model
     return min(ready, key=lambda version: int(version.version), default=None)
 
 
-def _create_version(
-    client: MlflowClient, config: RunConfig, package: Path, provenance: dict[str, Any]
-) -> ModelVersion:
+def _create_version(client: MlflowClient, config: RunConfig, package: Path, provenance: dict[str, Any]) -> ModelVersion:
     """Upload the package in a new run and make a version of it, complete from its first moment."""
     name, digest = config.register_.name, provenance["package_sha256"]
     experiment = _experiment(client, config)
@@ -257,9 +253,7 @@ def _tag_version(client: MlflowClient, name: str, version: ModelVersion, gate: l
 
 def _description(provenance: dict[str, Any]) -> str:
     memory = provenance["metrics"]["memory"]
-    return (
-        f"recall {memory['recall']:.3f} with memory, loss {memory['loss']:.4f}; see README.md in the package"
-    )
+    return f"recall {memory['recall']:.3f} with memory, loss {memory['loss']:.4f}; see README.md in the package"
 
 
 def _download(client: MlflowClient, config: RunConfig, version: ModelVersion) -> Path:
@@ -323,9 +317,7 @@ def _unmet_problem(line: GateLine, config: RunConfig, number: int) -> Problem:
 
 
 def _summary(result: dict[str, Any], config: RunConfig) -> list[str]:
-    lines = [
-        f"Registered {result['model_uri']} in {result['registry']} (package {result['package_sha256'][:12]})."
-    ]
+    lines = [f"Registered {result['model_uri']} in {result['registry']} (package {result['package_sha256'][:12]})."]
     lines += [f"  gate: {line['metric']} = {line['value']:.4g} {line['relation']} {line['bound']:.4g}"
               for line in result["gate"]["lines"]]  # fmt: skip
     lines.append(f"models:/{result['name']}@{result['alias']} is this version. Package: {result['package']}")

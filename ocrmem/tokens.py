@@ -50,7 +50,9 @@ def load_named_tokenizer(name: str, revision: str | None) -> PreTrainedTokenizer
         ) from None
     if not tokenizer.chat_template:
         raise ModelError.of(
-            "model.base_model_name", f"{name!r} has no chat template", "Use a chat model such as Qwen/Qwen3-8B"
+            "model.base_model_name",
+            f"{name!r} has no chat template",
+            "Use a chat model such as Qwen/Qwen3-8B",
         )
     memory_tokens(tokenizer)
     return tokenizer

@@ -67,9 +67,7 @@ class Run:
         if self._handle is None:
             return
         if not path.exists():
-            raise DataError.of(
-                str(path), "cannot be logged: it is not there", "Run the verb that writes it first"
-            )
+            raise DataError.of(str(path), "cannot be logged: it is not there", "Run the verb that writes it first")
         import wandb
 
         artifact = wandb.Artifact(

@@ -46,9 +46,7 @@ def build(fonts: Path) -> AtlasData:
         if not path.is_file():
             raise DataError.of(str(path), "is not there", "Install fonts-unifont, or pass --fonts DIRECTORY")
         if (found := sha256_file(path)) != expected:
-            raise DataError.of(
-                str(path), f"has sha256 {found}, pinned is {expected}", "Use fonts-unifont 1:15.0.01-2"
-            )
+            raise DataError.of(str(path), f"has sha256 {found}, pinned is {expected}", "Use fonts-unifont 1:15.0.01-2")
         table = TTFont(path, lazy=True)
         per_pixel = table["head"].unitsPerEm / PIXELS
         font = ImageFont.truetype(str(path), PIXELS, layout_engine=ImageFont.Layout.BASIC)

@@ -163,9 +163,7 @@ def test_reports_that_agree_pass(tmp_path: Path) -> None:
         ("reports/train.json", {"adapter_sha256": "0" * 64}, "Run `ocrmem train` again"),
     ],
 )
-def test_reports_about_something_else_are_refused(
-    tmp_path: Path, file: str, changes: dict, message: str
-) -> None:
+def test_reports_about_something_else_are_refused(tmp_path: Path, file: str, changes: dict, message: str) -> None:
     config = finished_run(tmp_path)
     change_json(tmp_path / file, **changes)
     with pytest.raises(CheckFailed, match=message):
@@ -196,9 +194,7 @@ def test_a_password_in_a_uri_is_never_shown(uri: str, shown: str) -> None:
     assert redact_uri(uri) == shown
 
 
-def test_git_state_tells_the_commit_and_local_changes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_git_state_tells_the_commit_and_local_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     assert git_state() == {"commit": None, "dirty": None}

@@ -210,9 +210,7 @@ def test_memory_may_leave_little_room_for_text_but_some() -> None:
 
 
 def test_pages_that_do_not_fit_at_all_are_told() -> None:
-    with pytest.raises(
-        ConfigError, match=r"render.max_pages: is 1: .*Raise model.max_seq_length to at least"
-    ):
+    with pytest.raises(ConfigError, match=r"render.max_pages: is 1: .*Raise model.max_seq_length to at least"):
         RunConfig.from_dict(real(model__max_seq_length=200, model__context_threshold=1, render__max_pages=1))
 
 
@@ -317,9 +315,7 @@ def test_a_key_in_a_comment_or_broken_file_is_not_printed(faults: Load) -> None:
     assert key not in faults(YAML, f"{key}", f"{key}=[")
 
 
-@pytest.mark.parametrize(
-    "name", ["api_key", "hf_token", "password", "client_secret", "aws_secret_access_key"]
-)
+@pytest.mark.parametrize("name", ["api_key", "hf_token", "password", "client_secret", "aws_secret_access_key"])
 def test_a_field_named_like_a_key_is_refused(name: str) -> None:
     with pytest.raises(ConfigError) as caught:
         RunConfig.from_dict(real(**{f"tracking__{name}": "plain words"}))
@@ -428,14 +424,10 @@ def test_checked_tells_which_fields_are_sound(tmp_path: Path) -> None:
 
 
 PLAIN = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=6)
-NAMES = st.sampled_from(
-    [*RunConfig().as_dict(), *(k for s in RunConfig().as_dict().values() for k in s), "zz"]
-)
+NAMES = st.sampled_from([*RunConfig().as_dict(), *(k for s in RunConfig().as_dict().values() for k in s), "zz"])
 
 
-@given(
-    st.dictionaries(NAMES, PLAIN | st.dictionaries(NAMES, PLAIN | st.lists(PLAIN, max_size=2), max_size=5))
-)
+@given(st.dictionaries(NAMES, PLAIN | st.dictionaries(NAMES, PLAIN | st.lists(PLAIN, max_size=2), max_size=5)))
 @settings(max_examples=120, deadline=None)
 def test_any_values_load_or_are_told(values: dict[str, Any]) -> None:
     try:

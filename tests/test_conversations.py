@@ -189,8 +189,7 @@ def test_both_forms_are_read(name: str, line: bytes, expected: list[tuple[str, s
         (line_of({"role": "user", "content": None, "tool_calls": [1]}, ASSISTANT), "has no 'content'"),
         (line_of({"role": "user", "content": "\ud83d"}, ASSISTANT), "half of a surrogate pair (\\ud83d)"),
         (
-            b'{"system": "\\udc00", "conversations": [{"from": "human", "value": "a"}, '
-            b'{"from": "gpt", "value": "b"}]}',
+            b'{"system": "\\udc00", "conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]}',
             '"system" holds half of a surrogate pair',
         ),
         (line_of(USER), "has no assistant turn"),
@@ -237,9 +236,7 @@ JSON_VALUES = st.recursive(
     lambda inner: (
         st.lists(inner, max_size=3)
         | st.dictionaries(
-            st.sampled_from(
-                ["id", "messages", "conversations", "role", "content", "from", "value", "type", "text"]
-            )
+            st.sampled_from(["id", "messages", "conversations", "role", "content", "from", "value", "type", "text"])
             | st.sampled_from(["weight", "tool_calls", "function", "name", "system", "refusal"]),
             inner,
             max_size=4,
@@ -390,9 +387,7 @@ def test_lines_at_and_over_the_bound(tmp_path: Path, length: int, ending: bytes)
         (b" \n\n", "is empty"),
     ],
 )
-def test_a_file_that_is_no_jsonl_is_one_problem_and_kept_whole(
-    tmp_path: Path, content: bytes, said: str
-) -> None:
+def test_a_file_that_is_no_jsonl_is_one_problem_and_kept_whole(tmp_path: Path, content: bytes, said: str) -> None:
     write(tmp_path, train=content, good=GOOD)
     with pytest.raises(DataError, match=said) as caught:
         read_conversations(config_for(tmp_path))
@@ -451,10 +446,7 @@ def test_splits_come_from_names_and_otherwise_from_ids(tmp_path: Path) -> None:
 
 
 def test_holding_out_does_not_depend_on_the_process() -> None:
-    code = (
-        "from ocrmem.conversations.read import held_out\n"
-        "print([n for n in range(60) if held_out(str(n), 0.2)])"
-    )
+    code = "from ocrmem.conversations.read import held_out\nprint([n for n in range(60) if held_out(str(n), 0.2)])"
     outputs = {
         subprocess.run(
             [sys.executable, "-c", code],
@@ -562,8 +554,7 @@ def test_turns_become_samples(
 ) -> None:
     samples = split_turns(conversation(*roles, **weights), recent)
     shown = [
-        (s.id, " ".join(m.content for m in s.history), " ".join(m.content for m in s.prompt), s.answer)
-        for s in samples
+        (s.id, " ".join(m.content for m in s.history), " ".join(m.content for m in s.prompt), s.answer) for s in samples
     ]
     assert shown == expected
     assert {(s.conversation_id, s.split) for s in samples} <= {("c", "eval")}

@@ -100,9 +100,7 @@ def test_the_registered_champion_answers_as_the_local_adapter(
             assert found["answer"] == said[sample.id]
 
 
-def test_a_short_history_stays_text_and_says_so(
-    config: RunConfig, samples: list[Sample], tmp_path: Path
-) -> None:
+def test_a_short_history_stays_text_and_says_so(config: RunConfig, samples: list[Sample], tmp_path: Path) -> None:
     short = next(sample for sample in samples if not sample.has_memory)
     found = generate(config, conversation=write_question(tmp_path / "q.json", short))
     assert found["memory"] is False
@@ -111,9 +109,7 @@ def test_a_short_history_stays_text_and_says_so(
     assert any("it stayed text" in line for line in found["summary"])
 
 
-def test_the_adapter_s_own_page_settings_count(
-    config: RunConfig, samples: list[Sample], tmp_path: Path
-) -> None:
+def test_the_adapter_s_own_page_settings_count(config: RunConfig, samples: list[Sample], tmp_path: Path) -> None:
     path = write_question(tmp_path / "q.json", with_memory(samples)[0])
     expected = generate(config, conversation=path)
     render = config.render.model_copy(update={"max_pages": 1, "tab_width": 8, "newlines": "flow"})
@@ -136,9 +132,7 @@ def test_pages_over_the_limit_are_told(config: RunConfig, tmp_path: Path) -> Non
     for _ in range(20):
         turns += [{"role": "user", "content": "ana tea"}, {"role": "assistant", "content": "the and was"}]
     path = tmp_path / "q.json"
-    path.write_text(
-        json.dumps({"messages": [*turns, {"role": "user", "content": "ask ana"}]}), encoding="utf-8"
-    )
+    path.write_text(json.dumps({"messages": [*turns, {"role": "user", "content": "ask ana"}]}), encoding="utf-8")
     found = generate(config, conversation=path)
     assert found["pages"] == 2
     assert found["dropped_pages"] == 3
@@ -179,9 +173,7 @@ def test_a_tampered_package_is_not_loaded(
         (package / file.name).write_bytes(file.read_bytes())
     path = write_question(tmp_path / "q.json", with_memory(samples)[0])
     assert generate(config, str(package), path)["answer"] == said[with_memory(samples)[0].id]
-    (package / "config.json").write_bytes(
-        (package / "config.json").read_bytes().replace(b'"sum"', b'"concat"')
-    )
+    (package / "config.json").write_bytes((package / "config.json").read_bytes().replace(b'"sum"', b'"concat"'))
     with pytest.raises(ModelError, match=r"not what its provenance says: config\.json"):
         generate(config, str(package), path)
 

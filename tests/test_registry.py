@@ -187,9 +187,7 @@ def test_a_kill_before_the_version_leaves_nothing_that_a_rerun_trips_over(
     assert [found.info.run_id for found in client.search_runs([experiment.experiment_id])] == [version.run_id]
 
 
-def test_a_kill_before_the_alias_moves_is_made_up_for(
-    run: RunConfig, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_kill_before_the_alias_moves_is_made_up_for(run: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patched:
 
         def killed(*_: Any, **__: Any) -> None:
@@ -217,16 +215,12 @@ def test_a_package_is_fetched_once_and_again_when_its_copy_was_changed(
     register(run)
     fetched = []
     real = mlflow.artifacts.download_artifacts
-    monkeypatch.setattr(
-        mlflow.artifacts, "download_artifacts", lambda **given: fetched.append(1) or real(**given)
-    )
+    monkeypatch.setattr(mlflow.artifacts, "download_artifacts", lambda **given: fetched.append(1) or real(**given))
     path = resolve_adapter("models:/ocrmem-adapter/1", run)
     assert resolve_adapter("models:/ocrmem-adapter@champion", run) == path
     assert len(fetched) == 1
     (path / "adapter.safetensors").write_bytes(b"tampered")
-    assert (
-        resolve_adapter("models:/ocrmem-adapter/1", run) / "adapter.safetensors"
-    ).read_bytes() == b"weights"
+    assert (resolve_adapter("models:/ocrmem-adapter/1", run) / "adapter.safetensors").read_bytes() == b"weights"
     assert len(fetched) == 2
 
 

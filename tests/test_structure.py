@@ -58,7 +58,6 @@ def test_every_module_has_a_layer() -> None:
     assert not unplaced, f"give them a layer in LAYERS: {sorted(unplaced)}"
 
 
-
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
 def test_imports_run_one_way(path: Path) -> None:
     if layer_of(path) in {"__init__", "__main__"}:
@@ -100,12 +99,27 @@ def test_nothing_is_unpickled_and_no_remote_code_is_trusted() -> None:
             assert ast.unparse(node.func) not in {"pickle.load", "pickle.loads"}, path
 
 
-HEAVY = ["torch", "transformers", "great_expectations", "mlflow", "wandb", "pyarrow", "pandas", "datasets", "matplotlib"]
+HEAVY = [
+    "torch",
+    "transformers",
+    "great_expectations",
+    "mlflow",
+    "wandb",
+    "pyarrow",
+    "pandas",
+    "datasets",
+    "matplotlib",
+]
 
 
 @pytest.mark.parametrize(
     "statement",
-    ["import ocrmem", "import ocrmem.cli; ocrmem.cli.build_parser()", "import ocrmem.config_rules", "import ocrmem.render"],
+    [
+        "import ocrmem",
+        "import ocrmem.cli; ocrmem.cli.build_parser()",
+        "import ocrmem.config_rules",
+        "import ocrmem.render",
+    ],
 )
 def test_light_imports_stay_light(statement: str) -> None:
     code = f"{statement}\nimport sys\nprint([m for m in {HEAVY!r} if m in sys.modules])"

@@ -47,9 +47,7 @@ def records(run: Path) -> list[Any]:
 
 def history(run: Path) -> list[dict[str, Any]]:
     rows = [record.history for record in records(run) if record.WhichOneof("record_type") == "history"]
-    return [
-        {(item.key or item.nested_key[0]): json.loads(item.value_json) for item in row.item} for row in rows
-    ]
+    return [{(item.key or item.nested_key[0]): json.loads(item.value_json) for item in row.item} for row in rows]
 
 
 def exit_codes(run: Path) -> list[int]:
@@ -117,9 +115,7 @@ def test_artifact_of_a_folder_and_of_a_file(tmp_path: Path) -> None:
         with pytest.raises(DataError, match="cannot be logged"):
             run.artifact("none", "report", tmp_path / "nothing")
     assert run.place is not None
-    artifacts = [
-        record.artifact for record in records(run.place) if record.WhichOneof("record_type") == "artifact"
-    ]
+    artifacts = [record.artifact for record in records(run.place) if record.WhichOneof("record_type") == "artifact"]
     assert [(artifact.name, artifact.type) for artifact in artifacts] == [
         ("my-adapter-1", "model"),
         ("report", "report"),

@@ -211,9 +211,7 @@ def local_model(tmp_path: Path) -> Path:
     """A directory with a tokenizer and a config.json, as a downloaded base model has them."""
     directory = tmp_path / "base"
     build_tiny_tokenizer().save_pretrained(directory)
-    (directory / "config.json").write_text(
-        json.dumps({"model_type": "qwen3", "max_position_embeddings": 4096})
-    )
+    (directory / "config.json").write_text(json.dumps({"model_type": "qwen3", "max_position_embeddings": 4096}))
     return directory
 
 
@@ -269,9 +267,7 @@ def test_faults_of_settings_and_data_come_in_one_list(folder: Path) -> None:
     assert len(report(folder)["problems"]) == len(caught.value.problems)
 
 
-def test_an_unreadable_file_is_told_without_looking_for_data(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unreadable_file_is_told_without_looking_for_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data").mkdir()
     (tmp_path / "params.yaml").write_text("model: [")
@@ -304,9 +300,7 @@ def test_what_is_known_of_the_tiny_preset_is_what_it_is() -> None:
     assert TINY_ENCODER.sizes == {"sum": width, "concat": 2 * width}
 
 
-def test_a_template_that_refuses_a_role_is_told_with_the_line(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_template_that_refuses_a_role_is_told_with_the_line(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tokenizer = build_tiny_tokenizer()
     tokenizer.chat_template = (
         "{% for m in messages %}{% if m.role == 'tool' %}{{ raise_exception('no tools') }}{% endif %}"
@@ -314,8 +308,7 @@ def test_a_template_that_refuses_a_role_is_told_with_the_line(
     )
     monkeypatch.setattr("ocrmem.tokens.load_tokenizer", lambda _: tokenizer)
     messages = [
-        {"role": role, "content": "tea"}
-        for role in ("user", "assistant", "tool", "assistant", "user", "assistant")
+        {"role": role, "content": "tea"} for role in ("user", "assistant", "tool", "assistant", "user", "assistant")
     ]
     with (folder / "data" / "train.jsonl").open("a") as handle:
         handle.write(json.dumps({"messages": messages}) + "\n")

@@ -83,8 +83,7 @@ def _check(settings: Settings) -> Checked:
 
 def _secret_problems(settings: Settings) -> list[Problem]:
     problems = [
-        Problem(settings.place_of(path), f"looks like {kind}", REMEDY)
-        for path, kind in find_in_values(settings.values)
+        Problem(settings.place_of(path), f"looks like {kind}", REMEDY) for path, kind in find_in_values(settings.values)
     ]
     # Keys in comments, or under a name that is given twice, are in no value.
     values = json.dumps(settings.values, ensure_ascii=False, default=str)

@@ -69,8 +69,7 @@ def threshold_is_below_the_sequence(config: RunConfig) -> Iterator[Fault]:
             f"is {threshold}, not below model.max_seq_length {longest}: only a history longer than the "
             "threshold becomes memory, and text that long is cut to fit the sequence first, so no history "
             "could ever become memory and proj would never be trained",
-            f"Lower it well below {longest}, for example to {max(longest // 4, 1)}, "
-            "or raise model.max_seq_length",
+            f"Lower it well below {longest}, for example to {max(longest // 4, 1)}, or raise model.max_seq_length",
         )
 
 
@@ -103,8 +102,7 @@ def pages_are_the_encoders(config: RunConfig) -> Iterator[Fault]:
     if encoder and encoder.token_size not in (None, render.token_size):
         yield (
             "render.token_size",
-            f"is {render.token_size}, but a vision token of {config.model.ocr_model_name} sees "
-            f"{encoder.token_size} px",
+            f"is {render.token_size}, but a vision token of {config.model.ocr_model_name} sees {encoder.token_size} px",
             f"Set it to {encoder.token_size}",
         )
     elif render.page_size % render.token_size:

@@ -83,8 +83,7 @@ def gate_asks_that_memory_helps(config: RunConfig) -> Iterator[Fault]:
         if allowed > gate.min_recall:
             yield (
                 f"register_.gate.{name}",
-                f"is {allowed}, above min_recall {gate.min_recall}: an adapter whose memory does not matter "
-                "would pass",
+                f"is {allowed}, above min_recall {gate.min_recall}: an adapter whose memory does not matter would pass",
                 f"Lower it to {gate.min_recall} or less, or raise min_recall",
             )
 

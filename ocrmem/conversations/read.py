@@ -92,9 +92,7 @@ def scan_conversations(path: Path, eval_fraction: float, reject: Reject | None =
                 reader.read_file(file, shown.advance if shown else None)
             except OSError as error:
                 message = f"cannot be read ({error.strerror})"
-                reader.reading.problems.append(
-                    Problem(shown_path(file), message, "Check the file's permissions")
-                )
+                reader.reading.problems.append(Problem(shown_path(file), message, "Check the file's permissions"))
                 reader.reading.unusable = True
     return reader.reading
 

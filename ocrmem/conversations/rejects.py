@@ -85,9 +85,7 @@ class RejectsFile:
         return path.with_name(f".{path.name}.tmp")
 
     def _unwritable(self, error: OSError) -> DataError:
-        problem = Problem(
-            str(self._path), f"cannot be written ({error.strerror})", "Check disk and permissions"
-        )
+        problem = Problem(str(self._path), f"cannot be written ({error.strerror})", "Check disk and permissions")
         return DataError(problem)
 
 

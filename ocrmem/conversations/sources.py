@@ -29,9 +29,7 @@ def data_files(path: Path) -> tuple[list[Path], Problem | None]:
     if path.is_file():
         return [path], None
     if not path.exists():
-        return [], Problem(
-            shown_path(path), "is not there", "Set data.path to a .jsonl file or a directory of them"
-        )
+        return [], Problem(shown_path(path), "is not there", "Set data.path to a .jsonl file or a directory of them")
     if not path.is_dir():
         return [], Problem(shown_path(path), "is neither a file nor a directory", "Set data.path to one")
     try:

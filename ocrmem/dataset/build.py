@@ -102,9 +102,7 @@ def _make(config: RunConfig, parts: Parts, shards: Sequence[Sequence[Conversatio
     return [parts.record(index) for index in range(len(shards))]
 
 
-def _assemble(
-    parts: Parts, records: Sequence[dict[str, Any]], target: Path
-) -> tuple[int, list[dict[str, Any]]]:
+def _assemble(parts: Parts, records: Sequence[dict[str, Any]], target: Path) -> tuple[int, list[dict[str, Any]]]:
     """Put the parts in their places, every page once.
 
     Returns:
@@ -156,9 +154,7 @@ def _require_memory(config: RunConfig, counts: Counts) -> None:
 def _code() -> str:
     """A hash of the modules that decide what a part holds: parts of an older version are not gone on with."""
     root = Path(ocrmem.__file__).parent
-    files = sorted(
-        path for name in ("conversations", "render", "dataset") for path in (root / name).rglob("*.py")
-    )
+    files = sorted(path for name in ("conversations", "render", "dataset") for path in (root / name).rglob("*.py"))
     return sha256_json([sha256_file(path) for path in [root / "tokens.py", *files]])
 
 
@@ -172,8 +168,7 @@ def _result(directory: Path, counts: dict[str, Any]) -> dict[str, Any]:
     summary = [
         f"{counts['conversations']:,} conversations: {', '.join(splits)}",
         f"{counts['pages']:,} pages in use, {counts['unique_pages']:,} different",
-        f"{counts['history_tokens']:,} text tokens became {counts['memory_tokens']:,} memory tokens "
-        f"({ratio:.2f} to 1)",
+        f"{counts['history_tokens']:,} text tokens became {counts['memory_tokens']:,} memory tokens ({ratio:.2f} to 1)",
     ]
     if counts["dropped_pages"]:
         summary.append(f"{counts['dropped_pages']:,} oldest pages dropped (render.max_pages)")

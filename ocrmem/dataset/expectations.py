@@ -57,9 +57,7 @@ def expectations(config: RunConfig, manifest: dict[str, Any]) -> list[Expectatio
 def _samples(config: RunConfig, model: dict[str, Any]) -> list[Expectation]:
     check = config.check
     return [
-        Expectation(
-            "sample_ids_unique", "samples", "unique", "id", "no two samples have the same id", _RENDER_AGAIN
-        ),
+        Expectation("sample_ids_unique", "samples", "unique", "id", "no two samples have the same id", _RENDER_AGAIN),
         Expectation(
             "sample_pages_resolve",
             "samples",
@@ -155,9 +153,7 @@ def _pages(config: RunConfig, render: dict[str, Any]) -> list[Expectation]:
     tokens = (size // token) ** 2
     check = config.check
     return [
-        Expectation(
-            "page_hashes_unique", "pages", "unique", "hash", "every page is stored once", _RENDER_AGAIN
-        ),
+        Expectation("page_hashes_unique", "pages", "unique", "hash", "every page is stored once", _RENDER_AGAIN),
         Expectation(
             "page_hash_matches_bits",
             "pages",

@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 _UNFIT_REMEDY = (
-    "Raise model.max_seq_length, lower render.max_pages, "
-    "or leave such samples out (data.skip_bad, --skip-bad)"
+    "Raise model.max_seq_length, lower render.max_pages, or leave such samples out (data.skip_bad, --skip-bad)"
 )
 
 

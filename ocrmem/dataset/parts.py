@@ -119,9 +119,7 @@ class Parts:
         shutil.rmtree(self.directory, ignore_errors=True)
 
 
-def write_part(
-    directory: Path, index: int, conversations: Sequence[Conversation], maker: SampleMaker
-) -> list[Problem]:
+def write_part(directory: Path, index: int, conversations: Sequence[Conversation], maker: SampleMaker) -> list[Problem]:
     """Make one part and, when all of it is written, its record.
 
     Args:
@@ -140,8 +138,7 @@ def write_part(
     with ExitStack() as stack:
         pages: RowWriter[PageRow] = stack.enter_context(page_writer(directory / f"{index:05d}-pages.parquet"))
         samples: dict[str, RowWriter[Sample]] = {
-            split: stack.enter_context(sample_writer(directory / f"{index:05d}-{split}.parquet"))
-            for split in SPLITS
+            split: stack.enter_context(sample_writer(directory / f"{index:05d}-{split}.parquet")) for split in SPLITS
         }
         for conversation in conversations:
             made = maker.make(conversation)

@@ -72,9 +72,7 @@ def check_dataset(config: RunConfig) -> dict[str, Any]:
     }
 
 
-def _validate(
-    expected: Sequence[Expectation], tables: Mapping[str, Table], directory: Path
-) -> list[dict[str, Any]]:
+def _validate(expected: Sequence[Expectation], tables: Mapping[str, Table], directory: Path) -> list[dict[str, Any]]:
     """Run all expectations and write the data docs; one outcome for each, in order."""
     os.environ["GX_ANALYTICS_ENABLED"] = "false"
     with progress_bar("checking", len(tables) + 2) as bar:
@@ -142,9 +140,7 @@ def _expectation(expected: Expectation) -> Any:
     if expected.kind == "unique":
         return gxe.ExpectColumnValuesToBeUnique(column=expected.column, **about)
     if expected.kind == "in_set":
-        return gxe.ExpectColumnValuesToBeInSet(
-            column=expected.column, value_set=list(expected.values), **about
-        )
+        return gxe.ExpectColumnValuesToBeInSet(column=expected.column, value_set=list(expected.values), **about)
     if expected.kind == "pair_equal":
         return gxe.ExpectColumnPairValuesToBeEqual(
             column_A=expected.column, column_B=str(expected.other), ignore_row_if="neither", **about
@@ -174,9 +170,7 @@ def _outcome(entry: dict[str, Any], expected: Expectation) -> dict[str, Any]:
         "bounds": _bounds(expected),
         "checked": result.get("element_count", 0),
         "failed": result.get("unexpected_count", 0),
-        "examples": [
-            {"at": row.get(key), **{c: row.get(c) for c in columns if c != key}} for row in examples
-        ],
+        "examples": [{"at": row.get(key), **{c: row.get(c) for c in columns if c != key}} for row in examples],
         "error": exception.get("exception_message"),
     }
 
@@ -191,9 +185,7 @@ def _problem(outcome: dict[str, Any], path: Path) -> Problem:
     columns = " and ".join(outcome["columns"])
     where = f"{path}: {outcome['table']}.{columns}"
     if outcome["error"]:
-        return Problem(
-            where, f"{outcome['name']} could not be checked: {outcome['error']}", outcome["remedy"]
-        )
+        return Problem(where, f"{outcome['name']} could not be checked: {outcome['error']}", outcome["remedy"])
     shown = []
     for example in outcome["examples"]:
         at = example.pop("at")

@@ -181,9 +181,7 @@ class SequenceBuilder:
         head = next((index for index, turn in enumerate(new) if turn.role != "system"), len(new))
         return [*new[:head], *old, *new[head:]], [*old, *new[head:], *new[:head]], bearer
 
-    def _fit(
-        self, turns: list[_Turn], droppable: list[_Turn], fixed: int
-    ) -> tuple[list[tuple[int, ...]], list[_Turn]]:
+    def _fit(self, turns: list[_Turn], droppable: list[_Turn], fixed: int) -> tuple[list[tuple[int, ...]], list[_Turn]]:
         """Drop the fewest oldest turns, then the oldest tokens of the next one, so that all fits."""
 
         def layout(count: int) -> tuple[list[tuple[int, ...]], list[_Turn], int]:
@@ -233,9 +231,7 @@ class SequenceBuilder:
 
     def _render(self, roles: Sequence[str], generation: bool) -> list[str]:
         """The chat template over sentinels, split at them: one part more than ``roles``."""
-        messages = [
-            {"role": role, "content": _SENTINEL.format(index=index)} for index, role in enumerate(roles)
-        ]
+        messages = [{"role": role, "content": _SENTINEL.format(index=index)} for index, role in enumerate(roles)]
         try:
             text = str(
                 self.tokenizer.apply_chat_template(

@@ -58,9 +58,7 @@ def _samples(dataset: MemoryDataset) -> Table:
     by_conversation = _sides((sample.conversation_id, split) for split, sample in stored)
     contents = [_content(sample) for _, sample in stored]
     by_content = _sides(
-        (content, split)
-        for content, (split, sample) in zip(contents, stored, strict=True)
-        if sample.has_memory
+        (content, split) for content, (split, sample) in zip(contents, stored, strict=True) if sample.has_memory
     )
     table: Table = {name: [] for name in _SAMPLE_COLUMNS}
     for (_, sample), content in zip(stored, contents, strict=True):

@@ -79,9 +79,7 @@ def run_jobs(config: RunConfig, jobs: Sequence[Job], workers: int) -> Iterator[t
         lifeline.close()
 
 
-def _share_out(
-    pool: ProcessPoolExecutor, jobs: Sequence[Job], workers: int
-) -> Iterator[tuple[Job, list[Problem]]]:
+def _share_out(pool: ProcessPoolExecutor, jobs: Sequence[Job], workers: int) -> Iterator[tuple[Job, list[Problem]]]:
     """Hand out jobs so that only a few shards' conversations are on their way at a time."""
     waiting = iter(jobs)
     running: dict[Future[list[Problem] | _Failure], Job] = {}

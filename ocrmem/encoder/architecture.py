@@ -95,9 +95,7 @@ def read_architecture(path: Path, shapes: Shapes) -> UnlimitedOcrVisionConfig:
 
 def _from_deepseek(vision: Any, shapes: Shapes, path: Path) -> UnlimitedOcrVisionConfig:
     if not isinstance(vision, dict):
-        raise ModelError.of(
-            str(path), "has no vision_config", "Name a directory or hub model that holds DeepSeek-OCR"
-        )
+        raise ModelError.of(str(path), "has no vision_config", "Name a directory or hub model that holds DeepSeek-OCR")
     name = vision.get("model_name", "deeplip_b_l")
     if name != "deeplip_b_l":
         raise ModelError.of(

@@ -191,9 +191,7 @@ def pick_device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if name == "cuda" and not torch.cuda.is_available():
-        raise ConfigError.of(
-            "model.device", "there is no CUDA device here", "Set model.device to auto or cpu"
-        )
+        raise ConfigError.of("model.device", "there is no CUDA device here", "Set model.device to auto or cpu")
     return torch.device(name)
 
 

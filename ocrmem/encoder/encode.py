@@ -100,9 +100,7 @@ def encode_dataset(config: RunConfig, encoder: Encoder | None = None) -> dict[st
         f"({rows * format_.row_bytes / 1e6:.1f} MB) in {directory}",
     ]
     if unused:
-        summary.append(
-            f"{unused} rows belong to pages the dataset no longer has; delete {directory} to drop them"
-        )
+        summary.append(f"{unused} rows belong to pages the dataset no longer has; delete {directory} to drop them")
     return {
         "encoded": len(missing),
         "pages": len(hashes),
@@ -141,9 +139,7 @@ def check_fit(config: RunConfig, encoder: Encoder) -> None:
         raise ConfigError(problems)
 
 
-def _encode_missing(
-    dataset: MemoryDataset, missing: Sequence[str], encoder: Encoder, writer: RowWriter
-) -> None:
+def _encode_missing(dataset: MemoryDataset, missing: Sequence[str], encoder: Encoder, writer: RowWriter) -> None:
     if not missing:
         return
     step = batch_size(writer.format.page_size, encoder.device)
@@ -195,9 +191,7 @@ def _statistics(
     return mean.float(), variance.sqrt().float()
 
 
-def _rows(
-    row_of: dict[str, int], mapped: np.ndarray, format_: RowFormat
-) -> Iterator[tuple[str, torch.Tensor]]:
+def _rows(row_of: dict[str, int], mapped: np.ndarray, format_: RowFormat) -> Iterator[tuple[str, torch.Tensor]]:
     with progress_bar("checking features", total=len(row_of)) as bar:
         for page, row in row_of.items():
             yield page, row_tensor(mapped[row], format_).float()

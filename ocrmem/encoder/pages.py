@@ -35,11 +35,7 @@ def encode_pages(encoder: Encoder, pages: Sequence[Page]) -> torch.Tensor:
     step = batch_size(pages[0].size, encoder.device)
     with torch.no_grad():
         parts = [
-            encoder(
-                torch.from_numpy(np.stack([page.pixels() for page in pages[at : at + step]])).to(
-                    encoder.device
-                )
-            )
+            encoder(torch.from_numpy(np.stack([page.pixels() for page in pages[at : at + step]])).to(encoder.device))
             for at in range(0, len(pages), step)
         ]
     return torch.cat(parts)

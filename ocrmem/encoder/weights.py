@@ -129,16 +129,12 @@ def check_tensors(files: EncoderFiles, expected: Mapping[str, tuple[int, ...]]) 
         raise ModelError(problems)
 
 
-def save_native(
-    directory: Path, config: UnlimitedOcrVisionConfig, tensors: Mapping[str, torch.Tensor]
-) -> None:
+def save_native(directory: Path, config: UnlimitedOcrVisionConfig, tensors: Mapping[str, torch.Tensor]) -> None:
     """Write config.json and model.safetensors under native names; each file appears whole or not at all."""
     _save(directory, config.to_dict(), tensors)
 
 
-def export_original(
-    directory: Path, config: UnlimitedOcrVisionConfig, tensors: Mapping[str, torch.Tensor]
-) -> None:
+def export_original(directory: Path, config: UnlimitedOcrVisionConfig, tensors: Mapping[str, torch.Tensor]) -> None:
     """Write an encoder as DeepSeek-OCR publishes it: its key names, fused qkv, its config.json's dialect.
 
     Args:
@@ -244,8 +240,7 @@ def _find(location: str, name: str, revision: str | None, *, required: bool = Fa
         raise ModelError.of(
             f"model.ocr_model_name: {location}",
             f"{name} cannot be fetched from the hub ({lines[0]})",
-            "Check the name, model.ocr_revision and the network, or download the model once and name its "
-            "directory",
+            "Check the name, model.ocr_revision and the network, or download the model once and name its directory",
         ) from None
     return Path(found) if found else None
 
@@ -259,9 +254,7 @@ def _open(path: Path) -> safe_open:
     try:
         return safe_open(path, framework="pt")
     except (SafetensorError, OSError) as error:
-        raise ModelError.of(
-            str(path), f"is not a readable safetensors file ({error})", "Download it again"
-        ) from None
+        raise ModelError.of(str(path), f"is not a readable safetensors file ({error})", "Download it again") from None
 
 
 def _listed(names: Iterable[str]) -> str:

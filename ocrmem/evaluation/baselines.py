@@ -139,9 +139,7 @@ def scrambled(sample: Sample, seed: int) -> Sample | None:
         return None
     source = random.Random(f"{seed} {sample.id}")
     history = tuple(
-        message
-        if _holds(message, answer)
-        else replace(message, content=_shuffle_words(message.content, source))
+        message if _holds(message, answer) else replace(message, content=_shuffle_words(message.content, source))
         for message in sample.history
     )
     return replace(sample, history=history) if history != tuple(sample.history) else None

@@ -149,9 +149,7 @@ def evaluate(config: RunConfig) -> dict[str, Any]:
     return {**result, "report": str(report), "summary": _summary(result, report)}
 
 
-def _score_variants(
-    run: _Evaluation, partner: list[int], few: list[Sample], probes: list[Sample], bar: Bar
-) -> None:
+def _score_variants(run: _Evaluation, partner: list[int], few: list[Sample], probes: list[Sample], bar: Bar) -> None:
     maker, samples = run.maker, run.samples
     stranger = {sample.id: samples[partner[index]] for index, sample in enumerate(samples)}
     embeddings = run.model.get_input_embeddings()
@@ -236,9 +234,7 @@ def _summary(result: dict[str, Any], report: Path) -> list[str]:
     for name in VARIANTS:
         if name in result:
             row = result[name]
-            lines.append(
-                f"  {name:<15} recall {row['recall']:.3f}   loss {row['loss']:.4f}   n {row['samples']}"
-            )
+            lines.append(f"  {name:<15} recall {row['recall']:.3f}   loss {row['loss']:.4f}   n {row['samples']}")
     memory, text = (result["latency"][name]["total"] for name in ("memory", "full_text"))
     lines.append(f"{result['compression_ratio']:.2f} history text tokens per memory token.")
     lines.append(f"From text to answer: {memory * 1000:.0f} ms by memory, {text * 1000:.0f} ms by full text.")

@@ -52,9 +52,7 @@ def draw_memory(
     pages = render_text(transcript(history, settings.labels), settings, atlas).pages
     recent = pages[-settings.max_pages :]
     inked = [page for page in recent if page.bits.any()]
-    return DrawnMemory.of(
-        inked, settings, drop_blank_tokens=drop_blank_tokens, dropped=len(pages) - len(recent)
-    )
+    return DrawnMemory.of(inked, settings, drop_blank_tokens=drop_blank_tokens, dropped=len(pages) - len(recent))
 
 
 def encode_memory(encoder: Encoder, drawn: DrawnMemory) -> torch.Tensor:

@@ -15,9 +15,7 @@ _LABEL_WIDTH = 132
 _ROW = 30
 
 
-def bars(
-    values: Sequence[tuple[str, float]], *, title: str, top: float | None = None, digits: int = 3
-) -> Markup:
+def bars(values: Sequence[tuple[str, float]], *, title: str, top: float | None = None, digits: int = 3) -> Markup:
     """Horizontal bars, one a row, the first in the accent colour.
 
     Args:
@@ -76,9 +74,7 @@ def histogram(edges: Sequence[float], counts: Sequence[int], *, title: str, unit
             f'<text class="label" x="{left + index * step:.1f}" y="{base + 18}" text-anchor="{anchor}">'
             f"{_short(edges[index])}</text>"
         )
-    parts.append(
-        f'<text class="label" x="{WIDTH / 2}" y="{base + 36}" text-anchor="middle">{escape(unit)}</text>'
-    )
+    parts.append(f'<text class="label" x="{WIDTH / 2}" y="{base + 36}" text-anchor="middle">{escape(unit)}</text>')
     return _svg(parts, WIDTH, height, title)
 
 
@@ -101,8 +97,7 @@ def curve(points: Sequence[tuple[float, float]], *, title: str, x_name: str) -> 
     low_y, high_y = min(0.0, *(y for _, y in finite)), max(y for _, y in finite)
     span_x, span_y = (high_x - low_x) or 1.0, (high_y - low_y) or 1.0
     path = " ".join(
-        f"{left + (x - low_x) / span_x * (WIDTH - left - right):.1f},"
-        f"{base - (y - low_y) / span_y * (base - top):.1f}"
+        f"{left + (x - low_x) / span_x * (WIDTH - left - right):.1f},{base - (y - low_y) / span_y * (base - top):.1f}"
         for x, y in finite
     )
     parts = []
@@ -114,12 +109,9 @@ def curve(points: Sequence[tuple[float, float]], *, title: str, x_name: str) -> 
             f"{_short(low_y + share * span_y)}</text>"
         )
     for x, value, anchor in ((left, low_x, "start"), (WIDTH - right, high_x, "end")):
-        parts.append(
-            f'<text class="label" x="{x}" y="{base + 18}" text-anchor="{anchor}">{_short(value)}</text>'
-        )
+        parts.append(f'<text class="label" x="{x}" y="{base + 18}" text-anchor="{anchor}">{_short(value)}</text>')
     parts.append(
-        f'<text class="label" x="{(left + WIDTH) / 2}" y="{base + 36}" text-anchor="middle">'
-        f"{escape(x_name)}</text>"
+        f'<text class="label" x="{(left + WIDTH) / 2}" y="{base + 36}" text-anchor="middle">{escape(x_name)}</text>'
     )
     parts.append(f'<polyline class="curve" points="{path}"/>')
     return _svg(parts, WIDTH, height, title)

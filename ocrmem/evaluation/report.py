@@ -49,9 +49,7 @@ def write_report(
     template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
     html = template.render(
         result={**dict.fromkeys(VARIANTS), **result},
-        rows=[
-            {"name": name, "meaning": VARIANTS[name], **result[name]} for name in VARIANTS if name in result
-        ],
+        rows=[{"name": name, "meaning": VARIANTS[name], **result[name]} for name in VARIANTS if name in result],
         charts=_charts(result, config),
         examples=[_example(sample, scored, dataset) for sample in chosen],
         config=config,
@@ -84,9 +82,7 @@ def _charts(result: Mapping[str, Any], config: RunConfig) -> dict[str, Markup | 
     squeezed = result["compression"]["histogram"]
     points = training_curve(config.paths.report(TRAINING_CURVE))
     return {
-        "recall": plots.bars(
-            [(n, result[n]["recall"]) for n in names], title="Recall of each variant", top=1.0
-        ),
+        "recall": plots.bars([(n, result[n]["recall"]) for n in names], title="Recall of each variant", top=1.0),
         "loss": plots.bars([(n, result[n]["loss"]) for n in names], title="Loss of each variant"),
         "compression": plots.histogram(
             squeezed["edges"],
@@ -98,9 +94,7 @@ def _charts(result: Mapping[str, Any], config: RunConfig) -> dict[str, Markup | 
     }
 
 
-def _example(
-    sample: Sample, scored: Mapping[str, Sequence[Scored]], dataset: MemoryDataset
-) -> dict[str, Any]:
+def _example(sample: Sample, scored: Mapping[str, Sequence[Scored]], dataset: MemoryDataset) -> dict[str, Any]:
     outputs = []
     for name in VARIANTS:
         for result in scored.get(name, ()):

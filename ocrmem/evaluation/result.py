@@ -44,9 +44,7 @@ def adapter_sha256(directory: Path) -> str:
 def metrics_of(evaluation: dict[str, Any]) -> dict[str, Any]:
     """The part of evaluation.json that is the same on every run: no times, no examples."""
     metrics: dict[str, Any] = {
-        name: {key: evaluation[name][key] for key in ("loss", "recall")}
-        for name in VARIANTS
-        if name in evaluation
+        name: {key: evaluation[name][key] for key in ("loss", "recall")} for name in VARIANTS if name in evaluation
     }
     metrics["compression_ratio"] = evaluation.get("compression_ratio")
     metrics["samples"] = evaluation.get("samples")

@@ -1,6 +1,6 @@
-"""Watch a Hugging Face Trainer run: check its first batch, then proj's gradient norm, and stop a run that trains nothing.
+"""Watch a Hugging Face Trainer run: check its first batch, watch proj's gradient, stop a run that trains nothing.
 
-    trainer = Trainer(..., callbacks=[GradientFlowCallback("proj")])
+trainer = Trainer(..., callbacks=[GradientFlowCallback("proj")])
 """
 
 from __future__ import annotations
@@ -42,16 +42,16 @@ class GradientFlowCallback(TrainerCallback):
         self.norms: list[float] = []
 
     def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, *, model: nn.Module, **_: Any
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        inner = unwrapped(model)
+        inner = unwrapped(kwargs["model"])
         # A hook sees the very batch that is trained on; asking the loader for one would move its sampler.
         self._handle = inner.register_forward_pre_hook(self._check_first_batch, with_kwargs=True)
 
     def on_pre_optimizer_step(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, *, model: nn.Module, **_: Any
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        inner = unwrapped(model)
+        inner = unwrapped(kwargs["model"])
         path = resolved(inner, self._trainable)
         gradients = [p.grad for p in inner.get_submodule(path).parameters() if p.grad is not None]
         norm = float(torch.stack([g.detach().float().norm() for g in gradients]).norm()) if gradients else 0.0
@@ -59,7 +59,9 @@ class GradientFlowCallback(TrainerCallback):
         step = state.global_step + 1
         if not math.isfinite(norm):
             raise CheckFailed.of(
-                f"step {step}", f"GF018 the gradient of {path} is not finite", "Lower train.learning_rate, or use bfloat16"
+                f"step {step}",
+                f"GF018 the gradient of {path} is not finite",
+                "Lower train.learning_rate, or use bfloat16",
             )
         self._zeros = self._zeros + 1 if norm == 0.0 else 0
         if self._zeros >= self._patience:
@@ -69,14 +71,20 @@ class GradientFlowCallback(TrainerCallback):
                 "Run `ocrmem smoke` to see where the chain is cut",
             )
 
-    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         self._remove_hook()
 
     def _check_first_batch(self, model: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
         self._remove_hook()
         if args or not kwargs:
             raise CheckFailed(
-                Problem("step 1", "the batch is not passed by keyword, so it cannot be checked", "Give forward keyword arguments")
+                Problem(
+                    "step 1",
+                    "the batch is not passed by keyword, so it cannot be checked",
+                    "Give forward keyword arguments",
+                )
             )
         self.report = check(model, kwargs, self._trainable)
         errors = [finding for finding in self.report.findings if finding.severity == "error"]

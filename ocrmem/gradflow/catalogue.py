@@ -57,7 +57,7 @@ CATALOGUE = _faults(
     Fault(
         "GF001",
         "the frozen encoder's output is an inference tensor",
-        "Run the encoder under torch.no_grad() instead of inference_mode(), or .clone() its output outside inference mode.",
+        "Run the encoder under torch.no_grad() instead, or .clone() its output outside inference mode.",
     ),
     Fault("GF002", "the trained parameters are frozen", "Call {module}.requires_grad_(True) before training."),
     Fault("GF003", "{module} runs under no_grad", "Call {module} outside the torch.no_grad() block."),
@@ -67,7 +67,9 @@ CATALOGUE = _faults(
         "what follows {module} runs without autograd",
         "Freeze the language model with requires_grad_(False) and run it outside no_grad() and inference_mode().",
     ),
-    Fault("GF006", "the value is detached after {module}", "Pass {module}'s output on without detach(), .data or a copy."),
+    Fault(
+        "GF006", "the value is detached after {module}", "Pass {module}'s output on without detach(), .data or a copy."
+    ),
     Fault("GF007", "{module} takes no part in the loss", "Give the batch at least one sample with memory."),
     Fault(
         "GF008",
@@ -89,34 +91,55 @@ CATALOGUE = _faults(
         "{module} was built in inference_mode",
         "Build the model outside inference_mode(), or replace its parameters by clones made outside.",
     ),
-    Fault("GF012", "no label is supervised", "Check where labels are masked and truncated: the answer's tokens must keep theirs."),
+    Fault(
+        "GF012",
+        "no label is supervised",
+        "Check where labels are masked and truncated: the answer's tokens must keep theirs.",
+    ),
     Fault(
         "GF013",
         "features do not depend on the page",
         "Load trained encoder weights, or set the SAM config's initializer_range (its default is 1e-10) to 0.02.",
     ),
-    Fault("GF014", "two dtypes meet", "Run forward under torch.autocast, or cast {module} and the features to the model's dtype."),
+    Fault(
+        "GF014",
+        "two dtypes meet",
+        "Run forward under torch.autocast, or cast {module} and the features to the model's dtype.",
+    ),
     Fault("GF015", "something besides {module} is trainable", "Call requires_grad_(False) on everything but {module}."),
     Fault(
         "GF016",
         "frozen parameters receive gradients",
         "Do not switch requires_grad during forward, and clear gradients left on frozen parameters.",
     ),
-    Fault("GF017", "the gradient vanishes", "Look at the named layer: a product with zero, a saturated activation or a scale of 0."),
-    Fault("GF018", "a value or gradient is not finite", "Look at the named layer; lower the learning rate or use bfloat16 for float16."),
+    Fault(
+        "GF017",
+        "the gradient vanishes",
+        "Look at the named layer: a product with zero, a saturated activation or a scale of 0.",
+    ),
+    Fault(
+        "GF018",
+        "a value or gradient is not finite",
+        "Look at the named layer; lower the learning rate or use bfloat16 for float16.",
+    ),
     Fault(
         "GF019",
         "the value leaves autograd unseen after {module}",
         "Keep the path from {module} to the loss in torch operations: no numpy, item() or non-differentiable function.",
     ),
-    Fault("GF020", "a part of {module} is not used", "Call every layer of {module} in forward, or freeze the unused ones.", "warning"),
+    Fault(
+        "GF020",
+        "a part of {module} is not used",
+        "Call every layer of {module} in forward, or freeze the unused ones.",
+        "warning",
+    ),
     Fault("GF021", "backward fails", "Read the evidence: a saved tensor was changed in place, or its graph was freed."),
     Fault(
         "GF022",
         "the loss does not change with another page",
         "See that the features depend on the page and that {module}'s output reaches the loss with a weight.",
     ),
-)  # fmt: skip
+)
 
 
 def finding(code: str, *, trained: str, module: str, source: str, evidence: str, remedy: str | None = None) -> Finding:

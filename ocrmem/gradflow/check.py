@@ -82,7 +82,7 @@ def as_problem(finding: Any) -> Problem:
 def unwrapped(model: nn.Module) -> nn.Module:
     """The model inside DistributedDataParallel, a DeepSpeed engine or a compiled wrapper."""
     while type(model).__name__ in _WRAPPERS:
-        model = getattr(model, "_orig_mod", None) or model.module
+        model = model.get_submodule("_orig_mod" if hasattr(model, "_orig_mod") else "module")
     return model
 
 

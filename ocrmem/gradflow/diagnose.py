@@ -53,9 +53,7 @@ class Diagnosis:
         return self._finding(code, self._trained, self._source, evidence, remedy)
 
     def _finding(self, code: str, module: str, source: str, evidence: str, remedy: str | None = None) -> Finding:
-        return finding(
-            code, trained=self._trained, module=module, source=source, evidence=evidence, remedy=remedy
-        )
+        return finding(code, trained=self._trained, module=module, source=source, evidence=evidence, remedy=remedy)
 
     def _forward_failed(self, explained: bool) -> Iterator[Finding]:
         record = self._record
@@ -94,17 +92,15 @@ class Diagnosis:
         extra = [p for p in self._record.parameters if p.requires_grad and not p.trained]
         if extra:
             module = extra[0].name.rpartition(".")[0]
-            yield self._finding(
-                "GF015", module, "", f"requires_grad is True on {_some([p.name for p in extra])}"
-            )
+            yield self._finding("GF015", module, "", f"requires_grad is True on {_some([p.name for p in extra])}")
 
     def _labels(self) -> Iterator[Finding]:
         if self._facts.supervised_labels == 0:
             record = self._record
-            result = f"forward refused: {record.forward_error}" if record.forward_error else f"the loss is {record.loss}"
-            yield self._finding(
-                "GF012", "labels", "", f"all labels of the batch are -100 and {result}"
+            result = (
+                f"forward refused: {record.forward_error}" if record.forward_error else f"the loss is {record.loss}"
             )
+            yield self._finding("GF012", "labels", "", f"all labels of the batch are -100 and {result}")
 
     def _took_no_part(self) -> Iterator[Finding]:
         facts = self._facts
@@ -180,7 +176,9 @@ class Diagnosis:
         cut = next((c for mask, c in reversed(self._record.observed.cuts) if mask & missing), None)
         if cut is not None:
             source = f"{cut.place.file}:{cut.place.line}"
-            return self._finding("GF019", cut.place.module, source, f"after {cut.operation} its value went on outside torch")
+            return self._finding(
+                "GF019", cut.place.module, source, f"after {cut.operation} its value went on outside torch"
+            )
         last = next((c for c in reversed(self._record.calls) if c.output_depends & missing), None)
         module = last.path if last else self._trained
         source = last.source if last else self._source
@@ -205,12 +203,13 @@ class Diagnosis:
         if any(p.gradient_norm is None for p in trained if p.used):
             names = [p.name for p in trained if p.used and p.gradient_norm is None]
             yield self._at_trained(
-                "GF019", f"backward left no gradient on {_some(names)} ({self._record.backward_error or 'no error'})"
+                "GF019",
+                f"backward left no gradient on {_some(names)} ({self._record.backward_error or 'no error'})",
             )
             return
         norms = [p.gradient_norm for p in trained if p.gradient_norm is not None]
         largest = max((c.gradient_norm for c in self._record.calls if c.gradient_norm), default=0.0)
-        if norms and max(norms) <= VANISHED * largest or (norms and max(norms) == 0.0):
+        if (norms and max(norms) <= VANISHED * largest) or (norms and max(norms) == 0.0):
             call = self._first_vanished(largest)
             yield self._finding(
                 "GF017",
@@ -225,14 +224,17 @@ class Diagnosis:
         if forward is not None and (record.loss is None or not math.isfinite(record.loss)):
             innermost = [c for c in record.calls if not c.output_finite and c.input_finite]
             call = innermost[-1] if innermost else forward
-            return self._finding("GF018", call.path, call.source, f"its output is not finite and the loss is {record.loss}")
+            return self._finding(
+                "GF018", call.path, call.source, f"its output is not finite and the loss is {record.loss}"
+            )
         if any(not p.finite for p in record.trained):
-            call = next((c for c in reversed(record.calls) if c.gradient_norm is not None and not math.isfinite(c.gradient_norm)), None)  # fmt: skip
+            broken = [c for c in record.calls if c.gradient_norm is not None and not math.isfinite(c.gradient_norm)]
+            nearest = broken[-1] if broken else None
             names = _some([p.name for p in record.trained if not p.finite])
             return self._finding(
                 "GF018",
-                call.path if call else self._trained,
-                call.source if call else self._source,
+                nearest.path if nearest else self._trained,
+                nearest.source if nearest else self._source,
                 f"the gradient of its output is not finite, and so is that of {names}",
             )
         if record.loss is not None and not math.isfinite(record.loss):
@@ -260,7 +262,7 @@ class Diagnosis:
                 "GF013",
                 self._record.feature_module,
                 "",
-                f"{self._record.feature_module}'s input differs by {spread:.1e} of its size from page to page",
+                f"features at {self._record.feature_module} differ by {spread:.1e} of their size from page to page",
             )
 
 

@@ -92,8 +92,8 @@ def spread(values: torch.Tensor, facts: BatchFacts) -> float | None:
 
     ``[P, n, d]`` features are compared position by position. Flat ``[M, d]`` features are split into
     ``facts.groups``; as blank tokens may be left out of them, each row of a group is compared with its nearest
-    row of the largest group, and the nearer quarter counts. The result is relative to the features' mean size;
-    None where it cannot be told.
+    row of the largest group, and the median counts. The result is relative to the features' mean size; None
+    where it cannot be told.
     """
     values = values.detach().float()
     scale = float(values.abs().mean())
@@ -107,4 +107,4 @@ def spread(values: torch.Tensor, facts: BatchFacts) -> float | None:
         return None
     *others, largest = sorted(torch.split(values, facts.groups), key=len)
     nearest = [torch.cdist(other, largest).min(dim=1).values for other in others]
-    return float(torch.cat(nearest).quantile(0.25)) / (scale * values.shape[1] ** 0.5)
+    return float(torch.cat(nearest).median()) / (scale * values.shape[1] ** 0.5)

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 def render_page(report: Report, title: str) -> str:
     """The report as HTML. Everything that comes from the model or the data is escaped."""
     template = resources.files("ocrmem.gradflow").joinpath("report.html.jinja").read_text(encoding="utf-8")
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
     values = report.as_dict()
     return environment.from_string(template).render(
         title=title,

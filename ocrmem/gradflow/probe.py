@@ -210,6 +210,9 @@ class Probe:
             for tensor in outputs:
                 self._trace.adopt(tensor, lineage)
         call.output_depends, call.output_alive = lineage.all, lineage.alive
+        if not lineage.all and call.depth == 1 and outputs and outputs[0].dim() >= 3:
+            # The frozen encoder, page by page: further on, blank tokens are left out and places are lost.
+            self._measure_spread(call.path, outputs)
         for tensor in outputs:
             if tensor.requires_grad and not tensor.is_leaf:
                 tensor.register_hook(_norm_recorder(call))
@@ -218,10 +221,12 @@ class Probe:
         return any(trained == path or trained.startswith(f"{path}.") for trained in self._trained_paths) and bool(path)
 
     def _measure_spread(self, path: str, floating: list[torch.Tensor]) -> None:
-        if self._recording.feature_spread is None and floating:
-            with torch.no_grad():
-                self._recording.feature_spread = spread(floating[0], self._facts)
-            self._recording.feature_module = path
+        if not floating or self._recording.feature_module in self._trained_paths:
+            return
+        with torch.no_grad():
+            found = spread(floating[0], self._facts)
+        if found is not None and (self._recording.feature_spread is None or floating[0].dim() >= 3):
+            self._recording.feature_spread, self._recording.feature_module = found, path
 
     def _note_failure(self, error: Exception) -> None:
         record = self._recording
@@ -247,9 +252,7 @@ class Probe:
 
     def _backward(self, loss: torch.Tensor) -> None:
         if not loss.requires_grad:
-            self._recording.backward_error = (
-                "element 0 of tensors does not require grad and does not have a grad_fn"
-            )
+            self._recording.backward_error = "element 0 of tensors does not require grad and does not have a grad_fn"
             return
         try:
             if self._sharded:
@@ -344,7 +347,9 @@ def _kind(error: Exception) -> str:
 @contextmanager
 def _compiled_parts_run_eagerly(model: nn.Module, recording: Recording) -> Iterator[None]:
     """A compiled graph hides its operations from the trace, so compiled parts run eagerly here, and it is said."""
-    compiled = [path for path, m in model.named_modules() if type(m).__name__ == "OptimizedModule" or m._compiled_call_impl]
+    compiled = [
+        path for path, m in model.named_modules() if type(m).__name__ == "OptimizedModule" or m._compiled_call_impl
+    ]
     if not compiled:
         yield
         return

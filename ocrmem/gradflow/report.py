@@ -59,7 +59,9 @@ class Report:
             else:
                 lines.append(f"{names}: {len(reached)} of {len(record.trained)} parameters received gradients")
             frozen = [p for p in record.parameters if not p.trained and p.gradient_norm is not None]
-            lines.append(f"{len(frozen)} frozen parameters received one" if frozen else "no frozen parameter has a gradient")
+            lines.append(
+                f"{len(frozen)} frozen parameters received one" if frozen else "no frozen parameter has a gradient"
+            )
             if self.facts.memory_tokens is not None:
                 lines.append(
                     f"memory: {self.facts.memory_tokens} tokens in {self.facts.samples_with_memory} "

@@ -149,14 +149,16 @@ def _made_by(target: str) -> tuple[torch.nn.Module, Mapping[str, Any]]:
 
 
 def pick_samples(dataset: MemoryDataset, count: int) -> list[Sample]:
-    """The first training samples with memory whose pages differ."""
-    picked: dict[tuple[str, ...], Sample] = {}
+    """The first training samples with memory of which no two share a page."""
+    picked: list[Sample] = []
+    seen: set[str] = set()
     for sample in dataset.samples("train"):
-        if sample.has_memory:
-            picked.setdefault(sample.pages, sample)
+        if sample.has_memory and seen.isdisjoint(sample.pages):
+            picked.append(sample)
+            seen.update(sample.pages)
         if len(picked) == count:
             break
-    return list(picked.values())
+    return picked
 
 
 def other_memory(

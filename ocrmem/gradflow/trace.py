@@ -119,7 +119,11 @@ class Trace(TorchFunctionMode):
             self._paused = before
 
     def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
     ) -> Any:
         result = func(*args, **(kwargs or {}))
         if not self._paused and (result is None or isinstance(result, torch.Tensor | tuple | list)):
@@ -154,7 +158,12 @@ class Trace(TorchFunctionMode):
                 self._lineage[output] = self._after(func, name, lineage, output, sources)
 
     def _after(
-        self, func: Callable[..., Any], name: str, lineage: Lineage, output: torch.Tensor, sources: list[torch.Tensor]
+        self,
+        func: Callable[..., Any],
+        name: str,
+        lineage: Lineage,
+        output: torch.Tensor,
+        sources: list[torch.Tensor],
     ) -> Lineage:
         if name == "requires_grad_" and lineage.cuts and not lineage.alive and output.requires_grad:
             self.observed.repairs.append((lineage.all, self._place()))
@@ -186,7 +195,7 @@ class Trace(TorchFunctionMode):
                 alive |= known.all
             else:
                 alive |= known.alive
-                cuts.update({(mask, cut): None for mask, cut in known.cuts})
+                cuts.update(dict.fromkeys(known.cuts))
         return Lineage(alive, tuple(cuts))
 
     def _place(self) -> Place:
@@ -235,7 +244,11 @@ def checkpoint_around() -> tuple[str, FrameType | None]:
                 return "reentrant", frame
             if frame.f_code.co_name == "checkpoint":
                 return "non-reentrant", frame
-        if frame.f_code.co_name == "forward" and frame.f_code.co_varnames[:1] != ("self",) and _is_function(frame.f_code):
+        if (
+            frame.f_code.co_name == "forward"
+            and frame.f_code.co_varnames[:1] != ("self",)
+            and _is_function(frame.f_code)
+        ):
             return "custom function", None
         frame = frame.f_back
     return "", None

@@ -115,9 +115,7 @@ class AdapterModel(PreTrainedModel):
             fitting.check_identity("ocr", config.ocr_model_name, config.ocr_fingerprint, encoder_at, found)
             ocr_embed = _load_encoder(config, encoder_at, dtype, target)
         model = cls(config, base_llm_model, ocr_embed)
-        fitting.check_weights(
-            str(directory / loading.WEIGHTS), tensors, model.proj, config.vision_embedding_size
-        )
+        fitting.check_weights(str(directory / loading.WEIGHTS), tensors, model.proj, config.vision_embedding_size)
         model.load_adapter_tensors(tensors)
         cast(nn.Module, model).to(target)
         return model

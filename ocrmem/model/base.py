@@ -35,15 +35,16 @@ def build_base(config: RunConfig) -> dict[str, Any]:
 
 
 def _load_named(config: RunConfig) -> dict[str, Any]:
+    from ocrmem.encoder.deepencoder import load_encoder
     from ocrmem.model.modeling import MEMModel
     from ocrmem.tokens import load_tokenizer
 
     tokenizer = load_tokenizer(config)
-    model = MEMModel.from_run_config(config, with_encoder=True)
-    base, encoder = model.base_llm_model, model.ocr_embed
+    model = MEMModel.from_run_config(config, with_encoder=False)
+    base, encoder = model.base_llm_model, load_encoder(config)
     result: dict[str, Any] = {
         "base_model": config.model.base_model_name,
-        "base_parameters": sum(p.numel() for p in base.parameters()),
+        "base_parameters": sum(int(p.numel()) for p in base.parameters()),
         "encoder": config.model.ocr_model_name,
         "encoder_parameters": sum(p.numel() for p in encoder.parameters()),
         "vocabulary": len(tokenizer),

@@ -77,9 +77,7 @@ class MEMConfig(PretrainedConfig):
         labels: dict[str, str] | None = None,
         **extra: Any,
     ) -> None:
-        super().__init__(
-            **{name: extra.pop(name) for name in _PASSED_ON if isinstance(extra.get(name), str | list)}
-        )
+        super().__init__(**{name: extra.pop(name) for name in _PASSED_ON if isinstance(extra.get(name), str | list)})
         self.base_model_name = base_model_name
         self.base_revision = base_revision
         self.base_fingerprint = base_fingerprint

@@ -44,9 +44,7 @@ class BatchError(ModelError, ValueError):
     """A batch whose parts do not belong together."""
 
 
-def check_parts(
-    config: MEMConfig, base: PreTrainedModel, encoder: nn.Module | None, hidden_size: int
-) -> None:
+def check_parts(config: MEMConfig, base: PreTrainedModel, encoder: nn.Module | None, hidden_size: int) -> None:
     """See that the configuration describes the loaded parts.
 
     Args:
@@ -86,9 +84,7 @@ def check_parts(
         wanted = getattr(config, field)
         given = getattr(encoder, attribute, wanted)
         if given != wanted:
-            problems.append(
-                Problem(field, f"is {wanted!r}, but the encoder gives {given}", f"Set {field} to {given}")
-            )
+            problems.append(Problem(field, f"is {wanted!r}, but the encoder gives {given}", f"Set {field} to {given}"))
     if problems:
         raise InvalidModelConfig(problems)
 
@@ -188,8 +184,6 @@ def check_weights(place: str, tensors: Mapping[str, torch.Tensor], proj: torch.n
             message = "has values that are not finite"
         else:
             continue
-        problems.append(
-            Problem(f"{place}: {name}", message, "Use the config.json that this adapter was saved with")
-        )
+        problems.append(Problem(f"{place}: {name}", message, "Use the config.json that this adapter was saved with"))
     if problems:
         raise AdapterMismatch(problems)

@@ -50,9 +50,7 @@ def locate(name: str, models: Path | str, part: str) -> str:
     return str(directory)
 
 
-def load_base(
-    location: str, *, revision: str | None = None, dtype: torch.dtype = torch.float32
-) -> PreTrainedModel:
+def load_base(location: str, *, revision: str | None = None, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
     """Load the language model from a directory or a hub name, on the CPU.
 
     Raises:
@@ -107,9 +105,7 @@ def read_config(directory: Path) -> MEMConfig:
     """
     path = directory / CONFIG
     if not path.is_file():
-        raise MissingInputError.of(
-            str(path), "is not there", "Give an adapter directory, or run `ocrmem train` first"
-        )
+        raise MissingInputError.of(str(path), "is not there", "Give an adapter directory, or run `ocrmem train` first")
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -133,9 +129,7 @@ def read_weights(directory: Path) -> dict[str, torch.Tensor]:
     """
     path = directory / WEIGHTS
     if not path.is_file():
-        raise MissingInputError.of(
-            str(path), "is not there", "Give an adapter directory, or run `ocrmem train` first"
-        )
+        raise MissingInputError.of(str(path), "is not there", "Give an adapter directory, or run `ocrmem train` first")
     try:
         return load_safetensors(path.read_bytes())
     except SafetensorError as error:
@@ -168,9 +162,7 @@ def _header(file: Path) -> dict[str, tuple[str, list[int], int, int]]:
     try:
         entries: dict[str, Any] = json.loads(text)
     except ValueError:
-        raise ModelError.of(
-            str(file), "is not a whole safetensors file", "Make or download it again"
-        ) from None
+        raise ModelError.of(str(file), "is not a whole safetensors file", "Make or download it again") from None
     start = 8 + length
     return {
         name: (

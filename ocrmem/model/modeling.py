@@ -127,9 +127,7 @@ class MEMModel(AdapterModel):
             BatchError: (a ValueError) the placeholders are not as many as the memory tokens, no label is
                 supervised, or a source of memory cannot be used.
         """
-        embeddings, memory_tokens = self._embed(
-            input_ids, memory_features, pixel_values, page_kept, memory_embeddings
-        )
+        embeddings, memory_tokens = self._embed(input_ids, memory_features, pixel_values, page_kept, memory_embeddings)
         hidden = self.base_llm_model.base_model(
             inputs_embeds=embeddings,
             attention_mask=attention_mask,
@@ -238,9 +236,7 @@ class MEMModel(AdapterModel):
         sources = {"memory_features": features, "pixel_values": pixels, "memory_embeddings": ready}
         given = [name for name, value in sources.items() if value is not None]
         if len(given) > 1:
-            raise BatchError.of(
-                ", ".join(given), "more than one source of memory is given", "Give one of them"
-            )
+            raise BatchError.of(", ".join(given), "more than one source of memory is given", "Give one of them")
         embeddings = self.base_llm_model.get_input_embeddings()(input_ids)
         if pixels is not None:
             features = self._encode(pixels, kept)

@@ -52,8 +52,7 @@ class Rendering:
     def rows(self) -> list[RowSpan]:
         """The spans with their page and row."""
         return [
-            RowSpan(*divmod(i, self.rows_per_page), start, end)
-            for i, (start, end) in enumerate(self.spans.tolist())
+            RowSpan(*divmod(i, self.rows_per_page), start, end) for i, (start, end) in enumerate(self.spans.tolist())
         ]
 
 
@@ -96,9 +95,7 @@ def _pieces(text: str) -> Iterator[str]:
         start = end
 
 
-def render_prefixes(
-    text: str, ends: Sequence[int], settings: RenderSection, atlas: Atlas
-) -> list[list[Page]]:
+def render_prefixes(text: str, ends: Sequence[int], settings: RenderSection, atlas: Atlas) -> list[list[Page]]:
     """The pages of text[:end] for many ends, at the cost of drawing the text once.
 
     The samples of one conversation have histories that are prefixes of each other. Where a prefix ends behind

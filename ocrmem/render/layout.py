@@ -55,9 +55,7 @@ def wrap(units: Units, columns: int) -> Rows:
     return Rows(np.append(starts, n), cells)
 
 
-def _inner_starts(
-    units: Units, cells: np.ndarray, begins: list[int], ends: list[int], columns: int
-) -> list[int]:
+def _inner_starts(units: Units, cells: np.ndarray, begins: list[int], ends: list[int], columns: int) -> list[int]:
     """The starts of the second and later rows of lines longer than a row.
 
     Args:
@@ -85,9 +83,7 @@ def _inner_starts(
             # The first unit that does not fit; a unit is one cell or two.
             over = row + columns
             if not narrow:
-                over = (
-                    bisect_right(before, before[row] + columns, row + columns // 2, min(over + 1, stop)) - 1
-                )
+                over = bisect_right(before, before[row] + columns, row + columns // 2, min(over + 1, stop)) - 1
             if kinds[over] == space:
                 row = over + 1
                 while row < stop and kinds[row] == space:

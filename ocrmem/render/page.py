@@ -101,9 +101,7 @@ class Page:
         """float32 [3, S, S]: paper 1.0, ink -1.0, as ToTensor and Normalize(0.5, 0.5) make of the picture."""
         pixels = np.empty((3, self.size, self.size), np.float32)
         # With mode "raise" numpy would fill a copy first; a byte cannot be out of range.
-        np.take(
-            _floats_of_a_byte(), self.bits, axis=0, out=pixels[0].reshape(*self.bits.shape, 8), mode="clip"
-        )
+        np.take(_floats_of_a_byte(), self.bits, axis=0, out=pixels[0].reshape(*self.bits.shape, 8), mode="clip")
         pixels[1:] = pixels[0]
         return pixels
 

@@ -98,9 +98,7 @@ def _escape_lengths(code_points: np.ndarray) -> np.ndarray:
     return 8 + (code_points > 0xFFFF).astype(np.int64) + (code_points > 0xFFFFF)
 
 
-def _count_tabs(
-    counts: np.ndarray, cells: np.ndarray, newline: np.ndarray, tabs: np.ndarray, tab_width: int
-) -> None:
+def _count_tabs(counts: np.ndarray, cells: np.ndarray, newline: np.ndarray, tabs: np.ndarray, tab_width: int) -> None:
     """Write into ``counts`` how many spaces each tab is; a tab's column depends on the tabs before it."""
     before = np.concatenate(([0], np.cumsum(cells, dtype=np.int64)))
     starts = np.concatenate(([0], np.flatnonzero(newline) + 1))

@@ -110,9 +110,7 @@ def _value(rng: random.Random, kind: FactKind, held_out: bool) -> str:
             return text
 
 
-def _talk(
-    rng: random.Random, phrases: Language, count: int, values: tuple[str, ...]
-) -> Iterator[tuple[str, str]]:
+def _talk(rng: random.Random, phrases: Language, count: int, values: tuple[str, ...]) -> Iterator[tuple[str, str]]:
     """Ordinary turns, none of which holds one of the values; a template comes again only after all others."""
     deck: list[tuple[str, str]] = []
     made: list[tuple[str, str]] = []

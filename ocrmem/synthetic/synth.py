@@ -67,9 +67,7 @@ def synth(
         "seed": seed,
         "counts": {name: number for name, (number, _) in parts.items()},
         "files": written,
-        "summary": [
-            f"{name}: {number} conversations in {written[name]}" for name, (number, _) in parts.items()
-        ],
+        "summary": [f"{name}: {number} conversations in {written[name]}" for name, (number, _) in parts.items()],
     }
 
 

@@ -30,9 +30,7 @@ class AdapterTrainingArguments(TrainingArguments):
         ConfigError: a field above is out of its range, or a curriculum has no ``max_steps`` to be a share of.
     """
 
-    max_seq_length: int = field(
-        default=2048, metadata={"help": "Longest sequence, memory included, in tokens."}
-    )
+    max_seq_length: int = field(default=2048, metadata={"help": "Longest sequence, memory included, in tokens."})
     save_adapter_only: bool = field(
         default=True, metadata={"help": "Checkpoints never hold frozen weights; False is refused."}
     )
@@ -41,13 +39,9 @@ class AdapterTrainingArguments(TrainingArguments):
         metadata={"help": "Share of max_steps over which samples are let in, shortest memory first."},
     )
     # Samples are objects and batches have keys of their own: nothing is to be dropped by name.
-    remove_unused_columns: bool = field(
-        default=False, metadata={"help": "See transformers.TrainingArguments."}
-    )
+    remove_unused_columns: bool = field(default=False, metadata={"help": "See transformers.TrainingArguments."})
     # A loss that is not finite stops the training; it must not be smoothed away in the log.
-    logging_nan_inf_filter: bool = field(
-        default=False, metadata={"help": "See transformers.TrainingArguments."}
-    )
+    logging_nan_inf_filter: bool = field(default=False, metadata={"help": "See transformers.TrainingArguments."})
     # Every rank has the same parameters in its graph, with memory in the batch or without.
     ddp_find_unused_parameters: bool | None = field(
         default=False, metadata={"help": "See transformers.TrainingArguments."}
@@ -55,9 +49,7 @@ class AdapterTrainingArguments(TrainingArguments):
 
     def __post_init__(self) -> None:
         if self.max_seq_length <= 0:
-            raise ConfigError.of(
-                "max_seq_length", f"is {self.max_seq_length}", "Give a number of tokens above 0"
-            )
+            raise ConfigError.of("max_seq_length", f"is {self.max_seq_length}", "Give a number of tokens above 0")
         if not self.save_adapter_only:
             raise ConfigError.of(
                 "save_adapter_only",
@@ -67,9 +59,7 @@ class AdapterTrainingArguments(TrainingArguments):
         if not 0 <= self.curriculum <= 1:
             raise ConfigError.of("curriculum", f"is {self.curriculum}", "Give a share between 0 and 1")
         if self.curriculum > 0 and self.max_steps <= 0:
-            raise ConfigError.of(
-                "curriculum", "needs max_steps, of which it is a share", "Set max_steps as well"
-            )
+            raise ConfigError.of("curriculum", "needs max_steps, of which it is a share", "Set max_steps as well")
         if self.data_seed is None:
             self.data_seed = self.seed
         super().__post_init__()

@@ -26,9 +26,7 @@ class BarCallback(TrainerCallback):
     ) -> None:
         self.bar.set_completed(state.global_step, state.max_steps)
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self.bar.set_completed(state.global_step, state.max_steps)
 
     def on_log(
@@ -83,9 +81,7 @@ class StopCallback(TrainerCallback):
     def __init__(self, wish: StopWish) -> None:
         self.wish = wish
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if self.wish.signal is not None and state.global_step < state.max_steps:
             control.should_save = True
             control.should_training_stop = True

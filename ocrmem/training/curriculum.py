@@ -106,11 +106,7 @@ def memory_lengths(dataset: Sequence[Any]) -> list[int]:
     """
     lengths = []
     for index, sample in enumerate(dataset):
-        length = (
-            sample.get("memory_tokens")
-            if isinstance(sample, Mapping)
-            else getattr(sample, "memory_tokens", None)
-        )
+        length = sample.get("memory_tokens") if isinstance(sample, Mapping) else getattr(sample, "memory_tokens", None)
         if length is None:
             raise TrainingError.of(
                 f"train_dataset[{index}]",

@@ -74,9 +74,7 @@ def require_only_proj_trainable(model: nn.Module) -> None:
         TrainingError: names what stands in the way.
     """
     if not any(in_proj(name) for name, _ in model.named_parameters()):
-        raise TrainingError.of(
-            "model", "has no parameters under the name proj", "Train a MEMModel, or name yours so"
-        )
+        raise TrainingError.of("model", "has no parameters under the name proj", "Train a MEMModel, or name yours so")
     try:
         check_trainable(model)
     except ModelError as error:

@@ -14,9 +14,7 @@ COLUMNS = ("step", "loss", "proj_grad_norm", "learning_rate")
 
 def curve(log_history: Iterable[Mapping[str, float]]) -> list[dict[str, float]]:
     """The rows of the log that hold a loss, with the columns of the table."""
-    return [
-        {name: entry[name] for name in COLUMNS if name in entry} for entry in log_history if "loss" in entry
-    ]
+    return [{name: entry[name] for name in COLUMNS if name in entry} for entry in log_history if "loss" in entry]
 
 
 def write_curve(path: Path, rows: Iterable[Mapping[str, float]]) -> None:

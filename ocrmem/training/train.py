@@ -120,9 +120,7 @@ class _Inputs:
         """What the losses depend on besides the trainer's arguments and the frozen weights."""
         return {
             "dataset": sha256_json(self.dataset.manifest),
-            "features": sha256_json(
-                [self.features.manifest[name] for name in ("format", "dataset_pages_sha256")]
-            ),
+            "features": sha256_json([self.features.manifest[name] for name in ("format", "dataset_pages_sha256")]),
         }
 
 
@@ -138,9 +136,7 @@ def _process_group(arguments: AdapterTrainingArguments) -> Iterator[None]:
 def _check_output(adapter: Path) -> None:
     """The adapter's directory is replaced as a whole: it must not hold anything else."""
     if adapter.exists() and not adapter.is_dir():
-        raise ConfigError.of(
-            str(adapter), "is a file, not a directory", "Give another directory for the adapter"
-        )
+        raise ConfigError.of(str(adapter), "is a file, not a directory", "Give another directory for the adapter")
     others = sorted(path.name for path in adapter.glob("*") if path.name not in _ADAPTER_FILES)
     if others:
         raise ConfigError.of(
@@ -175,9 +171,7 @@ def _prepare_checkpoints(directory: Path, resume: bool, is_main: bool) -> bool:
 
 def _stop(number: int, trainer: AdapterOnlyTrainer) -> None:
     newest = all_checkpoints(trainer.directory)[-1]
-    console.note(
-        f"Stopped at step {trainer.state.global_step}. To go on from {newest}: ocrmem train --resume"
-    )
+    console.note(f"Stopped at step {trainer.state.global_step}. To go on from {newest}: ocrmem train --resume")
     if number == signal.SIGINT:
         raise KeyboardInterrupt
     raise SystemExit(128 + number)
@@ -223,9 +217,7 @@ def _summary(config: RunConfig, report: dict[str, Any], adapter: Path, resumed: 
     ]
     if loss:
         lines.append(f"  loss: {loss['first']:.4f} -> {loss['last']:.4f}")
-    lines.append(
-        f"  frozen weights unchanged: sha256 {report['frozen_sha256']['after'][:12]} before and after"
-    )
+    lines.append(f"  frozen weights unchanged: sha256 {report['frozen_sha256']['after'][:12]} before and after")
     lines.append(f"Adapter: {adapter} (sha256 {report['adapter_sha256'][:12]})")
     lines.append(f"Report: {config.paths.report(REPORT)}; curve: {config.paths.report(PLOT)}")
     if run.place is not None:

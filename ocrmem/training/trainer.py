@@ -281,9 +281,7 @@ class AdapterOnlyTrainer(Trainer):
         seed = args.seed if args.data_seed is None else args.data_seed
         if args.curriculum > 0:
             batch = self._train_batch_size * args.gradient_accumulation_steps * args.world_size
-            self._sampler = CurriculumSampler(
-                memory_lengths(dataset), batch, args.max_steps, args.curriculum, seed
-            )
+            self._sampler = CurriculumSampler(memory_lengths(dataset), batch, args.max_steps, args.curriculum, seed)
         else:
             self._sampler = EpochSampler(len(dataset), seed)
         return self._sampler
@@ -300,9 +298,7 @@ class AdapterOnlyTrainer(Trainer):
         if wanted is True:
             found = store.newest_complete(self.directory)
             if found is None:
-                raise TrainingError.of(
-                    str(self.directory), "has no complete checkpoint", "Train without resuming"
-                )
+                raise TrainingError.of(str(self.directory), "has no complete checkpoint", "Train without resuming")
         else:
             found = store.open_checkpoint(Path(wanted))
         store.require_same_run(found, self.identity())

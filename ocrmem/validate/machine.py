@@ -22,9 +22,7 @@ def device_problems(config: RunConfig, notes: list[str]) -> list[Problem]:
     wanted, precision = config.model.device, config.model.precision
     if wanted == "cuda" and not cuda:
         remedy = "Run where there is one, or set model.device to auto or cpu"
-        return [
-            Problem("model.device", "is cuda, but this machine has no CUDA device that torch sees", remedy)
-        ]
+        return [Problem("model.device", "is cuda, but this machine has no CUDA device that torch sees", remedy)]
     if wanted == "cpu" or not cuda:
         if precision == "float16":
             message = "is float16, and this machine has only a CPU, on which training in it overflows"
@@ -35,9 +33,7 @@ def device_problems(config: RunConfig, notes: list[str]) -> list[Problem]:
         notes.append(f"train.processes is {config.train.processes}, this machine has {devices} GPUs")
     if precision == "bfloat16" and torch.cuda.get_device_capability()[0] < 8:
         message = f"is bfloat16, which {torch.cuda.get_device_name()} can only emulate"
-        return [
-            Problem("model.precision", message, "Use float16 or float32 there, or a GPU of 2020 or later")
-        ]
+        return [Problem("model.precision", message, "Use float16 or float32 there, or a GPU of 2020 or later")]
     return []
 
 

@@ -92,12 +92,9 @@ def validate(config: RunConfig) -> dict[str, Any]:
 
 
 def _summary(result: dict[str, Any]) -> list[str]:
-    conversations, samples, memory = (
-        result[key] for key in ("conversations", "samples", "samples_with_memory")
-    )
+    conversations, samples, memory = (result[key] for key in ("conversations", "samples", "samples_with_memory"))
     lines = [
-        f"{split}: {conversations[split]} conversations, {samples[split]} samples, "
-        f"{memory[split]} with memory"
+        f"{split}: {conversations[split]} conversations, {samples[split]} samples, {memory[split]} with memory"
         for split in SPLITS
         if conversations[split]
     ]
@@ -118,6 +115,4 @@ def _write(config: RunConfig, result: dict[str, Any]) -> None:
         write_json(path, result)
     except OSError as error:
         message = f"cannot be written ({error.strerror})"
-        raise ConfigError.of(
-            str(path), message, "Set paths.reports to a folder that can be written"
-        ) from None
+        raise ConfigError.of(str(path), message, "Set paths.reports to a folder that can be written") from None

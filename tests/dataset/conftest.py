@@ -53,9 +53,7 @@ def byte_level_tokenizer(template: str, eos: str | None = "<|im_end|>") -> PreTr
     )
     backend.train_from_iterator(["the user asks the assistant what the code of the locker is\n"] * 4, trainer)
     backend.add_special_tokens([AddedToken(text, special=True, normalized=False) for text in CONTROL])
-    backend.add_tokens(
-        [AddedToken(text, special=False, normalized=False) for text in ("<think>", "</think>")]
-    )
+    backend.add_tokens([AddedToken(text, special=False, normalized=False) for text in ("<think>", "</think>")])
     return PreTrainedTokenizerFast(
         tokenizer_object=backend, eos_token=eos, pad_token="<|endoftext|>", chat_template=template
     )

@@ -131,8 +131,7 @@ def test_a_shard_keeps_only_the_pages_that_earlier_ones_lack(make_config, tmp_pa
     dataset.verify()
     by_shard = [shard["rows"] for shard in shards_of(dataset.manifest, "pages")]
     pages = {
-        c: {p for s in dataset.samples("train") if s.conversation_id == c for p in s.pages}
-        for c in ("same", "longer")
+        c: {p for s in dataset.samples("train") if s.conversation_id == c for p in s.pages} for c in ("same", "longer")
     }
     assert pages["same"] & pages["longer"]
     assert by_shard == [len(pages["same"]), len(pages["longer"] - pages["same"])]
@@ -153,9 +152,7 @@ def test_a_file_system_without_hard_links_gives_the_same_dataset(make_config, sm
     assert tree(Path(config.paths.dataset)) == linked
 
 
-def test_a_conversation_that_the_template_refuses_is_named_by_file_and_line(
-    make_config, tmp_path, make_tokenizer
-):
+def test_a_conversation_that_the_template_refuses_is_named_by_file_and_line(make_config, tmp_path, make_tokenizer):
     make_tokenizer(
         "{% for m in messages %}{% if m.role == 'tool' %}{{ raise_exception('no tools') }}{% endif %}"
         "<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
@@ -175,9 +172,7 @@ def test_a_history_without_any_ink_is_a_problem_not_a_sample(make_config):
     messages = (blank, Message("assistant", " " * 300), Message("user", "What?"), Message("assistant", "x"))
     labels = {"system": "", "user": "", "assistant": "", "tool": ""}
     config = make_config(render={"labels": labels})
-    made = SampleMaker(config, load_tokenizer(config)).make(
-        Conversation("id", messages, "train", "a.jsonl:7")
-    )
+    made = SampleMaker(config, load_tokenizer(config)).make(Conversation("id", messages, "train", "a.jsonl:7"))
     assert [sample.id for sample in made.samples] == ["id#0"]
     (problem,) = made.problems
     assert problem.place == "a.jsonl:7: sample id#1"
@@ -204,9 +199,7 @@ def test_hugging_face_datasets_reads_samples_and_pages(make_config, small_data, 
     ours = MemoryDataset.open(root).samples("train")[2]
     theirs = samples["train"][2]
     assert theirs["id"] == ours.id
-    assert [(m["role"], m["content"]) for m in theirs["history"]] == [
-        (m.role, m.content) for m in ours.history
-    ]
+    assert [(m["role"], m["content"]) for m in theirs["history"]] == [(m.role, m.content) for m in ours.history]
     pages = datasets.load_dataset(
         "parquet", data_files=str(root / "pages" / "*.parquet"), cache_dir=str(tmp_path / "cache")
     )["train"]

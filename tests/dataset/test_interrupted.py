@@ -36,9 +36,7 @@ def test_the_number_of_processes_does_not_show_in_the_bytes(make_config, small_d
 
 
 @pytest.mark.slow
-def test_an_error_in_a_worker_process_arrives_whole(
-    make_config, small_data, base_directory, tmp_path, make_tokenizer
-):
+def test_an_error_in_a_worker_process_arrives_whole(make_config, small_data, base_directory, tmp_path, make_tokenizer):
     dropping = make_tokenizer(
         "{% for m in messages %}<|im_start|>{{ m.role }}\n"
         "{% if messages|length < 4 %}{{ m.content }}{% endif %}<|im_end|>\n{% endfor %}"
@@ -118,9 +116,7 @@ class Run:
         path = folder / f"{dataset}-{workers}.yaml"
         path.write_text(json.dumps(settings), encoding="utf-8")
         command = [sys.executable, "-m", "ocrmem", "render", "--config", str(path), "--json"]
-        self.process = subprocess.Popen(
-            command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
+        self.process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     def finish(self) -> dict:
         out, err = self.process.communicate(timeout=120)
@@ -181,8 +177,7 @@ def test_ctrl_c_leaves_no_process_and_no_half_dataset(tmp_path, base_directory, 
     while not list(run.parts.glob("[0-9]*.json")) and time.monotonic() < deadline:
         time.sleep(0.002)
     children = [
-        int(pid)
-        for pid in Path(f"/proc/{run.process.pid}/task/{run.process.pid}/children").read_text().split()
+        int(pid) for pid in Path(f"/proc/{run.process.pid}/task/{run.process.pid}/children").read_text().split()
     ]
     run.process.send_signal(signal.SIGINT)
     _, err = run.process.communicate(timeout=60)

@@ -195,9 +195,7 @@ def test_a_good_dataset_passes_and_leaves_result_and_data_docs(copied):
     returned = check_dataset(copied)
     stored = json.loads(Path(returned["result"]).read_text(encoding="utf-8"))
     assert stored["success"] is True
-    assert {entry["name"] for entry in stored["expectations"]} == {
-        entry["name"] for entry in returned["expectations"]
-    }
+    assert {entry["name"] for entry in stored["expectations"]} == {entry["name"] for entry in returned["expectations"]}
     assert all(entry["checked"] > 0 and entry["failed"] == 0 for entry in stored["expectations"])
     assert 1 <= stored["figures"]["kept_tokens"]["min"] <= stored["figures"]["kept_tokens"]["max"] <= 64
     index = Path(returned["data_docs"])

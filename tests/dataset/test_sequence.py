@@ -160,9 +160,7 @@ def test_no_end_token_at_all_is_refused(make_tokenizer):
 
 
 def test_a_template_that_drops_messages_is_refused(make_tokenizer):
-    dropping = (
-        "{% for m in messages %}{% if m.role != 'tool' %}{{ m.content }}<|im_end|>{% endif %}{% endfor %}"
-    )
+    dropping = "{% for m in messages %}{% if m.role != 'tool' %}{{ m.content }}<|im_end|>{% endif %}{% endfor %}"
     builder = SequenceBuilder(make_tokenizer(dropping), 512)
     with pytest.raises(ModelError, match="does not write each"):
         builder.build([QUESTION, Turn("tool", "4711")], "4711")
@@ -243,9 +241,7 @@ def test_the_oldest_text_goes_first_and_the_sequence_is_filled(qwen_like, builde
     assert SYSTEM.content in text
     assert QUESTION.content in text
     assert 0 < sequence.dropped_tokens <= content
-    kept = qwen_like.decode(
-        [t for m in OLD for t in builder.encode_content(m.content)][sequence.dropped_tokens :]
-    )
+    kept = qwen_like.decode([t for m in OLD for t in builder.encode_content(m.content)][sequence.dropped_tokens :])
     assert kept in _contents(qwen_like, sequence), "what stays is the newest text, without a gap"
 
 

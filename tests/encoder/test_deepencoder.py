@@ -27,9 +27,7 @@ def published(reference: ReferenceModel, tmp_path_factory: pytest.TempPathFactor
 
 
 @pytest.mark.parametrize("size", [128, 256, 320])
-def test_concat_is_what_deepseeks_own_decoder_saw(
-    reference: ReferenceModel, published: Path, size: int
-) -> None:
+def test_concat_is_what_deepseeks_own_decoder_saw(reference: ReferenceModel, published: Path, size: int) -> None:
     pages = random_pages(2, size)
     tokens_map = reference.sam_model(pages)
     tokens = tokens_map.flatten(2).transpose(1, 2)
@@ -86,9 +84,7 @@ def test_pages_that_tokens_do_not_tile_are_refused(page_size: int) -> None:
         tokens_for(page_size, 64)
 
 
-@pytest.mark.parametrize(
-    "shape", [(3, 256, 256), (1, 1, 256, 256), (1, 3, 256, 128), (1, 3, 250, 250), (1, 3, 0, 0)]
-)
+@pytest.mark.parametrize("shape", [(3, 256, 256), (1, 1, 256, 256), (1, 3, 256, 128), (1, 3, 250, 250), (1, 3, 0, 0)])
 def test_pixels_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(ModelError):
         small_encoder()(torch.zeros(shape))

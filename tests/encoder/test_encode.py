@@ -69,9 +69,7 @@ def content(directory: Path) -> dict[str, bytes]:
     ("precision", "features", "width"),
     [("float32", "sum", 64), ("bfloat16", "sum", 64), ("float16", "concat", 128)],
 )
-def test_every_page_is_stored_as_the_encoder_sees_it(
-    tmp_path: Path, precision: str, features: str, width: int
-) -> None:
+def test_every_page_is_stored_as_the_encoder_sees_it(tmp_path: Path, precision: str, features: str, width: int) -> None:
     drawn = pages(BATCH + 3)
     write_page_dataset(tmp_path / "dataset", drawn)
     encoder = counting_encoder(features=features)
@@ -134,9 +132,7 @@ def test_rows_of_another_encoder_or_dtype_are_never_reused(tmp_path: Path, chang
     write_page_dataset(tmp_path / "dataset", pages(3))
     encode_dataset(run_config(tmp_path), counting_encoder())
     model = changed if isinstance(changed, dict) else {}
-    encoder = counting_encoder(
-        seed=1 if changed == "weights" else 0, features=str(model.get("features", "sum"))
-    )
+    encoder = counting_encoder(seed=1 if changed == "weights" else 0, features=str(model.get("features", "sum")))
     assert encode_dataset(run_config(tmp_path, **model), encoder)["encoded"] == 3
     assert len(content(tmp_path)) == 4
 
@@ -210,9 +206,7 @@ def page_blind_encoder() -> DeepEncoder:
 
 
 @pytest.mark.parametrize("count", [1, 2, 3 * BATCH])
-def test_features_that_do_not_depend_on_the_page_are_refused_with_the_cause(
-    tmp_path: Path, count: int
-) -> None:
+def test_features_that_do_not_depend_on_the_page_are_refused_with_the_cause(tmp_path: Path, count: int) -> None:
     write_page_dataset(tmp_path / "dataset", pages(count))
     with pytest.raises(CheckFailed, match=r"do not depend on the page.*initializer_range.*1e-10"):
         encode_dataset(run_config(tmp_path), page_blind_encoder())

@@ -184,9 +184,7 @@ def test_what_a_kill_left_is_cut_back_to_whole_batches(
     whole_rows, whole_journal = rows.read_bytes(), journal.read_bytes()
     cut = {"all": None, "nothing": 0, "batch and a half": len(whole_rows) * 3 // 4, "more": None}[rows_left]
     rows.write_bytes(whole_rows[:cut] + (b"half a row" if rows_left == "more" else b""))
-    journal.write_bytes(
-        whole_journal[: {"all": None, "nothing": 0, "torn": -30, "no newline": -1}[journal_left]]
-    )
+    journal.write_bytes(whole_journal[: {"all": None, "nothing": 0, "torn": -30, "no newline": -1}[journal_left]])
     with RowWriter(tmp_path, row_format()) as writer:
         assert len(writer) == pages
         assert [page for page in map(name, range(4)) if page in writer] == [name(n) for n in range(pages)]

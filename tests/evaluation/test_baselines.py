@@ -104,9 +104,7 @@ def test_the_answer_is_never_in_the_question(maker: CaseMaker) -> None:
 
 
 @pytest.mark.parametrize(("length", "used"), [(10, 10), (20, 20), (200, 83)])
-def test_a_stranger_s_memory_keeps_its_length_unless_there_is_no_room(
-    maker: CaseMaker, length: int, used: int
-) -> None:
+def test_a_stranger_s_memory_keeps_its_length_unless_there_is_no_room(maker: CaseMaker, length: int, used: int) -> None:
     features = torch.arange(float(length)).unsqueeze(1)
     given_sample = sample()
     case = maker.with_strange_memory(given_sample, features)
@@ -124,9 +122,7 @@ def test_pooled_slots_average_the_history_s_tokens(maker: CaseMaker) -> None:
     embeddings = nn.Embedding(400, 8)
     given_sample = sample(memory=1)
     case = maker.mean_pooled(given_sample, embeddings)
-    ids = [
-        token for message in given_sample.history for token in maker.builder.encode_content(message.content)
-    ]
+    ids = [token for message in given_sample.history for token in maker.builder.encode_content(message.content)]
     assert torch.allclose(case.embeddings, embed(embeddings, ids).mean(0, keepdim=True), atol=1e-6)
     assert case.question.memory_tokens == 1
     assert case.features is None

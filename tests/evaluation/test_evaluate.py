@@ -83,9 +83,7 @@ def test_variants_really_differ(result: dict[str, Any]) -> None:
     assert len(set(losses)) == len(losses) - 1
 
 
-def test_a_second_run_gives_the_same_but_for_the_latency(
-    own_reports: RunConfig, result: dict[str, Any]
-) -> None:
+def test_a_second_run_gives_the_same_but_for_the_latency(own_reports: RunConfig, result: dict[str, Any]) -> None:
     again = evaluate(own_reports)
     for key in set(result) - {"latency", "report", "summary"}:
         assert again[key] == result[key], key
@@ -147,9 +145,7 @@ def test_answers_too_long_to_generate_are_told(own_reports: RunConfig) -> None:
     assert any("longer than evaluate.max_new_tokens" in line for line in found["summary"])
 
 
-@pytest.mark.parametrize(
-    ("missing", "verb"), [("adapter", "train"), ("features", "encode"), ("dataset", "render")]
-)
+@pytest.mark.parametrize(("missing", "verb"), [("adapter", "train"), ("features", "encode"), ("dataset", "render")])
 def test_a_missing_input_names_its_verb(config: RunConfig, tmp_path: Path, missing: str, verb: str) -> None:
     paths = config.paths.model_copy(update={missing: str(tmp_path / "none"), "reports": str(tmp_path)})
     with pytest.raises(MissingInputError, match=f"ocrmem {verb}"):
@@ -237,9 +233,7 @@ def test_a_report_without_training_and_counterfactual_is_whole(
     dataset = MemoryDataset.open(config.paths.dataset)
     samples = [sample for sample in dataset.samples("eval") if sample.has_memory]
     less = {key: value for key, value in result.items() if key not in ("counterfactual", "scrambled")}
-    elsewhere = config.model_copy(
-        update={"paths": config.paths.model_copy(update={"reports": str(tmp_path)})}
-    )
+    elsewhere = config.model_copy(update={"paths": config.paths.model_copy(update={"reports": str(tmp_path)})})
     said = [Scored(sample.id, 1.0, 1, "", True, 3) for sample in samples]
     write_report(tmp_path / "evaluation.html", less, {"memory": said}, samples, dataset, elsewhere)
     parser, _ = read_html(tmp_path / "evaluation.html")

@@ -42,9 +42,7 @@ def test_histogram_writes_each_count_over_its_bar() -> None:
 
 
 def test_all_bars_of_an_empty_histogram_are_flat() -> None:
-    assert {
-        r.get("height") for r in parsed(plots.histogram([0, 1], [0], title="t", unit="u")).iter("rect")
-    } == {"0.0"}
+    assert {r.get("height") for r in parsed(plots.histogram([0, 1], [0], title="t", unit="u")).iter("rect")} == {"0.0"}
 
 
 def test_a_curve_runs_through_its_points_and_skips_what_is_not_finite() -> None:

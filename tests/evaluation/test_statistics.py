@@ -102,9 +102,7 @@ def test_a_recall_that_is_not_a_number_meets_no_bound() -> None:
     assert [line.ok for line in gate_lines(broken, GateSection(min_recall=0.0))] == [False, True, True, False]
 
 
-@pytest.mark.parametrize(
-    "broken", [{}, {**EVALUATION, "memory": {"loss": 1.0}}, {**EVALUATION, "shuffled": None}]
-)
+@pytest.mark.parametrize("broken", [{}, {**EVALUATION, "memory": {"loss": 1.0}}, {**EVALUATION, "shuffled": None}])
 def test_a_missing_metric_is_named(broken: dict) -> None:
     with pytest.raises(MissingInputError, match=r"evaluation\.json: has no number"):
         gate_lines(broken, GateSection())

@@ -20,7 +20,10 @@ def trainer_of(parts: Any, directory: Path, callback: GradientFlowCallback, **ch
     values = {"output_dir": str(directory), "max_steps": 4, "per_device_train_batch_size": 2, "use_cpu": True,
               "report_to": [], "disable_tqdm": True, "save_strategy": "no", "remove_unused_columns": False}  # fmt: skip
     return Trainer(
-        model=parts.model, args=TrainingArguments(**(values | changes)), train_dataset=samples, callbacks=[callback]
+        model=parts.model,
+        args=TrainingArguments(**(values | changes)),
+        train_dataset=samples,
+        callbacks=[callback],
     )
 
 
@@ -54,7 +57,9 @@ def test_watching_does_not_change_the_run(tmp_path: Path) -> None:
     ],
     ids=["detach", "silent repair", "times zero"],
 )
-def test_a_run_that_would_train_nothing_stops_at_step_1_with_the_finding(tmp_path: Path, change: Any, code: str) -> None:
+def test_a_run_that_would_train_nothing_stops_at_step_1_with_the_finding(
+    tmp_path: Path, change: Any, code: str
+) -> None:
     parts = plain()
     after("proj", change)(parts)
     before = [p.clone() for p in parts.proj.parameters()]

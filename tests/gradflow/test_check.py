@@ -215,5 +215,9 @@ def test_the_page_escapes_what_comes_from_the_model(tmp_path: Path) -> None:
 
 def test_the_docs_list_every_code_with_its_title() -> None:
     page = (Path(__file__).resolve().parents[2] / "docs" / "gradient-flow.md").read_text(encoding="utf-8")
-    missing = [f.code for f in gradflow.CATALOGUE.values() if f"| {f.code} | {f.severity} | {f.title.format(module='proj')} |" not in page]
+    missing = [
+        f.code
+        for f in gradflow.CATALOGUE.values()
+        if f"| {f.code} | {f.severity} | {f.title.format(module='proj')} |" not in page
+    ]
     assert missing == []

@@ -41,7 +41,12 @@ def test_proj_gradients_do_not_depend_on_the_encoder_being_in_the_graph(build: A
         assert mine is not None
         assert theirs is not None
         # Bit for bit but where the encoder needs gradients itself: attention then takes another kernel.
-        torch.testing.assert_close(mine, theirs, rtol=1e-3 if change is in_the_graph else 0, atol=1e-5 if change is in_the_graph else 0)
+        torch.testing.assert_close(
+            mine,
+            theirs,
+            rtol=1e-3 if change is in_the_graph else 0,
+            atol=1e-5 if change is in_the_graph else 0,
+        )
 
 
 def test_a_pad_without_grad_loses_nothing() -> None:

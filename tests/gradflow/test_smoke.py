@@ -59,7 +59,13 @@ def test_a_healthy_run_passes_every_check(workspace):
     assert written["batch"]["samples_with_memory"] == len(written["samples"]) == workspace.smoke.samples
     assert written["loss_with_other_pages"] != written["loss"]
     summary = "\n".join(result["summary"])
-    for text in ("trainable params: ", "requires_grad True", "backward ok", "proj received gradients", "all checks passed"):
+    for text in (
+        "trainable params: ",
+        "requires_grad True",
+        "backward ok",
+        "proj received gradients",
+        "all checks passed",
+    ):
         assert text in summary
 
 

@@ -13,7 +13,12 @@ with socket.socket() as free:
     free.bind(("127.0.0.1", 0))
     PORT = free.getsockname()[1]
 os.environ.update(
-    RANK="0", WORLD_SIZE="1", LOCAL_RANK="0", MASTER_ADDR="127.0.0.1", MASTER_PORT=str(PORT), DS_ACCELERATOR="cpu"
+    RANK="0",
+    WORLD_SIZE="1",
+    LOCAL_RANK="0",
+    MASTER_ADDR="127.0.0.1",
+    MASTER_PORT=str(PORT),
+    DS_ACCELERATOR="cpu",
 )
 
 import torch

@@ -53,9 +53,7 @@ def mixed(dataset):
 
 def test_features_come_in_the_order_of_the_batch(dataset, store, builder, mixed):
     batch = MemoryCollator(builder, dataset, store)(mixed)
-    expected = [
-        store.get(page)[torch.from_numpy(dataset.kept(page))] for sample in mixed for page in sample.pages
-    ]
+    expected = [store.get(page)[torch.from_numpy(dataset.kept(page))] for sample in mixed for page in sample.pages]
     assert torch.equal(batch["memory_features"], torch.cat(expected))
     placeholders = (batch["input_ids"] == builder.memory.placeholder).sum(1)
     assert placeholders.tolist() == [sample.memory_tokens for sample in mixed]
@@ -153,8 +151,6 @@ def test_a_run_s_adapter_loads_again_for_the_run(workspace, tmp_path):
     model.save_pretrained(tmp_path)
     again = MEMModel.from_pretrained(tmp_path, run_config=workspace, with_encoder=True)
     assert again.config.base_fingerprint
-    assert again.config.placeholder_token_id == load_tokenizer(workspace).convert_tokens_to_ids(
-        "<|image_pad|>"
-    )
+    assert again.config.placeholder_token_id == load_tokenizer(workspace).convert_tokens_to_ids("<|image_pad|>")
     assert again.config.render_section() == workspace.render
     assert torch.equal(again.proj.fc2.weight, model.proj.fc2.weight)

@@ -65,9 +65,7 @@ def test_a_row_ends_at_the_end_token_and_is_filled_with_padding(model):
     free = model.generate(ids, memory_features=features, max_new_tokens=6)[0].tolist()
     end = free[1]
     for eos in (end, [end, 63]):
-        found = model.generate(
-            ids, memory_features=features, max_new_tokens=6, eos_token_id=eos, pad_token_id=0
-        )
+        found = model.generate(ids, memory_features=features, max_new_tokens=6, eos_token_id=eos, pad_token_id=0)
         assert found[0].tolist() == free[: free.index(end) + 1]
     pair = model.generate(
         ids.repeat(2, 1), memory_features=torch.cat([features, -features]), max_new_tokens=6, eos_token_id=end
@@ -89,9 +87,7 @@ def test_sampling_settings_of_the_base_are_not_followed(model):
     settings = model.base_llm_model.generation_config
     settings.do_sample, settings.temperature, settings.top_k = True, 5.0, 50
     ids, features = prompt(20, 6, 0)
-    answers = {
-        tuple(model.generate(ids, memory_features=features, max_new_tokens=6)[0].tolist()) for _ in range(3)
-    }
+    answers = {tuple(model.generate(ids, memory_features=features, max_new_tokens=6)[0].tolist()) for _ in range(3)}
     assert answers == {tuple(step_by_step(model, ids, features, 6))}
 
 
@@ -111,9 +107,7 @@ def test_generating_in_train_mode_leaves_the_mode_and_uses_the_cache(model):
     model.gradient_checkpointing_enable()
     ids, features = prompt(20, 6, 0)
     lengths = []
-    model.base_llm_model.model.layers[0].register_forward_hook(
-        lambda _m, a, _o: lengths.append(a[0].shape[1])
-    )
+    model.base_llm_model.model.layers[0].register_forward_hook(lambda _m, a, _o: lengths.append(a[0].shape[1]))
     model.generate(ids, memory_features=features, max_new_tokens=4)
     assert lengths == [20, 1, 1, 1]
     assert model.base_llm_model.training

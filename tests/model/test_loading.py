@@ -186,9 +186,7 @@ def test_parts_that_are_loaded_already_are_checked_too(home):
     model = MEMModel.from_pretrained(home / "adapter", base_llm_model=right, ocr_embed=small_encoder())
     assert model.base_llm_model is right
     with pytest.raises(AdapterMismatch, match="base_fingerprint"):
-        MEMModel.from_pretrained(
-            home / "adapter", base_llm_model=loading.load_base(str(home / "other" / "base"))
-        )
+        MEMModel.from_pretrained(home / "adapter", base_llm_model=loading.load_base(str(home / "other" / "base")))
     with pytest.raises(InvalidModelConfig, match="hidden_size"):
         MEMModel.from_pretrained(home / "adapter", base_llm_model=small_base(hidden_size=64))
     with pytest.raises(InvalidModelConfig, match="vision_embedding_size: is 64, but the encoder gives 128"):

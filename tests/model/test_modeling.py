@@ -70,9 +70,7 @@ def test_gradients_equal_those_of_the_full_logits_loss():
 def test_logits_are_made_for_supervised_positions_only():
     model, batch = small_model(with_encoder=False), make_batch()
     seen = []
-    model.base_llm_model.lm_head.register_forward_hook(
-        lambda _m, inputs, _o: seen.append(tuple(inputs[0].shape))
-    )
+    model.base_llm_model.lm_head.register_forward_hook(lambda _m, inputs, _o: seen.append(tuple(inputs[0].shape)))
     model(**batch)
     assert seen == [(10, HIDDEN)]
 
@@ -87,9 +85,7 @@ def test_a_label_on_the_first_token_is_left_out_as_nothing_precedes_it():
 def test_memory_stands_exactly_where_the_placeholders_are():
     model, batch = small_model(with_encoder=False), make_batch(5)
     seen = {}
-    model.base_llm_model.model.register_forward_pre_hook(
-        lambda _m, _a, kwargs: seen.update(kwargs), with_kwargs=True
-    )
+    model.base_llm_model.model.register_forward_pre_hook(lambda _m, _a, kwargs: seen.update(kwargs), with_kwargs=True)
     output = model(**batch)
     assert output.memory_tokens == 5
     places = batch["input_ids"] == PLACEHOLDER
@@ -102,9 +98,7 @@ def test_memory_stands_exactly_where_the_placeholders_are():
 def test_a_count_mismatch_names_both_numbers(change):
     model, batch = small_model(with_encoder=False), make_batch(7)
     batch["memory_features"] = torch.randn(7 + change, VISION)
-    with pytest.raises(
-        ValueError, match=rf"hold 7 placeholders, but the batch brings {7 + change} memory tokens"
-    ):
+    with pytest.raises(ValueError, match=rf"hold 7 placeholders, but the batch brings {7 + change} memory tokens"):
         model(**batch)
 
 

@@ -90,9 +90,7 @@ def test_pages_are_drawn_as_the_renderer_draws_them() -> None:
     page = render_text(text.replace(" ", "\N{NO-BREAK SPACE}"), settings, load_atlas()).pages[0]
     mine, theirs = pixels[0], torch.from_numpy(page.pixels().copy())
     assert mine.shape == theirs.shape
-    blank = (
-        (wanted[0] == 0).repeat_interleave(32, 0).repeat_interleave(8, 1)
-    )  # how blanks are drawn is theirs
+    blank = (wanted[0] == 0).repeat_interleave(32, 0).repeat_interleave(8, 1)  # how blanks are drawn is theirs
     assert torch.equal(mine[:, ~blank], theirs[:, ~blank])
 
 

@@ -61,9 +61,7 @@ def test_a_whole_model_at_real_size_counts_the_same(real_parts):
     config = MEMConfig("Qwen/Qwen3-8B", "deepseek-ai/DeepSeek-OCR", 1024, 1024)
     with torch.device("meta"):
         model = MEMModel(config, *real_parts)
-    assert summary_line(model.trainable_parameters()).startswith(
-        "trainable params: 20,979,712 || all params: 8,609,5"
-    )
+    assert summary_line(model.trainable_parameters()).startswith("trainable params: 20,979,712 || all params: 8,609,5")
     assert config.hidden_size == 4096
 
 
@@ -74,9 +72,7 @@ def test_the_table_shows_every_part(capsys):
     trainable = sum(p.numel() for p in model.proj.parameters())
     total = sum(p.numel() for p in model.parameters())
     share = f"{100 * trainable / total:.4f}"
-    assert shown.startswith(
-        f"trainable params: {trainable:,} || all params: {total:,} || trainable%: {share}\n"
-    )
+    assert shown.startswith(f"trainable params: {trainable:,} || all params: {total:,} || trainable%: {share}\n")
     for part, numbers in {"base": "0", "encoder": "0", "proj": f"{trainable:,}"}.items():
         assert re.search(rf"^ +{part} +{numbers} ", shown, re.MULTILINE)
 

@@ -47,9 +47,7 @@ def test_latin_a_looks_like_one() -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    ("character", "width"), [("A", 1), ("é", 1), ("你", 2), ("😀", 2), ("。", 2), ("\u0301", 1)]
-)
+@pytest.mark.parametrize(("character", "width"), [("A", 1), ("é", 1), ("你", 2), ("😀", 2), ("。", 2), ("\u0301", 1)])
 def test_widths_in_cells(character: str, width: int) -> None:
     assert load_atlas().width[ord(character)] == width
 

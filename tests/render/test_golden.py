@@ -15,20 +15,13 @@ TEXTS = {
     ),
     "chinese": 20
     * (
-        "用户：请问图书馆几点关门？\n"
-        "助手：平日晚上九点半，周末下午五点。记得带上借书证——门口要刷卡（学生证也可以）。\n"
+        "用户：请问图书馆几点关门？\n助手：平日晚上九点半，周末下午五点。记得带上借书证——门口要刷卡（学生证也可以）。\n"
     ),
     "emoji": 12 * "user: 😀😀 great news 🎉❤\ufe0f 👩\u200d🚀 🇳🇴 👍🏽\n",
     "code": 9
-    * (
-        'def area(r: float) -> float:\n\t"""Circle."""\n\treturn 3.14159 * r ** 2  # πr²\r\n'
-        '\n\tif x[0] != {"a": 1}:\n'
-    ),
+    * ('def area(r: float) -> float:\n\t"""Circle."""\n\treturn 3.14159 * r ** 2  # πr²\r\n\n\tif x[0] != {"a": 1}:\n'),
     "mixed": 15
-    * (
-        "e\u0301 か\u3099 שלום مرحبا नमस्ते ไทย 한국어 \ud800\ue000\U00020000\x1b[0m "
-        "∑∫√ ½ ↵ \u3000|\u200b|\u00ad|"
-    ),
+    * ("e\u0301 か\u3099 שלום مرحبا नमस्ते ไทย 한국어 \ud800\ue000\U00020000\x1b[0m ∑∫√ ½ ↵ \u3000|\u200b|\u00ad|"),
 }
 REAL = RenderSection()
 TINY = RenderSection(page_size=256, token_size=32, line_height=32)

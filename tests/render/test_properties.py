@@ -177,9 +177,9 @@ def test_prefixes_are_drawn_as_if_alone(text: str, data: st.DataObject, section:
         assert [page.hash for page in pages] == [page.hash for page in alone]
 
 
-hanzi = st.lists(
-    st.sampled_from(["国", "人，", "「天地", "上。", "下？」", "（中）", "ab", "x "]), max_size=30
-).map("".join)
+hanzi = st.lists(st.sampled_from(["国", "人，", "「天地", "上。", "下？」", "（中）", "ab", "x "]), max_size=30).map(
+    "".join
+)
 
 
 @given(hanzi)
@@ -193,9 +193,7 @@ def test_closing_marks_start_no_row_and_opening_marks_end_none(text: str) -> Non
 
 @given(mixed, any_settings)
 @settings(max_examples=100, deadline=None)
-def test_no_row_starts_with_a_space_that_the_row_before_could_end_with(
-    text: str, section: RenderSection
-) -> None:
+def test_no_row_starts_with_a_space_that_the_row_before_could_end_with(text: str, section: RenderSection) -> None:
     rows = render_text(text, section, ATLAS).rows
     for before, after in pairwise(rows):
         starts_line = ord(text[before.end - 1]) in NEWLINES

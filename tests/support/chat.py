@@ -9,9 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-WORDS = re.findall(
-    r"\w+", "the user asks what locker code is cold tea new pot make shall bring notes later maybe plan"
-)
+WORDS = re.findall(r"\w+", "the user asks what locker code is cold tea new pot make shall bring notes later maybe plan")
 
 
 # The real encoder's sizes, whatever the defaults are: its checks need no weights.

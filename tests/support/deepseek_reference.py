@@ -31,8 +31,7 @@ class Sam(nn.Module):
         self.patch_embed.proj = nn.Conv2d(3, c.hidden_size, c.patch_size, c.patch_size)
         self.pos_embed = nn.Parameter(torch.zeros(1, grid, grid, c.hidden_size))
         self.blocks = nn.ModuleList(
-            Block(c, 0 if i in c.global_attn_indexes else c.window_size, grid)
-            for i in range(c.num_hidden_layers)
+            Block(c, 0 if i in c.global_attn_indexes else c.window_size, grid) for i in range(c.num_hidden_layers)
         )
         out = c.output_channels
         self.neck = nn.Sequential(

@@ -75,7 +75,7 @@ def memory_model() -> Parts:
     return Parts(model, model.ocr_embed, model.proj, model.base_llm_model.base_model, batch, first, bare)
 
 
-Inject = Callable[[Parts], None]
+Inject = Callable[[Parts], object]
 
 
 @dataclass(frozen=True)
@@ -166,33 +166,80 @@ def through_numpy(value: torch.Tensor) -> torch.Tensor:
 
 
 FAULTS = [
-    FaultCase("encoder output from inference_mode", "GF001", "encoder", wrapping("encoder", torch.inference_mode()), "inference"),
-    FaultCase("proj frozen", "GF002", "proj", lambda p: p.proj.requires_grad_(False) and None, "requires_grad is False"),
+    FaultCase(
+        "encoder output from inference_mode",
+        "GF001",
+        "encoder",
+        wrapping("encoder", torch.inference_mode()),
+        "inference",
+    ),
+    FaultCase("proj frozen", "GF002", "proj", lambda p: p.proj.requires_grad_(False), "requires_grad is False"),
     FaultCase("proj under no_grad", "GF003", "proj", wrapping("proj", torch.no_grad()), "grad mode off"),
     FaultCase("proj under inference_mode", "GF004", "proj", wrapping("proj", torch.inference_mode()), "inference mode"),
     FaultCase("language model under no_grad", "GF005", "llm", wrapping("llm", torch.no_grad()), "grad mode off"),
-    FaultCase("language model under inference_mode", "GF005", "llm", wrapping("llm", torch.inference_mode()), "inference mode"),
-    FaultCase("detach between proj and language model", "GF006", "proj", after("proj", torch.Tensor.detach), "Tensor.detach"),
+    FaultCase(
+        "language model under inference_mode", "GF005", "llm", wrapping("llm", torch.inference_mode()), "inference mode"
+    ),
+    FaultCase(
+        "detach between proj and language model", "GF006", "proj", after("proj", torch.Tensor.detach), "Tensor.detach"
+    ),
     FaultCase(".data between proj and language model", "GF006", "proj", after("proj", lambda t: t.data), "Tensor.data"),
     FaultCase("no memory in the batch", "GF007", "proj", leave_memory_out, "no memory in the batch"),
-    FaultCase("no history over the threshold", "GF007", "proj", leave_memory_out, "no history exceeds context_threshold",
-              {"longest_history": 6, "context_threshold": 8}),
-    FaultCase("truncation cuts the memory away", "GF007", "proj", leave_memory_out, "truncation to max_seq_length",
-              {"longest_history": 900, "context_threshold": 4, "max_seq_length": "as long as the batch"}),
-    FaultCase("re-entrant checkpoint, input without grad", "GF008", "proj",
-              wrapping("proj", lambda f: lambda x: checkpoint(f, x, use_reentrant=True)), "use_reentrant=True"),
-    FaultCase("re-entrant checkpoint, grad hidden in a dict", "GF009", "llm", wrapping("llm", hide_in_a_dict), "use_reentrant=True"),
-    FaultCase("detach().requires_grad_(True) repair", "GF010", "proj", after("proj", lambda t: t.detach().requires_grad_(True)), "new graph"),
+    FaultCase(
+        "no history over the threshold",
+        "GF007",
+        "proj",
+        leave_memory_out,
+        "no history exceeds context_threshold",
+        {"longest_history": 6, "context_threshold": 8},
+    ),
+    FaultCase(
+        "truncation cuts the memory away",
+        "GF007",
+        "proj",
+        leave_memory_out,
+        "truncation to max_seq_length",
+        {"longest_history": 900, "context_threshold": 4, "max_seq_length": "as long as the batch"},
+    ),
+    FaultCase(
+        "re-entrant checkpoint, input without grad",
+        "GF008",
+        "proj",
+        wrapping("proj", lambda f: lambda x: checkpoint(f, x, use_reentrant=True)),
+        "use_reentrant=True",
+    ),
+    FaultCase(
+        "re-entrant checkpoint, grad hidden in a dict",
+        "GF009",
+        "llm",
+        wrapping("llm", hide_in_a_dict),
+        "use_reentrant=True",
+    ),
+    FaultCase(
+        "detach().requires_grad_(True) repair",
+        "GF010",
+        "proj",
+        after("proj", lambda t: t.detach().requires_grad_(True)),
+        "new graph",
+    ),
     FaultCase("proj built in inference_mode", "GF011", "proj", build_proj_in_inference_mode, "inference tensors"),
     FaultCase("all labels -100", "GF012", "", mask_all_labels, "-100"),
-    FaultCase("features do not depend on the page", "GF013", "proj", forget_the_page, "from page to page"),
+    FaultCase("features do not depend on the page", "GF013", "", forget_the_page, "from page to page"),
     FaultCase("dtypes differ", "GF014", "llm", halve_a_layer, "bfloat16"),
-    FaultCase("something besides proj trainable", "GF015", "llm", lambda p: p.llm.requires_grad_(True) and None, "requires_grad is True"),
-    FaultCase("frozen parameters receive gradients", "GF016", "llm", wrapping("llm", thaw_while_running), "gradient arrived"),
+    FaultCase(
+        "something besides proj trainable",
+        "GF015",
+        "llm",
+        lambda p: p.llm.requires_grad_(True),
+        "requires_grad is True",
+    ),
+    FaultCase(
+        "frozen parameters receive gradients", "GF016", "llm", wrapping("llm", thaw_while_running), "gradient arrived"
+    ),
     FaultCase("vanishing gradient", "GF017", "proj", after("proj", lambda t: t * 1e-30), "largest gradient"),
     FaultCase("non-finite weights", "GF018", "llm", poison, "not finite"),
     FaultCase("value leaves torch", "GF019", "proj", after("proj", through_numpy), "outside torch"),
-]  # fmt: skip
+]
 
 HEALTHY: dict[str, Inject] = {
     "untouched": lambda parts: None,
@@ -201,12 +248,10 @@ HEALTHY: dict[str, Inject] = {
         "encoder", lambda f: lambda x: torch.inference_mode()(f)(x).clone()
     ),
     "zero pads": lambda parts: None,
-    "everything in eval()": lambda parts: parts.model.eval() and None,
-    "frozen parts in eval()": lambda parts: (parts.encoder.eval(), parts.llm.eval()) and None,
+    "everything in eval()": lambda parts: parts.model.eval(),
+    "frozen parts in eval()": lambda parts: (parts.encoder.eval(), parts.llm.eval()),
     "bf16 autocast": lambda parts: wrapping("model", torch.autocast("cpu", torch.bfloat16))(parts),
-    "non-reentrant checkpoint of proj": wrapping(
-        "proj", lambda f: lambda x: checkpoint(f, x, use_reentrant=False)
-    ),
+    "non-reentrant checkpoint of proj": wrapping("proj", lambda f: lambda x: checkpoint(f, x, use_reentrant=False)),
     "one sample only": lambda parts: parts.batch.update({k: v[:1] for k, v in parts.batch.items()}),
     "proj's last layer starts at zero": lambda parts: (
         nn.init.zeros_([p for p in parts.proj.parameters() if p.dim() == 2][-1]) is None

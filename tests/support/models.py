@@ -29,9 +29,7 @@ HIDDEN, VISION = 32, 64  # widths of the language model and of a "sum" feature
 PLACEHOLDER = 5
 
 
-def small_base(
-    vocab_size: int = 64, *, seed: int = 0, hidden_size: int = HIDDEN, **changes: Any
-) -> Qwen3ForCausalLM:
+def small_base(vocab_size: int = 64, *, seed: int = 0, hidden_size: int = HIDDEN, **changes: Any) -> Qwen3ForCausalLM:
     """A Qwen3 of two layers whose logits really differ from token to token."""
     settings: dict[str, Any] = {
         "hidden_size": hidden_size,

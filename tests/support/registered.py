@@ -25,17 +25,12 @@ MEMORY_CONFIG = {
 }
 
 
-def finished_run(
-    root: Path, *, weights: bytes = b"weights", recall: float = 0.9, **sections: Any
-) -> RunConfig:
+def finished_run(root: Path, *, weights: bytes = b"weights", recall: float = 0.9, **sections: Any) -> RunConfig:
     """adapter/, dataset/manifest.json, evaluation.json, smoke/report.json and train.json under ``root``."""
     values = {
         "register": {"uri": f"sqlite:///{root / 'registry' / 'mlflow.db'}", "gate": {"min_recall": 0.5}},
         "tracking": {"wandb": "disabled"},
-        "paths": {
-            name: str(root / name)
-            for name in ("adapter", "dataset", "smoke", "reports", "features", "models")
-        },
+        "paths": {name: str(root / name) for name in ("adapter", "dataset", "smoke", "reports", "features", "models")},
     }
     for section, changes in sections.items():
         values[section] = {**values.get(section, {}), **changes}

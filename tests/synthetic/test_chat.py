@@ -25,9 +25,7 @@ LANGUAGES: tuple[LanguageName, ...] = ("en", "zh")
 
 @pytest.mark.parametrize("language", LANGUAGES)
 @pytest.mark.parametrize("held_out", [False, True])
-def test_the_answer_is_said_once_before_and_never_in_the_question(
-    language: LanguageName, held_out: bool
-) -> None:
+def test_the_answer_is_said_once_before_and_never_in_the_question(language: LanguageName, held_out: bool) -> None:
     turns, facts = 16, 5
     for conversation in chat_conversations(60, 1, language, turns, facts, held_out=held_out):
         messages, answer = conversation["messages"], conversation["answer"]
@@ -41,9 +39,7 @@ def test_the_answer_is_said_once_before_and_never_in_the_question(
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_only_the_answer_is_a_sample_and_its_history_states_it(
-    language: LanguageName, tmp_path: Path
-) -> None:
+def test_only_the_answer_is_a_sample_and_its_history_states_it(language: LanguageName, tmp_path: Path) -> None:
     write_conversations(tmp_path / "train.jsonl", chat_conversations(8, 0, language))
     for conversation in read_conversations(RunConfig(data=DataSection(path=str(tmp_path)))):
         (sample,) = split_turns(conversation, 1)
@@ -61,9 +57,7 @@ def test_counterfactuals_differ_in_the_asked_value_only(language: LanguageName) 
         assert one["answer"] != other["answer"]
         assert one["asked"] == other["asked"]
         differing = [
-            (a["content"], b["content"])
-            for a, b in zip(one["messages"], other["messages"], strict=True)
-            if a != b
+            (a["content"], b["content"]) for a, b in zip(one["messages"], other["messages"], strict=True) if a != b
         ]
         assert len(differing) == 2
         for before, after in differing:
@@ -138,9 +132,7 @@ def test_the_same_seed_gives_the_same_conversations_in_another_process() -> None
         ).stdout.strip()
         for seed in ("1", "2")
     }
-    assert printed == {
-        digest([*chat_conversations(5, 7, "en"), *chat_conversations(5, 7, "zh", held_out=True)])
-    }
+    assert printed == {digest([*chat_conversations(5, 7, "en"), *chat_conversations(5, 7, "zh", held_out=True)])}
 
 
 @pytest.mark.parametrize("style", ["tiny", "en", "zh", "mixed"])

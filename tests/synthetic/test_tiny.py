@@ -133,9 +133,7 @@ def test_the_tokenizer_has_one_token_a_word_and_keeps_newlines() -> None:
     tokenizer = build_tiny_tokenizer()
     ids = tokenizer("  the ana\t tea\nbot zebra")["input_ids"]
     assert tokenizer.convert_ids_to_tokens(ids) == ["the", "ana", "tea", "\n", "bot", "<unk>"]
-    assert (
-        tokenizer.decode(tokenizer("ana tea<|im_end|>")["input_ids"], skip_special_tokens=True) == "ana tea"
-    )
+    assert tokenizer.decode(tokenizer("ana tea<|im_end|>")["input_ids"], skip_special_tokens=True) == "ana tea"
     assert tokenizer.eos_token == "<|im_end|>"
     assert tokenizer.pad_token == "<|endoftext|>"
 

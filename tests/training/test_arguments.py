@@ -34,9 +34,7 @@ def test_defaults_are_those_of_adapter_training(tmp_path: Path) -> None:
     assert arguments.dataloader_pin_memory is False
     assert arguments.report_to == []
     assert arguments.data_seed == 5
-    assert (
-        AdapterTrainingArguments(output_dir=str(tmp_path), use_cpu=True, data_seed=0, seed=5).data_seed == 0
-    )
+    assert AdapterTrainingArguments(output_dir=str(tmp_path), use_cpu=True, data_seed=0, seed=5).data_seed == 0
 
 
 def test_run_config_reaches_every_argument() -> None:

@@ -66,9 +66,7 @@ def whole(directory: Path, **changes: Any) -> tuple[list[Any], dict[str, torch.T
     return logged(trainer), {name: tensor.clone() for name, tensor in trainer.model.proj.state_dict().items()}
 
 
-def resumed(
-    directory: Path, wanted: str | bool = True, **changes: Any
-) -> tuple[list[Any], dict[str, Any], Any]:
+def resumed(directory: Path, wanted: str | bool = True, **changes: Any) -> tuple[list[Any], dict[str, Any], Any]:
     trainer = standalone_trainer(directory, **changes)
     trainer.train(resume_from_checkpoint=wanted)
     return logged(trainer), trainer.model.proj.state_dict(), trainer

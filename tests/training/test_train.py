@@ -66,9 +66,7 @@ def environment() -> dict[str, str]:
     return dict(os.environ) | {"PYTHONPATH": str(ROOT)}
 
 
-def test_writes_adapter_report_and_curve(
-    config: Callable[..., RunConfig], tmp_path: Path, capfd: Any
-) -> None:
+def test_writes_adapter_report_and_curve(config: Callable[..., RunConfig], tmp_path: Path, capfd: Any) -> None:
     from ocrmem.evaluation.result import adapter_sha256
     from ocrmem.model.modeling import MEMModel
 
@@ -107,9 +105,7 @@ def test_same_settings_give_the_same_adapter_and_set_old_checkpoints_aside(
     assert other["adapter_sha256"] != first["adapter_sha256"]
 
 
-def test_resume_goes_on_and_ends_in_the_same_adapter(
-    config: Callable[..., RunConfig], tmp_path: Path
-) -> None:
+def test_resume_goes_on_and_ends_in_the_same_adapter(config: Callable[..., RunConfig], tmp_path: Path) -> None:
     first = train(config())
     curve = rows(tmp_path)
     shutil.rmtree(tmp_path / "checkpoints" / "checkpoint-4")
@@ -143,16 +139,11 @@ def test_bfloat16_leaves_proj_in_float32(config: Callable[..., RunConfig], tmp_p
     assert {tensor.dtype for tensor in weights.values()} == {torch.float32}
 
 
-def test_loss_that_is_not_finite_leaves_the_old_adapter(
-    config: Callable[..., RunConfig], tmp_path: Path
-) -> None:
+def test_loss_that_is_not_finite_leaves_the_old_adapter(config: Callable[..., RunConfig], tmp_path: Path) -> None:
     first = train(config())
     with pytest.raises(TrainingError, match=r"step \d: the (loss|gradient norm of proj) is (nan|inf)"):
         train(config(train={"learning_rate": 1e38, "max_steps": 8}))
-    assert (
-        json.loads((tmp_path / "reports" / "train.json").read_text())["adapter_sha256"]
-        == first["adapter_sha256"]
-    )
+    assert json.loads((tmp_path / "reports" / "train.json").read_text())["adapter_sha256"] == first["adapter_sha256"]
     assert (tmp_path / "adapter" / "adapter.safetensors").exists()
 
 
@@ -184,17 +175,13 @@ def test_missing_inputs_name_the_verb(config: Callable[..., RunConfig], tmp_path
         train(config(paths={"features": str(tmp_path / "none")}))
 
 
-def test_no_training_sample_is_told(
-    config: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_training_sample_is_told(config: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ocrmem.training.train.MemoryDataset.samples", lambda self, split: [])
     with pytest.raises(DataError, match="no sample in the split train"):
         train(config())
 
 
-def test_tracked_run_holds_the_curve_also_after_a_resume(
-    config: Callable[..., RunConfig], tmp_path: Path
-) -> None:
+def test_tracked_run_holds_the_curve_also_after_a_resume(config: Callable[..., RunConfig], tmp_path: Path) -> None:
     logged: list[tuple[int, float]] = []
 
     def log(self: Any, values: dict[str, float], step: int | None = None) -> None:
@@ -213,9 +200,7 @@ def test_tracked_run_holds_the_curve_also_after_a_resume(
     assert any("Weights & Biases, offline" in line for line in result["summary"])
 
 
-@pytest.mark.parametrize(
-    ("number", "raised"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)]
-)
+@pytest.mark.parametrize(("number", "raised"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)])
 def test_signal_ends_after_the_step_with_a_checkpoint(
     config: Callable[..., RunConfig],
     tmp_path: Path,
@@ -328,7 +313,5 @@ def test_two_processes_train_as_one(values: Callable[..., dict[str, Any]], tmp_p
     for of_one, of_two in zip(rows(tmp_path / "one"), rows(tmp_path / "two"), strict=True):
         for column in ("loss", "proj_grad_norm", "learning_rate"):
             assert float(of_two[column]) == pytest.approx(float(of_one[column]), rel=1e-5), column
-    random_states = {
-        path.name for path in (tmp_path / "two" / "checkpoints" / "checkpoint-4").glob("rng_state*")
-    }
+    random_states = {path.name for path in (tmp_path / "two" / "checkpoints" / "checkpoint-4").glob("rng_state*")}
     assert random_states == {"rng_state_0.pth", "rng_state_1.pth"}
