@@ -76,10 +76,10 @@ def _shown(call: ModuleCall, placed: dict[str, list[str]], trained: Sequence[str
 
 
 def _state(call: ModuleCall, trained: Sequence[str]) -> str:
-    if any(call.path == path or call.path.startswith(f"{path}.") for path in trained):
-        return "trained" if call.output_alive else "cut"
     if not call.output_depends:
         return "frozen"
+    if any(call.path == path or call.path.startswith(f"{path}.") for path in trained):
+        return "trained" if call.output_alive else "cut"
     return "carries" if call.output_alive else "cut"
 
 

@@ -168,6 +168,8 @@ class Diagnosis:
             evidence += ", inside checkpoint(..., use_reentrant=True)"
         elif cut.inference or not cut.grad_enabled:
             code = ("GF004" if cut.inference else "GF003") if within else "GF005"
+            off = next((c.path for c in self._record.calls if not c.grad_enabled and _around(c.path, cut)), None)
+            evidence += f"; autograd is off from {off} inwards" if off else ""
         else:
             code = "GF006"
         return self._finding(code, cut.place.module, f"{cut.place.file}:{cut.place.line}", evidence)
@@ -264,6 +266,10 @@ class Diagnosis:
                 "",
                 f"features at {self._record.feature_module} differ by {spread:.1e} of their size from page to page",
             )
+
+
+def _around(path: str, cut: Cut) -> bool:
+    return bool(path) and (cut.place.module == path or cut.place.module.startswith(f"{path}."))
 
 
 def _mask(parameters: list[Parameter], wanted: Callable[[Parameter], bool]) -> int:

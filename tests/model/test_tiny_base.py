@@ -198,3 +198,17 @@ def test_training_goes_on_while_steps_are_left(monkeypatch: pytest.MonkeyPatch) 
     assert notes == ["text recall 0.100 is under 0.98; training on"]
     assert result.attempts[0].text_recall["page"] == 0.99
     assert not result.model.training
+
+
+def test_blur_touches_pages_of_the_chosen_texts_alone() -> None:
+    training = language_model._Training(Attempt(0), 1, 0.0, lambda _: None, lambda _: None)
+    batch = exam(0, 2, page=True)
+    which = torch.tensor([True, False])
+    plain = training.model.get_input_embeddings()(batch.ids)
+    changed = (training._blur(plain, batch.ids, which) != plain).any(-1)
+    text = words(batch.ids[0].tolist())
+    first, last = text.index("<|vision_start|>") + 1, text.index("<|vision_end|>")
+    assert changed[0, first:last].all()
+    assert not changed[0, :first].any()
+    assert not changed[0, last:].any()
+    assert not changed[1].any()

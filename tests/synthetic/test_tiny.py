@@ -152,3 +152,20 @@ def test_every_word_of_every_conversation_is_known() -> None:
 def test_conversations_are_small() -> None:
     size = sum(len(json.dumps(c, separators=(",", ":"))) for c in tiny_conversations(2000, 0))
     assert size < 1_000_000
+
+
+def test_links_name_the_key_behind_a_word_that_stands_once() -> None:
+    source = random.Random(0)
+    seen = 0
+    for _ in range(100):
+        history = draw_history(source, 4, 4, notes=True)
+        flat = [word for line in history.lines for word in line]
+        for word, key in history.links:
+            assert flat.count(word) == 1
+            assert flat[flat.index(word) + 1] == key
+        asked = history.asked(source, 4)
+        said = [word for pair in asked for word in pair]
+        assert len(said) == len(set(said))
+        assert set(asked) <= {*history.facts, *history.links}
+        seen += len(history.links)
+    assert seen > 50

@@ -1,0 +1,163 @@
+"""The tiny preset on disk: ``models/encoder``, ``models/base``, and ``models/base.json`` on how they came.
+
+base.json is written last, so it vouches for the two directories: where it is missing, names other settings or
+other files, everything is built again.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ocrmem.config import BaseSection, RunConfig
+from ocrmem.console import note, progress_bar
+from ocrmem.errors import MissingInputError, TrainingError
+from ocrmem.files import read_json, replacing_directory, sha256_json, sha256_tree, write_json
+from ocrmem.model.tiny.encoder import ReadingResult, pretrain_encoder
+from ocrmem.model.tiny.language_model import LanguageModelResult, pretrain_language_model
+from ocrmem.render import load_atlas
+from ocrmem.synthetic.tokenizer import MAX_LENGTH, VOCABULARY, build_tiny_tokenizer
+
+RECIPE = 1  # raise it when a change to this package changes what a seed gives
+_REPORT = "base.json"
+
+
+def build_tiny_base(config: RunConfig) -> dict[str, Any]:
+    """Pre-train the tiny encoder and language model, or find them built with these settings already.
+
+    Deterministic for ``base.seed``, a machine and its number of threads.
+
+    Args:
+        config: ``base`` and ``paths.models`` are used.
+
+    Returns:
+        What base.json holds, "cached" (nothing had to be done) and "summary".
+
+    Raises:
+        TrainingError: the encoder or the language model stayed under ``base.text_recall`` on every seed.
+    """
+    models, settings = Path(config.paths.models), _settings(config.base)
+    found = _complete(models, settings)
+    if found:
+        return found | {
+            "cached": True,
+            "summary": ["base: already built with these settings", *_summary(found)],
+        }
+    report_path = models / _REPORT
+    report_path.unlink(missing_ok=True)  # from here on nothing vouches for what lies there
+    started = time.monotonic()
+    reading = _reading_encoder(config.base)
+    with replacing_directory(config.paths.encoder) as directory:
+        reading.encoder.save(directory)
+    encoder_seconds = time.monotonic() - started
+    language = _language_model(config.base)
+    with replacing_directory(config.paths.base_model) as directory:
+        _save_language_model(language, directory)
+    report: dict[str, Any] = {
+        "settings": settings,
+        "settings_hash": sha256_json(settings),
+        "encoder": {
+            "parameters": sum(p.numel() for p in reading.encoder.parameters()),
+            "character_accuracy": reading.character_accuracy,
+            "sha256": sha256_tree(config.paths.encoder),
+            "seconds": round(encoder_seconds, 1),
+        },
+        "language_model": {
+            "parameters": language.model.num_parameters(),
+            "text_recall": language.attempts[-1].text_recall,
+            "attempts": [asdict(attempt) for attempt in language.attempts],
+            "sha256": sha256_tree(config.paths.base_model),
+            "seconds": round(time.monotonic() - started - encoder_seconds, 1),
+        },
+        "threads": torch.get_num_threads(),
+    }
+    write_json(report_path, report)
+    return report | {"cached": False, "summary": _summary(report)}
+
+
+def _settings(base: BaseSection) -> dict[str, Any]:
+    """Everything that decides the result, but for the machine."""
+    return base.model_dump(mode="json") | {
+        "recipe": RECIPE,
+        "vocabulary": sha256_json(list(VOCABULARY)),
+        "atlas": load_atlas().version,
+    }
+
+
+def _complete(models: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
+    """The report of a finished build with these settings whose files are still the ones it wrote."""
+    try:
+        report = read_json(models / _REPORT, made_by="base")
+        same = report["settings_hash"] == sha256_json(settings)
+        parts = {"base": report["language_model"]["sha256"], "encoder": report["encoder"]["sha256"]}
+    except (MissingInputError, KeyError, TypeError):
+        return None
+    if not same or any(sha256_tree(models / name) != digest for name, digest in parts.items()):
+        return None
+    return report
+
+
+def _reading_encoder(base: BaseSection) -> ReadingResult:
+    best = 0.0
+    for number in range(base.max_attempts):
+        seed = base.seed + 1000 * number
+        with progress_bar("teaching the encoder characters", base.encoder_steps) as bar:
+            reading = pretrain_encoder(seed, base.encoder_steps, advance=bar.advance)
+        if reading.character_accuracy >= base.text_recall:
+            return reading
+        best = max(best, reading.character_accuracy)
+        note(f"character accuracy {reading.character_accuracy:.3f} with seed {seed} is under {base.text_recall}")
+    raise TrainingError.of(
+        "base.text_recall",
+        f"the tiny encoder named {best:.3f} of the characters, not {base.text_recall}",
+        "Raise base.encoder_steps or base.max_attempts, or take another base.seed",
+    )
+
+
+def _language_model(base: BaseSection) -> LanguageModelResult:
+    with progress_bar("teaching the language model to look up", base.lm_steps) as bar:
+
+        def advance(state: str) -> None:
+            bar.advance()
+            bar.describe(f"teaching the language model to look up ({state})")
+
+        result = pretrain_language_model(
+            base.seed,
+            base.lm_steps,
+            text_recall=base.text_recall,
+            max_attempts=base.max_attempts,
+            advance=advance,
+            note=note,
+        )
+        bar.set_completed(base.lm_steps)  # it stops as soon as the exam is passed
+        return result
+
+
+def _save_language_model(language: LanguageModelResult, directory: Path) -> None:
+    tokenizer, model = build_tiny_tokenizer(), language.model
+    model.generation_config.update(
+        do_sample=False,
+        max_length=MAX_LENGTH,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=None,
+    )
+    model.save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
+
+
+def _summary(report: dict[str, Any]) -> list[str]:
+    encoder, language = report["encoder"], report["language_model"]
+    recall = language["text_recall"]
+    last = language["attempts"][-1]
+    return [
+        f"encoder: {encoder['parameters']:,} parameters, {encoder['character_accuracy']:.1%} of the "
+        f"characters of new pages right, {encoder['seconds']} s",
+        f"language model: {language['parameters']:,} parameters, recall of unseen facts from text "
+        f"{recall['turns']:.1%} as messages and {recall['page']:.1%} as a page's words, "
+        f"{len(language['attempts'])} attempt(s), {last['steps']} steps, {language['seconds']} s",
+    ]

@@ -1,0 +1,53 @@
+"""The tiny model's tokenizer: one token a word of the tiny dialect, made in code, nothing downloaded.
+
+It has the special tokens and the chat template (ChatML) of the Qwen family, so everything that works on it
+works on the real ones.
+"""
+
+from __future__ import annotations
+
+from tokenizers import Regex, Tokenizer, pre_tokenizers
+from tokenizers.models import WordLevel
+from transformers import PreTrainedTokenizerFast
+
+from ocrmem.synthetic.tiny import ASK, FILLERS, KEYS, LABELS, VALUES
+
+UNKNOWN = "<unk>"
+PAD = "<|endoftext|>"
+TURN_START = "<|im_start|>"
+TURN_END = "<|im_end|>"
+MEMORY_START, MEMORY_END, PLACEHOLDER = "<|vision_start|>", "<|vision_end|>", "<|image_pad|>"
+NEWLINE = "\n"
+MAX_LENGTH = 512  # positions of the tiny language model
+
+_SPECIAL = (UNKNOWN, PAD, TURN_START, TURN_END, MEMORY_START, MEMORY_END, PLACEHOLDER)
+VOCABULARY = (*_SPECIAL, NEWLINE, *LABELS, *LABELS.values(), ASK, *KEYS, *VALUES, *FILLERS)
+
+CHAT_TEMPLATE = (
+    "{% for message in messages %}"
+    "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+
+
+def build_tiny_tokenizer() -> PreTrainedTokenizerFast:
+    """The tokenizer: words split at white space, newlines kept, what is not in the dialect is ``<unk>``."""
+    words = Tokenizer(WordLevel({word: index for index, word in enumerate(VOCABULARY)}, unk_token=UNKNOWN))
+    words.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(r"[^\S\n]+"), behavior="removed"),
+            pre_tokenizers.Split(NEWLINE, behavior="isolated"),
+        ]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=words,
+        unk_token=UNKNOWN,
+        pad_token=PAD,
+        eos_token=TURN_END,
+        additional_special_tokens=[TURN_START, TURN_END, MEMORY_START, MEMORY_END, PLACEHOLDER],
+        chat_template=CHAT_TEMPLATE,
+        padding_side="right",
+        model_max_length=MAX_LENGTH,
+        clean_up_tokenization_spaces=False,
+    )
