@@ -12,6 +12,8 @@ export DVC_NO_ANALYTICS ?= 1
 export MLFLOW_DISABLE_TELEMETRY ?= true
 export GX_ANALYTICS_ENABLED ?= false
 export WANDB_SILENT ?= true
+# The tiny models' operations are too small to share: a second thread waits more than it works.
+export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test lint format lock bench clean

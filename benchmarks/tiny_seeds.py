@@ -4,7 +4,8 @@
 
 Everything but the loop is the product's: base, samples, pages, sequences, curriculum, MEMModel. The loop does
 what the trainer does (AdamW, warm-up and cosine, clipping) without its checkpoints and logs. Recall is exact:
-an answer counts when every token of it and its end token come first. Needs no network; minutes a seed.
+an answer counts when every token of it and its end token come first. "random encoder" is the trained proj behind an
+untrained encoder; --random-encoder also trains a proj behind it. Needs no network; minutes a seed.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from ocrmem.render import Page
 from ocrmem.synthetic.tiny import tiny_conversations
 from ocrmem.tokens import load_tokenizer
 
+RANDOM_SEED = 12345  # of the untrained encoder
 SETTINGS: dict[str, Any] = {
     "model": {
         "features": "concat",
@@ -55,7 +57,7 @@ SETTINGS: dict[str, Any] = {
         "labels": {"system": "sys ", "user": "usr ", "assistant": "bot ", "tool": "tol "},
     },
 }
-COLUMNS = ("right", "shuffled", "none", "counterfactual", "untrained proj")
+COLUMNS = ("right", "shuffled", "none", "counterfactual", "random encoder", "untrained proj")
 
 
 @dataclass
@@ -87,6 +89,8 @@ class Bench:
         self.eval = self.split("eval", list(tiny_conversations(held_out, 0, held_out=True)))
         other = list(tiny_conversations(held_out, 0, held_out=True, counterfactual=True))
         self.counterfactual = self.split("counterfactual", other)
+        self.encoder = random_tiny_encoder(RANDOM_SEED).eval()
+        self.unread = self.split("eval", list(tiny_conversations(held_out, 0, held_out=True)))
 
     def split(self, name: Any, conversations: Sequence[dict[str, Any]]) -> Split:
         samples: list[Sample] = []
@@ -151,7 +155,7 @@ class Bench:
     def row(self, seed: int) -> list[float]:
         untrained = self.recall(self.model(seed), self.eval)
         model = self.fit(seed)
-        splits = (self.eval, self.eval.shuffled(), self.eval.blank(), self.counterfactual)
+        splits = (self.eval, self.eval.shuffled(), self.eval.blank(), self.counterfactual, self.unread)
         return [*(self.recall(model, split) for split in splits), untrained]
 
 
@@ -187,8 +191,8 @@ def main() -> int:
             lines.append(told + measured(bench, proj_seed, str(proj_seed)))
             print(lines[-1], flush=True)
         if arguments.random_encoder and bench:
-            control = Bench(config, arguments, random_tiny_encoder(12345).eval())
-            lines.append(told + measured(control, 0, "0, random encoder"))
+            control = Bench(config, arguments, random_tiny_encoder(RANDOM_SEED).eval())
+            lines.append(told + measured(control, 0, "0, trained on a random encoder"))
             print(lines[-1], flush=True)
     table = "\n".join(lines) + "\n"
     if arguments.output:

@@ -65,7 +65,7 @@ MADE_BEFORE = [
     ("encode", "render"),
     ("smoke", "render"),
     ("train", "render"),
-    ("evaluate", "render"),
+    ("evaluate", "train"),
 ]
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -138,8 +139,8 @@ class _Training:
         with torch.no_grad():
             # Embeddings of about unit deviation, which is where a new proj's output is after some steps. With
             # small ones proj's output grows far past them, its direction stops learning, and words are lost.
-            self.model.get_input_embeddings().weight.mul_(_EMBEDDING_SCALE)
-            self.model.model.norm.weight.div_(_EMBEDDING_SCALE)  # leaves the logits as they were
+            cast(torch.Tensor, self.model.get_input_embeddings().weight).mul_(_EMBEDDING_SCALE)
+            cast(torch.Tensor, self.model.model.norm.weight).div_(_EMBEDDING_SCALE)  # leaves the logits as they were
         self.noise = torch.Generator().manual_seed(attempt.seed)
         self.lessons = Lessons(attempt.seed)
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=_RATE, weight_decay=0.1, betas=(0.9, 0.98))
