@@ -113,6 +113,8 @@ class TrainSection(Section):
     lr_scheduler_type: Literal["linear", "cosine", "constant", "constant_with_warmup"] = "cosine"
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    target_loss: Annotated[float, Field(gt=0)] | None = None  # begin anew from another seed while the loss stays above
+    max_attempts: PositiveInt = 1  # seeds tried for target_loss; the best one is kept
     curriculum: Share = 0.0  # share of the steps over which samples are let in, shortest memory first
     seed: int = 0
     logging_steps: PositiveInt = 10

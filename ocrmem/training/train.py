@@ -40,12 +40,58 @@ _VERSIONED = ("ocrmem", "torch", "transformers", "accelerate")
 
 
 def train(config: RunConfig, *, resume: bool = False, output: str | None = None) -> dict[str, Any]:
-    """Train proj and write adapter/, train.json and plots/train.csv.
+    """Train proj and write adapter/, train.json and plots/train.csv; from another seed while the loss stays high.
+
+    With ``train.target_loss``, attempt k (from 0) has the seed ``train.seed + 1000 * k`` and checkpoints of its
+    own; the attempts end at the first whose last logged loss is low enough, and the best one is kept.
+
+    Arguments, result and errors are those of `train_once`; the result also has ``attempts``.
+    """
+    attempts: list[dict[str, Any]] = []
+    best: dict[str, Any] = {}
+    for number in range(config.train.max_attempts if config.train.target_loss is not None else 1):
+        chosen = _attempt(config, number)
+        least = min((attempt["loss"] for attempt in attempts), default=None)
+        result = train_once(chosen, resume=resume, output=output, below=least)
+        if not result["summary"]:  # not the main process
+            return result
+        loss = result["loss"]["last"] if result["loss"] else float("inf")
+        attempts.append({"seed": chosen.train.seed, "loss": loss})
+        if least is None or loss < least:
+            best = result
+        if config.train.target_loss is None or loss <= config.train.target_loss:
+            break
+        console.note(
+            f"attempt {number + 1} of {config.train.max_attempts}, seed {chosen.train.seed}: loss {loss:.4f} is above "
+            f"train.target_loss {config.train.target_loss}"
+        )
+    best["attempts"] = attempts
+    write_json(config.paths.report(REPORT), {key: value for key, value in best.items() if key != "summary"})
+    if len(attempts) > 1:
+        told = ", ".join(f"seed {attempt['seed']}: {attempt['loss']:.4f}" for attempt in attempts)
+        best["summary"].append(f"{len(attempts)} attempts ({told}); the one with the lowest loss is kept")
+    return best
+
+
+def _attempt(config: RunConfig, number: int) -> RunConfig:
+    if number == 0:
+        return config
+    section = config.train.model_copy(update={"seed": config.train.seed + 1000 * number})
+    checkpoints = str(Path(config.paths.checkpoints) / f"attempt-{number}")
+    paths = config.paths.model_copy(update={"checkpoints": checkpoints})
+    return config.model_copy(update={"train": section, "paths": paths})
+
+
+def train_once(
+    config: RunConfig, *, resume: bool = False, output: str | None = None, below: float | None = None
+) -> dict[str, Any]:
+    """Train proj from one seed and write adapter/, train.json and plots/train.csv.
 
     Args:
         config: the run; ``train.processes`` must be the number of processes that run this.
         resume: go on from the newest complete checkpoint, if there is one.
         output: directory for the adapter instead of ``paths.adapter``.
+        below: write nothing unless the last logged loss is under this.
 
     Returns:
         What train.json holds, and ``summary``.
@@ -84,6 +130,10 @@ def train(config: RunConfig, *, resume: bool = False, output: str | None = None)
             _stop(wish.signal, trainer)
         if not is_main:
             return {"summary": []}
+        rows = curve(trainer.state.log_history)
+        if below is not None and not (rows and rows[-1]["loss"] < below):
+            loss = {"first": rows[0]["loss"], "last": rows[-1]["loss"]} if rows else None
+            return {"loss": loss, "summary": ["not kept: an earlier attempt's loss is lower"]}
         report = _write(config, model, trainer, inputs, adapter)
         report["seconds"] = round(time.monotonic() - started, 1)
         write_json(config.paths.report(REPORT), report)
