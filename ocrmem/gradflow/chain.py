@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -44,7 +45,7 @@ def chain_of(recording: Recording, findings: Sequence[Finding], trained: Sequenc
         if node is None:
             nodes[call.path] = ChainNode(
                 call.path or "(model)", call.kind, call.depth, 1, _state(call, trained),
-                _finite(call.gradient_norm), placed.get(call.path, []),
+                finite_or_none(call.gradient_norm), placed.get(call.path, []),
             )  # fmt: skip
         else:
             node.calls += 1
@@ -83,5 +84,6 @@ def _state(call: ModuleCall, trained: Sequence[str]) -> str:
     return "carries" if call.output_alive else "cut"
 
 
-def _finite(value: float | None) -> float | None:
-    return value if value is not None and value == value and abs(value) != float("inf") else None
+def finite_or_none(value: float | None) -> float | None:
+    """JSON has no NaN and no infinity; a value that is not finite is told by the findings."""
+    return value if value is not None and math.isfinite(value) else None

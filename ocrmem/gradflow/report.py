@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ocrmem.gradflow.catalogue import Finding
-from ocrmem.gradflow.chain import ChainNode, chain_of, tree_lines
+from ocrmem.gradflow.chain import ChainNode, chain_of, finite_or_none, tree_lines
 from ocrmem.gradflow.facts import BatchFacts
 from ocrmem.gradflow.probe import Recording
 
@@ -100,7 +100,7 @@ class Report:
             "schema": SCHEMA,
             "ok": self.ok,
             "trainable": list(self.trained),
-            "loss": _finite(record.loss),
+            "loss": finite_or_none(record.loss),
             "loss_requires_grad": record.loss_requires_grad,
             "forward_error": record.forward_error or None,
             "backward_error": record.backward_error or None,
@@ -111,7 +111,7 @@ class Report:
                     "name": p.name,
                     "used": p.used,
                     "requires_grad": p.requires_grad,
-                    "gradient_norm": _finite(p.gradient_norm),
+                    "gradient_norm": finite_or_none(p.gradient_norm),
                     "finite": p.finite,
                 }
                 for p in record.trained
@@ -119,8 +119,3 @@ class Report:
             "chain": [asdict(node) for node in self.chain()],
             "notes": record.notes,
         }
-
-
-def _finite(value: float | None) -> float | None:
-    """JSON has no NaN; a value that is not finite is told by the findings."""
-    return value if value is not None and value == value and abs(value) != float("inf") else None
