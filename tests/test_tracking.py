@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import struct
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,18 @@ def settings(root: Path, **tracking: Any) -> RunConfig:
 
 
 def records(run: Path) -> list[Any]:
-    """What a run's .wandb file holds, as wandb's own records.
+    """What a finished run's .wandb file holds, once W&B's own process has written the last record, the exit."""
+    deadline = time.monotonic() + 60
+    while True:
+        found = written(run)
+        if any(record.WhichOneof("record_type") == "exit" for record in found):
+            return found
+        assert time.monotonic() < deadline, "no exit record"
+        time.sleep(0.05)
+
+
+def written(run: Path) -> list[Any]:
+    """The records on disk now.
 
     The file is a LevelDB log (github.com/google/leveldb/blob/main/doc/log_format.md) behind 7 bytes of W&B's.
     """
@@ -35,6 +47,8 @@ def records(run: Path) -> list[Any]:
             at += 32768 - at % 32768
             continue
         _, length, kind = struct.unpack_from("<IHB", content, at)
+        if at + 7 + length > len(content):
+            break  # not all of it is there yet
         parts += content[at + 7 : at + 7 + length]
         at += 7 + length
         if kind in (1, 4):

@@ -137,9 +137,14 @@ class Run:
         return found
 
 
+# Each conversation is a shard. So many take long enough that a test process which waits for its turn on a busy
+# machine still finds the run at work.
+SHARDS = 200
+
+
 @pytest.fixture
 def long_data(tmp_path):
-    rows = [conversation(f"k{i}", 10) for i in range(60)]
+    rows = [conversation(f"k{i}", 10) for i in range(SHARDS)]
     write_jsonl(tmp_path / "data" / "train.jsonl", rows[:-4])
     write_jsonl(tmp_path / "data" / "eval.jsonl", rows[-4:])
 

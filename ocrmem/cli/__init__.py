@@ -1,0 +1,107 @@
+"""The command line: one sub-command a verb.
+
+Exit codes: 0 done, 1 a check said no, 2 usage or configuration error, 130 interrupted. Human output goes to
+stderr and the closing summary to stdout; with ``--json`` stdout holds one JSON object and nothing else.
+Nothing heavy is imported before the verb is known, so ``ocrmem --help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from ocrmem import __version__
+from ocrmem.cli.verbs import VERBS, WITHOUT_CONFIG
+from ocrmem.errors import OcrMemError
+
+INTERRUPTED = 130
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The whole parser; every verb answers ``--help``."""
+    parser = argparse.ArgumentParser(
+        prog="ocrmem",
+        description="Train, test, version and register an optical memory adapter.",
+        epilog="Exit codes: 0 done, 1 a check said no, 2 usage or configuration error, 130 interrupted.",
+    )
+    parser.add_argument("--version", action="version", version=f"ocrmem {__version__}")
+    commands = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
+    for name, verb in VERBS.items():
+        command = commands.add_parser(name, help=verb.help, description=verb.help[0].upper() + verb.help[1:] + ".")
+        if name not in WITHOUT_CONFIG:
+            command.add_argument("--config", default="params.yaml", metavar="FILE", help="default: params.yaml")
+            command.add_argument(
+                "--set",
+                action="append",
+                default=[],
+                metavar="KEY.PATH=VALUE",
+                help="override a setting (repeatable)",
+            )
+        command.add_argument("--quiet", action="store_true", help="no progress bars and notes")
+        command.add_argument("--json", action="store_true", help="one JSON object on stdout")
+        if verb.options:
+            verb.options(command)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb; returns the exit code."""
+    arguments = build_parser().parse_args(argv)
+    _quiet_libraries()
+    from ocrmem.console import console, set_quiet
+
+    set_quiet(arguments.quiet)
+    try:
+        # Libraries greet on stdout; that is the result's alone.
+        with contextlib.redirect_stdout(sys.stderr):
+            result = VERBS[arguments.verb].run(arguments)
+        _print_result(result, as_json=arguments.json)
+        return 0
+    except OcrMemError as error:
+        _print_error(error, as_json=arguments.json)
+        return error.exit_code
+    except KeyboardInterrupt:
+        console.quiet = False
+        console.print(f"Interrupted. Run `ocrmem {arguments.verb}` again: it ends in the same result.")
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader of stdout has gone (`| head`); Python would complain again when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _print_result(result: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        values = {key: value for key, value in result.items() if key != "summary"}
+        print(json.dumps({"ok": True, **values}, ensure_ascii=False))
+    else:
+        print("\n".join(result["summary"]))
+    sys.stdout.flush()
+
+
+def _print_error(error: OcrMemError, *, as_json: bool) -> None:
+    if as_json:
+        print(json.dumps({"ok": False, "problems": [p.as_dict() for p in error.problems]}, ensure_ascii=False))
+    else:
+        for problem in error.problems:
+            print(problem, file=sys.stderr)
+        if len(error.problems) > 1:
+            print(f"{len(error.problems)} problems.", file=sys.stderr)
+
+
+def _quiet_libraries() -> None:
+    """Libraries answer to the environment; what a person has set there stands."""
+    for name, value in {
+        "TRANSFORMERS_VERBOSITY": "error",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "GX_ANALYTICS_ENABLED": "false",
+    }.items():
+        os.environ.setdefault(name, value)
