@@ -1,0 +1,271 @@
+"""Calls of the Kubernetes API: who we are, retries, and refusals in words that say what to do.
+
+The client is the one that the Kubeflow SDK uses (TLS, exec plugins, token renewal). Answers stay plain dicts: its
+models would drop what they do not know. Every path comes from `permissions`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import urllib3
+import yaml
+
+from ocrmem.cluster.permissions import Resource
+from ocrmem.cluster.retry import Pauses, Retry
+from ocrmem.cluster.sdk import ApiException, ConfigException, client, kubeconfig
+from ocrmem.config import KubernetesSection
+from ocrmem.errors import ClusterError, OcrMemError
+from ocrmem.secrets import redact
+
+Object = dict[str, Any]
+_METHODS = {"create": "POST", "delete": "DELETE"}
+_TRANSIENT = {408, 429, 500, 502, 503, 504}
+_CALL_SECONDS = 30.0  # for one answer; a watch and a log have their own
+_FIRST_CONTACT_SECONDS = 30.0
+
+
+class ApiError(Exception):
+    """A call that did not succeed.
+
+    Attributes:
+        status: HTTP status; 0 when there was no answer.
+        transient: whether the same call may succeed later.
+        retry_after: seconds that the server asked to wait, or None.
+        idle: nothing was wrong but that nothing came; the connection may be dead or there may be nothing to say.
+    """
+
+    def __init__(self, status: int, message: str, retry_after: float | None = None, idle: bool = False) -> None:
+        super().__init__(message)
+        self.status = status
+        self.idle = idle
+        self.transient = status in _TRANSIENT or (status == 0 and "CERTIFICATE_VERIFY_FAILED" not in message)
+        self.retry_after = retry_after
+
+
+class Api:
+    """One namespace of one cluster.
+
+    Args:
+        section: context, namespace, and how long an API server may be silent.
+        pauses: between retries.
+
+    Raises:
+        ClusterError: there is no usable kubeconfig and no service account.
+    """
+
+    def __init__(self, section: KubernetesSection, pauses: Pauses) -> None:
+        self.namespace = section.namespace
+        self.pauses = pauses
+        settings = _client_configuration(section.context)
+        settings.retries = False  # retries are made here, where they are bounded and see Retry-After
+        self.server = settings.host
+        self._client = client.ApiClient(settings)
+        self._longest_outage = float(section.api_timeout_seconds)
+        self._has_answered = False
+
+    def retry(self, what: str, stop: threading.Event | None = None) -> Retry:
+        """A server that has never answered is more likely a wrong address than an outage."""
+        give_up = self._longest_outage if self._has_answered else min(self._longest_outage, _FIRST_CONTACT_SECONDS)
+        return Retry(what, self.pauses, give_up, stop)
+
+    def get(self, resource: Resource, name: str) -> Object | None:
+        """The object, or None if there is none of that name."""
+        return self._retrying(resource, "get", lambda: self.call(resource, "get", name), none_at=404)
+
+    def list(self, resource: Resource, query: dict[str, Any] | None = None) -> list[Object]:
+        """All objects that the query selects."""
+        answer = self._retrying(resource, "list", lambda: self.call(resource, "list", query=query))
+        return answer["items"] if answer else []
+
+    def create(self, resource: Resource, body: Object) -> Object | None:
+        """Create an object; None if there is one of that name already."""
+        return self._retrying(resource, "create", lambda: self.call(resource, "create", body=body), none_at=409)
+
+    def delete(self, resource: Resource, name: str) -> None:
+        """Delete an object and what it owns; one that is gone is no error."""
+        body = {"propagationPolicy": "Foreground"}
+        self._retrying(resource, "delete", lambda: self.call(resource, "delete", name, body=body), none_at=404)
+
+    def call(
+        self,
+        resource: Resource,
+        verb: str,
+        name: str = "",
+        query: dict[str, Any] | None = None,
+        body: Object | None = None,
+    ) -> Object:
+        """One call without retries.
+
+        Raises:
+            ApiError: it did not succeed.
+        """
+        response = self.open(resource, verb, name, query, body)
+        try:
+            return json.loads(response.data)
+        except (ValueError, urllib3.exceptions.HTTPError, OSError) as error:
+            raise ApiError(0, f"the answer broke off ({type(error).__name__})") from None
+
+    def watch(self, resource: Resource, query: dict[str, Any], version: str) -> Iterator[Object]:
+        """The changes after `version`, as they happen, until the server ends the watch.
+
+        Raises:
+            ApiError: the connection broke, or the server said so inside the stream (status 410: list again).
+        """
+        query = {
+            **query,
+            "watch": "true",
+            "resourceVersion": version,
+            "allowWatchBookmarks": "true",
+            "timeoutSeconds": max(int(self.pauses.watch), 1),
+        }
+        for line in self.lines(self.open(resource, "watch", "", query, silence=self.pauses.silence)):
+            try:
+                change = json.loads(line)
+            except ValueError:
+                raise ApiError(0, "the watch broke off in the middle of a line") from None
+            if change["type"] == "ERROR":
+                status = change["object"]
+                raise ApiError(int(status.get("code") or 0), str(status.get("message", "")))
+            yield change
+
+    def lines(self, response: Any) -> Iterator[bytes]:
+        """The lines of an open answer, each as soon as it is there; the last may lack its newline.
+
+        Raises:
+            ApiError: the connection broke.
+        """
+        rest = b""
+        try:
+            for chunk in response.stream(amt=None, decode_content=False):
+                rest += chunk
+                *whole, rest = rest.split(b"\n")
+                yield from (line + b"\n" for line in whole)
+        except urllib3.exceptions.ReadTimeoutError:
+            raise ApiError(0, "nothing came for a while", idle=True) from None
+        except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
+            raise ApiError(0, f"the connection broke ({type(error).__name__})") from None
+        finally:
+            response.close()
+        if rest:
+            yield rest
+
+    def open(
+        self,
+        resource: Resource,
+        verb: str,
+        name: str = "",
+        query: dict[str, Any] | None = None,
+        body: Object | None = None,
+        silence: float = _CALL_SECONDS,
+    ) -> Any:
+        """Send one call and return the open answer (an urllib3 response).
+
+        Raises:
+            ApiError: no answer, or one that is not 2xx.
+        """
+        if verb not in resource.verbs:
+            raise ValueError(f"permissions.py does not name {verb} for {resource.name}")
+        try:
+            response = self._client.call_api(
+                self._path(resource, name),
+                _METHODS.get(verb, "GET"),
+                query_params=list((query or {}).items()),
+                header_params={"Accept": "application/json, */*", "Content-Type": "application/json"},
+                body=body,
+                auth_settings=["BearerToken"],
+                _preload_content=False,
+                _return_http_data_only=True,
+                _request_timeout=(_CALL_SECONDS, silence),
+            )
+            self._has_answered = True
+            return response
+        except ApiException as error:
+            raise _answered(error) from None
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            raise ApiError(0, redact(f"{type(error).__name__}: {error}")) from None
+
+    def _path(self, resource: Resource, name: str) -> str:
+        root = f"/apis/{resource.group}/{resource.version}" if resource.group else f"/api/{resource.version}"
+        inside = resource.namespaced and resource.plural != "namespaces"
+        parts = [root, *(("namespaces", self.namespace) if inside else ()), resource.plural, name, resource.subresource]
+        return "/".join(part for part in parts if part)
+
+    def _retrying(
+        self, resource: Resource, verb: str, call: Callable[[], Object], none_at: int | None = None
+    ) -> Object | None:
+        retry = self.retry(f"Kubernetes API, {verb} {resource.name}")
+        while True:
+            try:
+                return call()
+            except ApiError as error:
+                if error.status == none_at:
+                    return None
+                if not error.transient or not retry.wait(str(error), error.retry_after):
+                    raise self.explained(error, resource, verb) from None
+
+    def explained(self, error: ApiError, resource: Resource, verb: str) -> OcrMemError:
+        """A refused or unanswered call as an error for a person."""
+        place = f"Kubernetes API {self.server}"
+        if error.status == 403:
+            scope = f"in namespace {self.namespace}" if resource.namespaced else "at the cluster scope"
+            group = f' of API group "{resource.group}"' if resource.group else ""
+            kind = "Role" if resource.namespaced else "ClusterRole"
+            return ClusterError.of(
+                place,
+                f"refuses {verb} on {resource.name}{group} {scope} (403: {error})",
+                f"Apply k8s/base, whose {kind} grants it to the service account ocrmem, or bind that {kind} to the "
+                "account that is used here",
+            )
+        if error.status == 401:
+            remedy = "Log in to the cluster again, or choose another account with kubernetes.context"
+            return ClusterError.of(place, "does not accept the credentials (401)", remedy)
+        if error.status == 0 and not error.transient:
+            message = f"has a certificate that is not trusted ({error})"
+            return ClusterError.of(place, message, "Give its certificate authority in the kubeconfig")
+        if error.transient:
+            reason = f"{error.status}: {error}" if error.status else str(error)
+            return ClusterError.of(
+                place,
+                f"gives no good answer to {verb} {resource.name} ({reason})",
+                "See that it can be reached (`kubectl cluster-info`) and run the command again: a job that was made "
+                "goes on meanwhile, and is attached to",
+            )
+        remedy = "Correct what it names; with --dry-run the manifest is printed"
+        if error.status == 404:
+            remedy = f"Install Kubeflow Trainer (its API group is {resource.group}), or correct kubernetes.namespace"
+        return ClusterError.of(place, f"refuses {verb} {resource.name} ({error.status}: {error})", remedy)
+
+
+def _answered(error: ApiException) -> ApiError:
+    try:
+        message = json.loads(error.body)["message"]
+    except (TypeError, ValueError, KeyError):
+        message = error.reason or ""
+    try:
+        retry_after = float((error.headers or {}).get("Retry-After", ""))
+    except ValueError:
+        retry_after = None
+    return ApiError(error.status or 0, redact(str(message).strip()), retry_after)
+
+
+def _client_configuration(context: str | None) -> Any:
+    """A context that is named, or KUBECONFIG; else inside a pod its service account; else ~/.kube/config."""
+    settings = client.Configuration()
+    remedy = "Set KUBECONFIG or kubernetes.context; inside a pod, give it a service account"
+    try:
+        file = os.environ.get("KUBECONFIG") or None  # read now: the library reads it when it is imported
+        if context is None and file is None and "KUBERNETES_SERVICE_HOST" in os.environ:
+            kubeconfig.load_incluster_config(client_configuration=settings)
+        else:
+            kubeconfig.load_kube_config(file, context=context, client_configuration=settings)
+    except yaml.YAMLError:  # its text shows lines of the file, which hold the token
+        raise ClusterError.of("kubeconfig", "is not readable YAML", remedy) from None
+    except (ConfigException, OSError, ValueError, TypeError) as error:
+        message = f"gives no access to a cluster ({redact(str(error))})"
+        raise ClusterError.of("kubeconfig", message, remedy) from None
+    return settings

@@ -1,0 +1,206 @@
+"""What must hold on the cluster before a GPU is asked for: `ocrmem preflight` asks all of it at once.
+
+Nothing is made or changed. Of Secrets only the names of their keys are looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from decimal import Decimal
+from typing import Any
+
+from ocrmem.cluster.api import Api, ApiError
+from ocrmem.cluster.permissions import (
+    ACCESS_REVIEWS,
+    CLAIMS,
+    NAMESPACES,
+    NODES,
+    PERMISSIONS,
+    QUOTAS,
+    RUNTIMES,
+    SECRETS,
+    Resource,
+)
+from ocrmem.cluster.retry import Pauses
+from ocrmem.config import PLACEHOLDER_IMAGE, KubernetesSection, RunConfig
+from ocrmem.config_rules.cluster_rules import parse_secret_env, quantity
+from ocrmem.console import note
+from ocrmem.errors import OcrMemError, Problem
+
+Object = dict[str, Any]
+_VOLUMES = ("dataset", "features", "models", "output")
+
+
+def cluster_problems(config: RunConfig, pauses: Pauses | None = None) -> list[Problem]:
+    """Everything on the cluster that would keep a training job from starting.
+
+    Args:
+        config: ``config.kubernetes`` and, for the Secret's keys, what the run will log in to.
+        pauses: waiting times, for tests.
+
+    Returns:
+        one problem each for: no access, a missing right, namespace, runtime, claim, Secret or key, a quota without
+        room, no node with the GPUs, the placeholder image. Empty when a job can be made.
+    """
+    problems = image_problems(config.kubernetes)
+    try:
+        api = Api(config.kubernetes, pauses or Pauses())
+        missing = list(_refused_rights(api, config.kubernetes))
+    except OcrMemError as error:  # nothing else can be asked
+        return [*problems, *error.problems]
+    problems += missing
+    for check in (_namespace, _runtime, _claims, _secrets, _quotas, _nodes):
+        try:
+            problems += check(api, config)
+        except OcrMemError as error:
+            # A right that is missing has been named with its remedy already.
+            if not (missing and "(403" in str(error)):
+                problems += error.problems
+    return problems
+
+
+def image_problems(section: KubernetesSection) -> list[Problem]:
+    """The image of the manifests is only a name; every registry.example.org is reserved (RFC 2606)."""
+    if section.image != PLACEHOLDER_IMAGE and not section.image.startswith("registry.example.org/"):
+        return []
+    message = f"is {section.image}, a placeholder"
+    return [Problem("kubernetes.image", message, "Build the Dockerfile, push it to your registry and name it here")]
+
+
+def _refused_rights(api: Api, section: KubernetesSection) -> Iterator[Problem]:
+    names = {SECRETS: section.secret_name, NAMESPACES: section.namespace, RUNTIMES: section.runtime}
+    for resource in PERMISSIONS:
+        for verb in resource.verbs:
+            if resource.required and not _allowed(api, resource, verb, names.get(resource) or ""):
+                error = api.explained(ApiError(403, "asked by SelfSubjectAccessReview"), resource, verb)
+                yield from error.problems
+
+
+def _allowed(api: Api, resource: Resource, verb: str, name: str) -> bool:
+    attributes = {
+        "group": resource.group,
+        "version": resource.version,
+        "resource": resource.plural,
+        "subresource": resource.subresource,
+        "verb": verb,
+        "name": name,
+        "namespace": api.namespace if resource.namespaced else "",
+    }
+    review = {
+        "apiVersion": "authorization.k8s.io/v1",
+        "kind": "SelfSubjectAccessReview",
+        "spec": {"resourceAttributes": {key: value for key, value in attributes.items() if value}},
+    }
+    answer = api.create(ACCESS_REVIEWS, review)
+    return bool(answer and answer["status"]["allowed"])
+
+
+def _namespace(api: Api, config: RunConfig) -> Iterator[Problem]:
+    if api.get(NAMESPACES, api.namespace) is None:
+        message = f"is {api.namespace}, which is not there"
+        yield Problem("kubernetes.namespace", message, "Apply k8s/base, or name the namespace that you use")
+
+
+def _runtime(api: Api, config: RunConfig) -> Iterator[Problem]:
+    runtime = config.kubernetes.runtime
+    if api.get(RUNTIMES, runtime) is None:
+        message = f"is {runtime}, and there is no such ClusterTrainingRuntime"
+        yield Problem("kubernetes.runtime", message, "Install Kubeflow Trainer 2.2 or later, and apply k8s/base")
+
+
+def _claims(api: Api, config: RunConfig) -> Iterator[Problem]:
+    for name in _VOLUMES:
+        claim = getattr(config.kubernetes.volumes, name).claim
+        if claim is None:
+            continue
+        place, found = f"kubernetes.volumes.{name}.claim", api.get(CLAIMS, claim)
+        if found is None:
+            message = f"is {claim}, and there is no such PersistentVolumeClaim in {api.namespace}"
+            yield Problem(place, message, "Apply k8s/base, or name a claim that is there")
+        elif (found.get("status") or {}).get("phase") == "Lost":
+            message = f"is {claim}, which has lost its volume"
+            yield Problem(place, message, "Make the claim again, or restore the volume")
+
+
+def _secrets(api: Api, config: RunConfig) -> Iterator[Problem]:
+    section = config.kubernetes
+    wanted: dict[str, dict[str, str]] = {}  # Secret -> key -> the setting that needs it
+    for index, text in enumerate(section.secret_env):
+        if parsed := parse_secret_env(text):
+            wanted.setdefault(parsed[1], {})[parsed[2]] = f"kubernetes.secret_env.{index}"
+    for name in section.image_pull_secrets:
+        wanted.setdefault(name, {})[".dockerconfigjson"] = "kubernetes.image_pull_secrets"
+    given = {*section.env, *(text.partition("=")[0] for text in section.secret_env)}
+    if config.tracking.wandb == "online" and "WANDB_API_KEY" not in given:
+        if section.secret_name and "WANDB_API_KEY" in section.secret_variables:
+            wanted.setdefault(section.secret_name, {})["WANDB_API_KEY"] = "tracking.wandb"
+        else:
+            remedy = "Name it in kubernetes.secret_variables or kubernetes.secret_env"
+            yield Problem("tracking.wandb", "is online, and no Secret gives the pods WANDB_API_KEY", remedy)
+    for name, keys in wanted.items():
+        found = api.get(SECRETS, name)
+        if found is None:
+            message = f"needs the Secret {name}, which is not in {api.namespace}"
+            yield Problem(next(iter(keys.values())), message, "Make it (k8s/examples shows how)")
+            continue
+        there = set(found.get("data") or {})
+        for key, setting in keys.items():
+            if key not in there:
+                message = f"needs the key {key} of the Secret {name}, which has no such key"
+                yield Problem(setting, message, "Add it to the Secret, or correct the setting")
+
+
+def _quotas(api: Api, config: RunConfig) -> Iterator[Problem]:
+    """All pods of a job must fit at once; a quota counts `requests.` and, without a prefix, requests too."""
+    section = config.kubernetes
+    needed = {
+        "pods": Decimal(section.nodes),
+        f"requests.{section.gpu_resource}": Decimal(section.gpus_per_node * section.nodes),
+    }
+    for name in ("cpu", "memory"):
+        asked = (quantity(getattr(section, name)) or Decimal(0)) * section.nodes
+        limit = (quantity(getattr(section, f"{name}_limit") or getattr(section, name)) or Decimal(0)) * section.nodes
+        needed |= {name: asked, f"requests.{name}": asked, f"limits.{name}": limit}
+    for quota in api.list(QUOTAS):
+        status = quota.get("status") or {}
+        for name, hard in (status.get("hard") or {}).items():
+            if name not in needed:
+                continue
+            used = (status.get("used") or {}).get(name, "0")
+            room = (quantity(hard) or Decimal(0)) - (quantity(used) or Decimal(0))
+            if needed[name] > room:
+                message = f"leaves {_shown(room)} of {name} ({used} of {hard} are used), and the job needs "
+                message += _shown(needed[name])
+                remedy = (
+                    "Wait until others are done, ask for less (nodes, gpus_per_node, cpu, memory), or raise the quota"
+                )
+                yield Problem(f"ResourceQuota {quota['metadata']['name']}", message, remedy)
+
+
+def _nodes(api: Api, config: RunConfig) -> Iterator[Problem]:
+    section = config.kubernetes
+    if not section.gpus_per_node:
+        return
+    if not _allowed(api, NODES, "list", ""):
+        note("Nodes may not be listed with this account, so it is not known whether one has the GPUs")
+        return
+    labels = section.node_selector.items()
+    fitting, most = 0, Decimal(0)
+    for node in api.list(NODES):
+        has = quantity((node.get("status") or {}).get("allocatable", {}).get(section.gpu_resource, "0")) or Decimal(0)
+        if labels <= (node["metadata"].get("labels") or {}).items():
+            most = max(most, has)
+            fitting += has >= section.gpus_per_node
+    if fitting < section.nodes:
+        message = (
+            f"asks for {section.nodes} nodes with {section.gpus_per_node} {section.gpu_resource} each; {fitting} have "
+            f"so many, the largest has {_shown(most)}"
+        )
+        remedy = "Correct gpu_resource, gpus_per_node or node_selector; with an autoscaler that adds nodes, go on"
+        yield Problem("kubernetes.gpus_per_node", message, remedy)
+
+
+def _shown(number: Decimal) -> str:
+    if number >= 2**30:
+        return f"{number / 2**30:.1f} Gi"
+    return f"{number.normalize():f}"

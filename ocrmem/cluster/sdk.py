@@ -1,0 +1,22 @@
+"""What ocrmem uses of the Kubeflow SDK and of the Kubernetes client below it; the one place that imports them.
+
+Importing this module raises a ConfigError that says what to install where they are absent.
+"""
+
+from __future__ import annotations
+
+from ocrmem.errors import ConfigError
+
+try:
+    from kubeflow.trainer.constants import constants as trainer
+    from kubeflow_trainer_api.models import TrainerV1alpha1TrainJob
+    from kubernetes import client
+    from kubernetes import config as kubeconfig
+    from kubernetes.client.exceptions import ApiException
+    from kubernetes.config.config_exception import ConfigException
+except ImportError:
+    raise ConfigError.of(
+        "kubernetes", "the Kubeflow SDK is not installed", "Run: pip install 'ocrmem[kubernetes]'"
+    ) from None
+
+__all__ = ["ApiException", "ConfigException", "TrainerV1alpha1TrainJob", "client", "kubeconfig", "trainer"]

@@ -1,0 +1,231 @@
+"""`ocrmem train --launcher kubernetes`: make or find the run's TrainJob, follow it, say how it ended.
+
+    ocrmem train --launcher kubernetes --run-name first --dry-run
+    ocrmem train --launcher kubernetes --run-name first
+
+The run name is the job's name, so a second start with the same name and settings finds the first one's job and
+follows it; with other settings it is refused. Nothing about a run is kept on this machine.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any, NoReturn
+
+from ocrmem.cluster.api import Api
+from ocrmem.cluster.checks import image_problems
+from ocrmem.cluster.diagnosis import Kind, Trouble, condition
+from ocrmem.cluster.following import Follower, Outcome
+from ocrmem.cluster.manifest import (
+    as_yaml,
+    differences,
+    pod_settings,
+    run_folder,
+    run_name_for,
+    settings_of,
+    train_job,
+)
+from ocrmem.cluster.permissions import TRAINJOBS
+from ocrmem.cluster.retry import Pauses
+from ocrmem.cluster.sdk import trainer
+from ocrmem.config import RunConfig
+from ocrmem.console import note
+from ocrmem.errors import ClusterError, ConfigError, PreemptedError, TrainingError
+
+Object = dict[str, Any]
+
+
+def train_on_cluster(
+    config: RunConfig,
+    *,
+    run_name: str | None = None,
+    resume: bool = False,
+    dry_run: bool = False,
+    pauses: Pauses | None = None,
+) -> Object:
+    """Train proj in a Kubeflow TrainJob and wait for its end; log lines of rank 0 go to stderr.
+
+    Args:
+        config: ``config.kubernetes`` says where and with what; ``train.processes`` must be nodes x GPUs a node.
+        run_name: name of the TrainJob and of the run's folder on the output volume. None: made of the settings.
+        resume: start a job that has failed again, from its newest checkpoint, instead of reporting its end. A job
+            that is made anew always goes on from a checkpoint of that run name if there is one.
+        dry_run: return the manifest without any call of the API.
+        pauses: waiting times, for tests.
+
+    Returns:
+        JSON-able: run, namespace, state, attached, restarts, seconds of the job, pods, and where the adapter lies;
+        with ``dry_run`` the manifest.
+
+    Raises:
+        ConfigError: settings do not make a job, or a job of this name has other settings.
+        ClusterError: the API server refuses or does not answer, or the job cannot start.
+        TrainingError: the training failed.
+        PreemptedError: it was stopped from outside, more than ``kubernetes.backoff_limit`` times.
+    """
+    name = run_name or run_name_for(config)
+    manifest = train_job(config, name)
+    if dry_run:
+        return {"manifest": manifest, "summary": as_yaml(manifest).splitlines()}
+    if problems := image_problems(config.kubernetes):
+        raise ConfigError(problems)
+    return _Launch(config, name, manifest, pauses or Pauses()).run(resume)
+
+
+class _Launch:
+    """One call of `train_on_cluster`."""
+
+    def __init__(self, config: RunConfig, name: str, manifest: Object, pauses: Pauses) -> None:
+        self._config = config
+        self._section = config.kubernetes
+        self._name = name
+        self._manifest = manifest
+        self._api = Api(config.kubernetes, pauses)
+        self._attached = False
+        self._ours = False  # whether an interrupt may delete the job
+
+    def run(self, resume: bool) -> Object:
+        with _interrupted_by_sigterm():
+            try:
+                return self._until_done(resume)
+            except KeyboardInterrupt:
+                self._interrupted()
+                raise
+
+    def _until_done(self, resume: bool) -> Object:
+        restarts = 0
+        while True:
+            job = self._make_or_find(resume or restarts > 0)
+            outcome = Follower(self._api, self._section, job, self._attached).follow()
+            if outcome.trouble is None:
+                return self._result(outcome, restarts)
+            if outcome.trouble.kind is not Kind.PREEMPTED or restarts >= self._section.backoff_limit:
+                self._give_up(outcome.trouble, outcome.log)
+            pause = self._api.pauses.restart * 2**restarts
+            restarts += 1
+            note(f"{outcome.trouble}; new start {restarts} of {self._section.backoff_limit} in {pause:.0f} s")
+            time.sleep(pause)
+
+    def _make_or_find(self, resume: bool) -> Object:
+        where = f"TrainJob {self._section.namespace}/{self._name}"
+        while True:
+            job = self._api.get(TRAINJOBS, self._name)
+            if job is None:
+                self._ours = True
+                job = self._api.create(TRAINJOBS, self._manifest)
+                if job is not None:
+                    self._attached = False
+                    gpus, resource = self._section.gpus_per_node, self._section.gpu_resource
+                    note(f"{where} is made: {self._section.nodes} x {f'{gpus} {resource}' if gpus else 'CPU'}")
+                    return job
+                continue  # another launcher was quicker, or an answer was lost: it is there now
+            self._refuse_other_settings(job)
+            self._ours = True
+            failed = condition(job, trainer.TRAINJOB_FAILED)
+            if job["metadata"].get("deletionTimestamp"):
+                note(f"{where} is being deleted; a new one follows")
+                self._wait_until_gone(job)
+            elif resume and failed and failed["status"] == "True":
+                note(f"{where} has failed before; it is replaced and goes on from its newest checkpoint")
+                self._api.delete(TRAINJOBS, self._name)
+                self._wait_until_gone(job)
+            else:
+                self._attached = True
+                note(f"{where} is there already (since {job['metadata']['creationTimestamp']}); following it")
+                return job
+
+    def _refuse_other_settings(self, job: Object) -> None:
+        there = settings_of(job)
+        remedy = "Give another --run-name, put the settings back, or delete that job (`kubectl delete trainjob`)"
+        if there is None:
+            raise ConfigError.of(f"--run-name {self._name}", "is a TrainJob that ocrmem did not make", remedy)
+        if changed := differences(there, pod_settings(self._config, self._name).as_dict()):
+            message = f"is a TrainJob with other settings: {'; '.join(changed)}"
+            raise ConfigError.of(f"--run-name {self._name}", message, remedy)
+
+    def _wait_until_gone(self, job: Object) -> None:
+        """Its pods may take their whole grace period to save a checkpoint."""
+        patience = self._section.termination_grace_seconds + self._section.api_timeout_seconds
+        deadline = time.monotonic() + patience
+        while time.monotonic() < deadline:
+            found = self._api.get(TRAINJOBS, self._name)
+            if found is None or found["metadata"].get("uid") != job["metadata"].get("uid"):
+                return
+            time.sleep(self._api.pauses.first)
+        remedy = f"See what holds it: `kubectl describe trainjob {self._name} -n {self._section.namespace}`"
+        raise ClusterError.of(f"TrainJob {self._name}", f"is still there {patience} s after its deletion", remedy)
+
+    def _interrupted(self) -> None:
+        where = f"TrainJob {self._section.namespace}/{self._name}"
+        if not self._ours:
+            return
+        if self._section.on_interrupt == "delete":
+            self._api.delete(TRAINJOBS, self._name)
+            note(f"{where} is deleted; its checkpoints stay in {run_folder(self._section, self._name)}")
+        else:
+            note(f"{where} goes on. Run the command again to follow it, or `kubectl delete trainjob {self._name}`")
+
+    def _give_up(self, trouble: Trouble, log: list[str]) -> NoReturn:
+        message = str(trouble).removeprefix(f"{trouble.place}: ")
+        if log:
+            message += " (last log lines:\n    " + "\n    ".join(log) + "\n)"
+        if trouble.kind is Kind.PREEMPTED:
+            raise PreemptedError.of(trouble.place, message, trouble.remedy)
+        if trouble.kind is Kind.FAILED:
+            raise TrainingError.of(trouble.place, message, trouble.remedy)
+        # A job that has not started would start unseen once the cause is gone, and spend GPUs.
+        self._api.delete(TRAINJOBS, self._name)
+        raise ClusterError.of(trouble.place, f"{message} (the job is deleted)", trouble.remedy)
+
+    def _result(self, outcome: Outcome, restarts: int) -> Object:
+        job = self._api.get(TRAINJOBS, self._name) or {"metadata": {}}
+        folder, claim = run_folder(self._section, self._name), self._section.volumes.output.claim
+        result = {
+            "run": self._name,
+            "namespace": self._section.namespace,
+            "state": "complete",
+            "attached": self._attached,
+            "restarts": restarts,
+            "seconds": _seconds(job),
+            "pods": outcome.pods,
+            "adapter": {"claim": claim, "path": f"{self._name}/adapter", "in_pods": f"{folder}/adapter"},
+            "report": {"claim": claim, "path": f"{self._name}/train.json", "in_pods": f"{folder}/train.json"},
+        }
+        took = "" if result["seconds"] is None else f" in {result['seconds']:.0f} s"
+        summary = [
+            f"TrainJob {self._section.namespace}/{self._name} is complete{took}, {restarts} new starts",
+            f"Adapter: {folder}/adapter (volume claim {claim}, {self._name}/adapter)",
+        ]
+        return {**result, "summary": summary}
+
+
+@contextmanager
+def _interrupted_by_sigterm() -> Iterator[None]:
+    """SIGTERM, as a pipeline sends it to a step that is cancelled, does what Ctrl-C does."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(number: int, frame: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _seconds(job: Object) -> float | None:
+    """From the job's making to its end, by the cluster's clock."""
+    done = condition(job, trainer.TRAINJOB_COMPLETE) or {}
+    times = (job["metadata"].get("creationTimestamp"), done.get("lastTransitionTime"))
+    if not all(times):
+        return None
+    begun, ended = (datetime.fromisoformat(str(text).replace("Z", "+00:00")) for text in times)
+    return (ended - begun).total_seconds()

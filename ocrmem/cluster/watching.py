@@ -1,0 +1,98 @@
+"""Objects of one kind, listed once and then watched: every change goes into a queue, none twice, none lost.
+
+The protocol is https://kubernetes.io/docs/reference/using-api/api-concepts/#efficient-detection-of-changes: a list
+gives a resource version, a watch goes on from it; when the server has forgotten that version (410 Gone) the list is
+made again. Bookmarks keep the version young while nothing changes.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass
+from queue import Queue
+from typing import Any
+
+from ocrmem.cluster.api import Api, ApiError
+from ocrmem.cluster.permissions import Resource
+from ocrmem.errors import OcrMemError
+
+Object = dict[str, Any]
+_GONE = 410
+
+
+@dataclass(frozen=True)
+class Listed:
+    """All objects as they are now; what was known before and is not here is gone."""
+
+    resource: Resource
+    items: list[Object]
+
+
+@dataclass(frozen=True)
+class Changed:
+    """One object as it is now."""
+
+    resource: Resource
+    object: Object
+    deleted: bool
+
+
+@dataclass(frozen=True)
+class Lost:
+    """A thread has given up, for this reason."""
+
+    error: OcrMemError
+
+
+class Watcher(threading.Thread):
+    """Puts a `Listed` and then `Changed` after `Changed` into `updates`; `Lost` when it must give up."""
+
+    def __init__(
+        self, api: Api, resource: Resource, query: dict[str, Any], updates: Queue[Any], stop: threading.Event
+    ) -> None:
+        super().__init__(name=f"watch {resource.plural}", daemon=True)
+        self._api = api
+        self._resource = resource
+        self._query = query
+        self._updates = updates
+        self._stop_asked = stop
+        self._version: str | None = None
+        self._retry = api.retry(f"Kubernetes API, watch {resource.plural}", stop)
+
+    def run(self) -> None:
+        while not self._stop_asked.is_set():
+            try:
+                if self._version is None:
+                    self._list()
+                self._watch()
+            except ApiError as error:
+                if error.idle:
+                    continue
+                verb = "watch" if self._version else "list"
+                gone = error.status == _GONE  # the usual fate of a quiet watch
+                if gone:
+                    self._version = None
+                transient = gone or error.transient
+                if not transient or not self._retry.wait(None if gone else str(error), error.retry_after):
+                    if not self._stop_asked.is_set():
+                        self._updates.put(Lost(self._api.explained(error, self._resource, verb)))
+                    return
+
+    def _list(self) -> None:
+        answer = self._api.call(self._resource, "list", query=self._query)
+        self._updates.put(Listed(self._resource, answer["items"]))
+        self._version = answer["metadata"]["resourceVersion"]
+
+    def _watch(self) -> None:
+        begun = time.monotonic()
+        for change in self._api.watch(self._resource, self._query, self._version or ""):
+            if self._stop_asked.is_set():
+                return
+            self._version = change["object"]["metadata"]["resourceVersion"]
+            self._retry.succeeded()
+            if change["type"] != "BOOKMARK":
+                self._updates.put(Changed(self._resource, change["object"], change["type"] == "DELETED"))
+        self._retry.succeeded()
+        if time.monotonic() - begun < self._api.pauses.first:
+            self._stop_asked.wait(self._api.pauses.first)  # a server that ends every watch at once is not pressed
