@@ -1,0 +1,6 @@
+"""``ocrmem train --plan``: what a configuration needs, in memory, computation and time, before a GPU is asked for.
+
+Nothing is loaded and nothing is run: shapes come from configurations, parameters are counted on the meta device,
+and the rest is arithmetic over them. `shapes` counts parameters, `activations` what autograd keeps, `memory` the
+bytes of a GPU, `flops` the operations, `workload` the tokens; `plan` puts them together and `report` shows them.
+"""

@@ -1,0 +1,114 @@
+"""Bytes that autograd keeps from forward for backward, when only the projector is trained.
+
+Frozen layers keep less than trained ones and yet most of it: the gradient has to pass through them to reach the
+placeholders. A frozen linear layer needs its weight for that, not its input. What is kept a token and layer of a
+Qwen3, with elements of e bytes (4 in float32, 2 in bfloat16):
+
+- RMSNorm computes in float32 and keeps its input in it and the reciprocal root: 4 (width + 1), for the two norms
+  of the residual stream and for those of queries and keys;
+- attention by torch's scaled_dot_product_attention, never a matrix of scores: query, key, value and output,
+  e each, and a float32 log-sum-exp a head; in a padded batch there is a mask, for which transformers repeats keys
+  and values to all heads and torch turns the mask into a bias of e bytes for every pair of positions;
+- the gated MLP: gate, its SiLU and up, e each;
+- residual additions and rotary embeddings: nothing (cosine and sine once for all layers).
+
+Checked against torch.autograd.graph.saved_tensors_hooks in tests/planning: equal to the byte.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ocrmem.planning.shapes import Shape
+from ocrmem.planning.workload import Batch
+
+_FLOAT = 4
+_LONG = 8
+
+
+@dataclass(frozen=True)
+class Projection:
+    """The trained projector's widths.
+
+    Attributes:
+        vision: of a vision token.
+        inner: between its two linear layers.
+        norm: whether a LayerNorm stands in front.
+    """
+
+    vision: int
+    inner: int
+    norm: bool
+
+
+@dataclass(frozen=True)
+class Activations:
+    """Bytes of one batch on one device.
+
+    Attributes:
+        layers: what the language model's layers keep from forward to backward.
+        around: the same for projector, embeddings, rotary tables and final norm.
+        recomputed: one layer's own, made again in backward; only with activation checkpointing.
+        working: gradients and intermediates while one layer's backward runs (an estimate).
+        loss: scores of the supervised positions at their peak: log-softmax, and two gradients of its size.
+    """
+
+    layers: float
+    around: float
+    recomputed: float
+    working: float
+    loss: float
+
+    @property
+    def kept(self) -> float:
+        """What lies in memory between forward and backward."""
+        return self.layers + self.around
+
+    @property
+    def at_peak(self) -> float:
+        """What comes on top at the peak: the loss's backward, or a layer's, whichever is larger."""
+        return max(self.loss, self.recomputed + self.working)
+
+
+def activations(shape: Shape, proj: Projection, batch: Batch, element: int, *, checkpointing: bool) -> Activations:
+    """What a batch needs besides the weights.
+
+    Args:
+        element: bytes of an element of the language model: 4 or 2.
+        checkpointing: keep each layer's input alone and compute the rest again in backward.
+    """
+    tokens = batch.positions
+    layer = layer_bytes(shape, batch, element)
+    kept = tokens * shape.hidden * element if checkpointing else layer
+    return Activations(
+        layers=shape.layers * kept,
+        around=_around(shape, proj, batch, element),
+        recomputed=layer if checkpointing else 0.0,
+        working=tokens * (3 * shape.inner + shape.hidden) * element,
+        loss=3 * _FLOAT * batch.answers * shape.vocabulary,
+    )
+
+
+def layer_bytes(shape: Shape, batch: Batch, element: int) -> float:
+    """What one layer keeps of a batch without activation checkpointing."""
+    norms = _FLOAT * (2 * (shape.hidden + 1) + shape.query + shape.heads + shape.key + shape.kv_heads)
+    values = shape.query if batch.padded else shape.key
+    attention = 2 * (shape.query + values) * element + _FLOAT * shape.heads
+    mlp = 3 * shape.inner * element
+    bias = batch.rows * batch.square_length * element if batch.padded else 0.0
+    return batch.positions * (norms + attention + mlp) + bias
+
+
+def saved_loss_bytes(shape: Shape, batch: Batch) -> float:
+    """What the loss keeps between forward and backward: log-probabilities, targets and their number."""
+    return batch.answers * (_FLOAT * shape.vocabulary + _LONG) + _FLOAT
+
+
+def _around(shape: Shape, proj: Projection, batch: Batch, element: int) -> float:
+    normed = proj.vision + 2 if proj.norm else 0  # LayerNorm's input, mean and reciprocal deviation
+    projector = batch.memory * _FLOAT * (proj.vision + normed + 2 * proj.inner)
+    placeholders = batch.positions  # bool
+    rotary = batch.positions * 2 * shape.head * element
+    final_norm = batch.positions * _FLOAT * (shape.hidden + 1)
+    supervised = batch.positions - batch.rows  # bool
+    return projector + placeholders + rotary + final_norm + supervised

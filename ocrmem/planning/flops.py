@@ -1,0 +1,75 @@
+"""Floating-point operations of a batch: a multiplication and an addition count as two.
+
+For W weights that a token passes, forward takes 2 W a token. Backward takes 2 W for the gradient of the input and
+2 W for that of the weight; frozen layers need only the first. A step therefore costs 4 W a token, not the 6 W of
+full training (Kaplan et al. 2020, arXiv:2001.08361, section 2.1). Attention adds 4 L q forward for every token, L
+positions and queries q wide, and twice that backward, as neither operand is a weight; the half that a causal mask
+hides is counted, as in PaLM's definition of MFU (Chowdhery et al. 2022, arXiv:2204.02311, appendix B). A flash
+kernel also computes the scores again: 2 L q (Dao et al. 2022, arXiv:2205.14135). Activation checkpointing computes
+the layers again, but for the last matrix of each, which nothing in backward reads.
+
+Checked against torch.utils.flop_counter.FlopCounterMode in tests/planning: equal.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ocrmem.planning.activations import Projection
+from ocrmem.planning.shapes import Shape
+from ocrmem.planning.workload import Batch
+
+
+@dataclass(frozen=True)
+class Flops:
+    """Operations of one batch, forward and backward.
+
+    Attributes:
+        layers_forward, layers_backward: matrices of the frozen layers.
+        attention_forward, attention_backward: scores and their use.
+        head: LM head at the supervised positions, both ways.
+        projector: both ways; the features need no gradient.
+        again: what is computed a second time, by the attention kernel and by activation checkpointing.
+    """
+
+    layers_forward: float
+    layers_backward: float
+    attention_forward: float
+    attention_backward: float
+    head: float
+    projector: float
+    again: float
+
+    @property
+    def model(self) -> float:
+        """What the mathematics asks for."""
+        layers, attention = (
+            self.layers_forward + self.layers_backward,
+            self.attention_forward + self.attention_backward,
+        )
+        return layers + attention + self.head + self.projector
+
+    @property
+    def executed(self) -> float:
+        """What the device computes."""
+        return self.model + self.again
+
+
+def flops(shape: Shape, proj: Projection, batch: Batch, *, checkpointing: bool) -> Flops:
+    """Operations of one batch of one process."""
+    matrices = 2 * batch.positions * shape.layers * shape.layer_weights
+    scores = 2 * shape.layers * batch.rows * batch.square_length * shape.query  # one product of two
+    first, second = proj.vision * proj.inner, proj.inner * shape.hidden
+    again = scores
+    if checkpointing:
+        again += 2 * scores + matrices - 2 * batch.positions * shape.layers * shape.inner * shape.hidden
+    return Flops(
+        layers_forward=matrices,
+        layers_backward=matrices,
+        attention_forward=2 * scores,
+        attention_backward=4 * scores,
+        head=4 * batch.answers * shape.hidden * shape.vocabulary,
+        # LayerNorm's weight is trained, so with it the first matrix passes a gradient on as well.
+        projector=2 * batch.memory * ((3 if proj.norm else 2) * first + 3 * second),
+        again=again,
+    )

@@ -1,0 +1,117 @@
+"""What one GPU offers: memory, peak rates without sparsity, and how fast weights come from its neighbours.
+
+The figures are the vendor's, from the data sheets named beside them. Memory is the advertised size in units of
+10^9 bytes, a little less than what a process finds. Data sheets print tensor rates with 2:4 sparsity from Hopper
+and Ada on; half of that is the dense rate given here. For GeForce it is the rate that accumulates in float32.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+
+from ocrmem.errors import ConfigError
+
+CPU = "cpu"
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """A device to plan for.
+
+    Attributes:
+        name: how it is asked for.
+        label: its full name.
+        memory_bytes: advertised memory.
+        half_flops: peak operations a second in bfloat16 and float16, dense, on tensor cores.
+        single_flops: peak operations a second in float32.
+        link_bytes: bytes a second that it receives from the other GPUs of its machine (NVLink, else PCIe).
+        host_bytes: bytes a second that it receives from the machine's memory.
+        source: where the figures are from.
+    """
+
+    name: str
+    label: str
+    memory_bytes: int
+    half_flops: float
+    single_flops: float
+    link_bytes: float
+    host_bytes: float
+    source: str
+
+    def peak_flops(self, precision: str) -> float:
+        """Peak operations a second in ``precision`` (TF32 is not used: torch leaves it off)."""
+        return self.single_flops if precision == "float32" else self.half_flops
+
+
+def _gpu(
+    name: str, label: str, gigabytes: int, half: float, single: float, link: float, host: float, source: str
+) -> Gpu:
+    return Gpu(name, label, gigabytes * 10**9, half * 1e12, single * 1e12, link * 1e9, host * 1e9, source)
+
+
+# Memory GB, bfloat16 and float32 TFLOP/s, GB/s one way from the other GPUs and from the host. A data sheet's
+# NVLink and PCIe figures count both directions.
+GPUS = {
+    gpu.name: gpu
+    for gpu in (
+        _gpu("b200", "NVIDIA B200 SXM 180GB", 180, 2250, 75, 900, 64, "NVIDIA Blackwell datasheet (HGX B200)"),
+        _gpu("h200", "NVIDIA H200 SXM 141GB", 141, 989.4, 66.9, 450, 64, "NVIDIA H200 datasheet"),
+        _gpu("h100", "NVIDIA H100 SXM 80GB", 80, 989.4, 66.9, 450, 64, "NVIDIA H100 datasheet"),
+        _gpu("a100-80", "NVIDIA A100 SXM 80GB", 80, 312, 19.5, 300, 32, "NVIDIA A100 datasheet"),
+        _gpu("a100-40", "NVIDIA A100 SXM 40GB", 40, 312, 19.5, 300, 32, "NVIDIA A100 datasheet"),
+        _gpu("l40s", "NVIDIA L40S 48GB", 48, 362, 91.6, 32, 32, "NVIDIA L40S datasheet"),
+        _gpu("l4", "NVIDIA L4 24GB", 24, 121, 30.3, 32, 32, "NVIDIA L4 datasheet"),
+        _gpu("rtx4090", "NVIDIA GeForce RTX 4090 24GB", 24, 165.2, 82.6, 32, 32, "NVIDIA Ada architecture whitepaper"),
+        _gpu("rtx3090", "NVIDIA GeForce RTX 3090 24GB", 24, 71, 35.6, 32, 32, "NVIDIA GA102 architecture whitepaper"),
+    )
+}
+
+
+def find_gpu(name: str) -> Gpu:
+    """The device of that name; ``cpu`` is this machine, whose peak is measured in half a second.
+
+    Raises:
+        ConfigError: the name is not in the table.
+    """
+    if name == CPU:
+        import torch
+
+        threads = torch.get_num_threads()
+        peak = measured_peak(threads)
+        source = f"measured here: float32 matrix products on {threads} thread" + ("s" if threads > 1 else "")
+        return Gpu(CPU, "this machine's CPU", _machine_memory(), peak, peak, float("inf"), float("inf"), source)
+    found = GPUS.get(name.lower())
+    if found is None:
+        raise ConfigError.of("--gpu", f"{name!r} is not known", f"Use one of {', '.join([*GPUS, CPU])}")
+    return found
+
+
+def measured_peak(threads: int, size: int = 512, seconds: float = 0.4) -> float:
+    """Operations a second of torch's float32 matrix product on this CPU: the fastest of many short ones.
+
+    Args:
+        threads: how many torch uses for it.
+        size: of the square matrices; 512 take a few milliseconds, short enough to run uninterrupted now and then.
+        seconds: how long to try.
+    """
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        left, right = torch.randn(size, size), torch.randn(size, size)
+        torch.mm(left, right)
+        fastest, stop = float("inf"), time.perf_counter() + seconds
+        while time.perf_counter() < stop:
+            started = time.perf_counter()
+            torch.mm(left, right)
+            fastest = min(fastest, time.perf_counter() - started)
+    finally:
+        torch.set_num_threads(before)
+    return 2 * size**3 / fastest
+
+
+def _machine_memory() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

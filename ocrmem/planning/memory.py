@@ -1,0 +1,119 @@
+"""Bytes that one process holds through a whole training: weights, gradients, optimizer state, buffers.
+
+proj is trained in float32 with AdamW: weight, gradient and two moments, 4 bytes each (Rajbhandari et al. 2020,
+arXiv:1910.02054, section 3.1, without the half-precision copy, as DeepSpeed's casting modes stay off here). ZeRO
+divides by the number of processes: stage 1 the optimizer's state, 2 also gradients, 3 also weights, the frozen ones
+included. Only the last matters for a projector of 21 million parameters beside a language model of 8 billion.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from ocrmem.config import RunConfig
+from ocrmem.planning.shapes import Parameters, Shape
+
+_FLOAT = 4
+# DeepSpeed's default of stage3_max_live_parameters, and what transformers makes of "auto" for the prefetch bucket.
+MAX_LIVE = 10**9
+_PREFETCH = 0.9
+
+
+@dataclass(frozen=True)
+class Sharding:
+    """How a run is cut over its processes.
+
+    Attributes:
+        stage: of ZeRO; 0 is plain data parallelism.
+        offload: what lies in the host's memory: "none", "optimizer" or "all".
+        processes: data-parallel ones, a GPU each.
+        live: parameters that ZeRO-3 holds whole at once, at most; None: DeepSpeed's default.
+    """
+
+    stage: int = 0
+    offload: str = "none"
+    processes: int = 1
+    live: float | None = None
+
+    @property
+    def name(self) -> str:
+        """As a reader would ask for it."""
+        stage = f"zero{self.stage}" if self.stage else "none"
+        return stage if self.offload == "none" else f"{stage}+{self.offload}"
+
+
+@dataclass(frozen=True)
+class States:
+    """Bytes of one process, the whole training through.
+
+    Attributes:
+        frozen: its share of the frozen language model.
+        gathered: ZeRO-3's buffers, into which it gathers weights of the other processes; an upper bound.
+        weights: its share of proj.
+        gradients: its share of proj's, with the buckets that they travel in.
+        optimizer: AdamW's moments, and DeepSpeed's own copy of the weights.
+        host: what offloading moves to the host's memory.
+    """
+
+    frozen: float
+    gathered: float
+    weights: float
+    gradients: float
+    optimizer: float
+    host: float
+
+    @property
+    def total(self) -> float:
+        """On the GPU."""
+        return self.frozen + self.gathered + self.weights + self.gradients + self.optimizer
+
+
+def sharding(config: RunConfig) -> Sharding:
+    """What ``train.deepspeed``, its file and ``train.offload`` ask for.
+
+    Raises:
+        ConfigError: a DeepSpeed file that cannot be read or contradicts the settings.
+    """
+    from ocrmem.training.deepspeed import deepspeed_config
+
+    values = deepspeed_config(config, on_cpu=False)
+    if values is None:
+        return Sharding(processes=config.train.processes)
+    zero = values["zero_optimization"]
+    offload = "optimizer" if _offloaded(zero, "offload_optimizer") else "none"
+    if _offloaded(zero, "offload_param"):
+        offload = "all"
+    return Sharding(zero["stage"], offload, config.train.processes, zero.get("stage3_max_live_parameters"))
+
+
+def states(parameters: Parameters, shape: Shape, cut: Sharding) -> States:
+    """Bytes of one process under a way of cutting."""
+    processes, trained = cut.processes, parameters.trained_bytes
+    bucket = trained if processes > 1 else 0  # DistributedDataParallel's copies of the gradients
+    if cut.stage:
+        bucket = 2 * shape.hidden**2 * _FLOAT  # reduce_bucket_size, once filled and once on its way
+    gradients = trained / (processes if cut.stage >= 2 else 1)
+    moments = 2 * trained / (processes if cut.stage >= 1 else 1)
+    copy = trained / processes if cut.stage >= 1 else 0.0
+    frozen = parameters.base_bytes / (processes if cut.stage == 3 else 1)
+    weights = trained / (processes if cut.stage == 3 else 1)
+    optimizer, host = moments + copy, 0.0
+    if cut.offload != "none":
+        host += optimizer + gradients
+        optimizer = 0.0
+    if cut.offload == "all":
+        host += frozen + weights
+        frozen = weights = 0.0
+    return States(frozen, _gathered(parameters, shape, cut), weights, gradients + bucket, optimizer, host)
+
+
+def _gathered(parameters: Parameters, shape: Shape, cut: Sharding) -> float:
+    if cut.stage < 3 or (cut.processes == 1 and cut.offload != "all"):
+        return 0.0
+    live = max(parameters.largest, cut.live or MAX_LIVE) + _PREFETCH * shape.hidden**2
+    return min(live, parameters.base) * parameters.base_bytes / parameters.base
+
+
+def _offloaded(zero: dict[str, Any], key: str) -> bool:
+    return (zero.get(key) or {}).get("device", "none") != "none"

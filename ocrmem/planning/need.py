@@ -1,0 +1,156 @@
+"""Whether a run fits: bytes of one process at the peak of a step, and what to change where they are too many."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from ocrmem.config import RunConfig
+from ocrmem.model.loading import DTYPES
+from ocrmem.planning.activations import Activations, Projection, activations
+from ocrmem.planning.gpus import CPU, GPUS, Gpu
+from ocrmem.planning.memory import Sharding, States, sharding, states
+from ocrmem.planning.shapes import Parameters, Shape, base_config, count
+from ocrmem.planning.workload import Batch, Workload, workload
+
+CONTEXT_BYTES = 1_500_000_000
+FRAGMENTATION = 0.05
+_WAYS = ((0, "none"), (1, "none"), (2, "none"), (3, "none"), (3, "all"))
+_REMEDIES: tuple[dict[str, Any], ...] = (
+    {"halve": True},
+    {"activation_checkpointing": True},
+    {"activation_checkpointing": True, "deepspeed": "zero3"},
+    {"activation_checkpointing": True, "deepspeed": "zero3", "smallest": True},
+    {"activation_checkpointing": True, "deepspeed": "zero3", "offload": "all", "smallest": True},
+)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What does not depend on how a run is cut and batched."""
+
+    shape: Shape
+    proj: Projection
+    parameters: Parameters
+    element: int  # bytes of an element of the frozen language model
+
+    @classmethod
+    def of(cls, config: RunConfig) -> Facts:
+        base = base_config(config)
+        shape = Shape.of(base)
+        model = config.model
+        proj = Projection(
+            model.vision_embedding_size, model.projector_hidden_size or shape.hidden, model.projector_norm
+        )
+        return cls(shape, proj, count(config, base), DTYPES[model.precision].itemsize)
+
+
+@dataclass(frozen=True)
+class Need:
+    """Bytes of one process at the peak of a step.
+
+    Attributes:
+        states: held all the time.
+        activations: of the largest batch.
+        context: CUDA context, libraries and communication buffers (assumed).
+        fragments: what the allocator holds and cannot use (assumed).
+    """
+
+    states: States
+    activations: Activations
+    context: float
+    fragments: float
+
+    @property
+    def total(self) -> float:
+        held = self.states.total + self.activations.kept + self.activations.at_peak
+        return held + self.context + self.fragments
+
+    def as_dict(self) -> dict[str, float]:
+        """Every part in bytes, and their sum."""
+        held, kept = self.states, self.activations
+        return {
+            "frozen": held.frozen,
+            "gathered": held.gathered,
+            "proj": held.weights,
+            "gradients": held.gradients,
+            "optimizer": held.optimizer,
+            "activations": kept.kept,
+            "peak": kept.at_peak,
+            "context": self.context,
+            "fragments": self.fragments,
+            "total": self.total,
+            "host": held.host,
+        }
+
+
+def need(config: RunConfig, facts: Facts, cut: Sharding, batch: Batch, *, on_cpu: bool = False) -> Need:
+    """What one process of a run needs at its peak."""
+    made = activations(
+        facts.shape, facts.proj, batch, facts.element, checkpointing=config.train.activation_checkpointing
+    )
+    context = 0.0 if on_cpu else CONTEXT_BYTES
+    return Need(states(facts.parameters, facts.shape, cut), made, context, FRAGMENTATION * (made.kept + made.at_peak))
+
+
+def memory_plan(
+    config: RunConfig, facts: Facts, load: Workload, cut: Sharding, device: Gpu, answer_tokens: int | None
+) -> dict[str, Any]:
+    """What the run needs as it is configured and cut otherwise, whether that fits, and if not, what would."""
+    on_cpu = device.name == CPU
+    chosen = need(config, facts, cut, load.largest, on_cpu=on_cpu)
+    cuts = [Sharding(stage, offload, cut.processes, cut.live) for stage, offload in _WAYS]
+    if all(other.name != cut.name for other in cuts):
+        cuts.append(cut)
+    available = device.memory_bytes // (cut.processes if on_cpu else 1)  # processes share a machine's memory
+    fits = chosen.total <= available
+    return {
+        "chosen": cut.name,
+        "activation_checkpointing": config.train.activation_checkpointing,
+        "available_bytes": available,
+        "total_bytes": chosen.total,
+        "fits": fits,
+        "fits_on": [other.name for other in GPUS.values() if chosen.total <= other.memory_bytes],
+        "ways": {other.name: need(config, facts, other, load.largest, on_cpu=on_cpu).as_dict() for other in cuts},
+        "remedies": [] if fits or on_cpu else _remedies(config, facts, device, answer_tokens),
+    }
+
+
+def _remedies(config: RunConfig, facts: Facts, device: Gpu, answer_tokens: int | None) -> list[dict[str, Any]]:
+    """Changes of the settings, the smallest first, under which the run fits at the same global batch."""
+    found = []
+    for change in _REMEDIES:
+        settings = _changed(config, change)
+        if not settings:
+            continue
+        other = config.model_copy(update={"train": config.train.model_copy(update=settings)})
+        total = need(other, facts, sharding(other), workload(other, answer_tokens).largest).total
+        if total <= device.memory_bytes:
+            found.append({"settings": {f"train.{name}": v for name, v in settings.items()}, "total_bytes": total})
+    return found[:2]
+
+
+def _changed(config: RunConfig, change: dict[str, Any]) -> dict[str, Any]:
+    """The fields of section train that a remedy changes; empty where it does not apply."""
+    train = config.train
+    settings: dict[str, Any] = {
+        name: change[name]
+        for name in ("activation_checkpointing", "deepspeed", "offload")
+        if name in change and getattr(train, name) != change[name]
+    }
+    sharded = "deepspeed" in change
+    if sharded and (config.model.precision == "float16" or (train.processes == 1 and "offload" not in change)):
+        return {}  # DeepSpeed refuses float16 here; and one process has nobody to share with
+    rows = train.per_device_batch_size
+    if change.get("halve"):
+        if rows % 2:
+            return {}
+        rows //= 2
+    elif change.get("smallest"):
+        rows = 1
+    if rows != train.per_device_batch_size:
+        settings["per_device_batch_size"] = rows
+        settings["gradient_accumulation_steps"] = (
+            train.gradient_accumulation_steps * train.per_device_batch_size // rows
+        )
+    return settings

@@ -1,0 +1,209 @@
+"""The plan of a run: does it fit, how long does it take, and what would have to change."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict
+from typing import Any
+
+from ocrmem.config import TINY, RunConfig
+from ocrmem.encoder.deepencoder import tokens_for
+from ocrmem.encoder.features import RowFormat
+from ocrmem.errors import ConfigError
+from ocrmem.planning.flops import flops
+from ocrmem.planning.gpus import CPU, Gpu, find_gpu
+from ocrmem.planning.memory import MAX_LIVE, Sharding, sharding
+from ocrmem.planning.need import CONTEXT_BYTES, FRAGMENTATION, Facts, memory_plan
+from ocrmem.planning.report import report
+from ocrmem.planning.workload import Workload, workload
+
+DEFAULT_GPU = "h100"
+MFU = 0.35
+
+
+def plan(
+    config: RunConfig,
+    *,
+    gpu: str | Gpu | None = None,
+    hours: float | None = None,
+    mfu: float | None = None,
+    answer_tokens: int | None = None,
+) -> dict[str, Any]:
+    """The arithmetic behind a configuration; nothing is loaded and nothing written.
+
+    Args:
+        config: the run.
+        gpu: a device, or the name of one in `gpus.GPUS`, or ``cpu``; None: cpu for the tiny preset and
+            ``model.device: cpu``, else an H100.
+        hours: wall time that the training is to take.
+        mfu: share of the peak rate that the operations reach, 0 to 1; None: assumed.
+        answer_tokens: supervised tokens a sample; None: the dataset's, or assumed.
+
+    Returns:
+        gpu, parameters, memory, features, tokens, flops, time, assumptions (all numbers in bytes, tokens,
+        operations and seconds) and ``summary``.
+
+    Raises:
+        ConfigError: an argument is out of its range, or settings contradict each other.
+        ModelError: the shapes of the language model are not known here.
+    """
+    _check_arguments(config, hours, mfu, answer_tokens)
+    on_cpu = config.model.base_model_name == TINY or config.model.device == CPU
+    device = gpu if isinstance(gpu, Gpu) else find_gpu(gpu or (CPU if on_cpu else DEFAULT_GPU))
+    facts, load, cut = Facts.of(config), workload(config, answer_tokens), sharding(config)
+    result: dict[str, Any] = {
+        "gpu": asdict(device) | {"peak_flops": device.peak_flops(config.model.precision), "count": cut.processes},
+        "parameters": asdict(facts.parameters),
+        "memory": memory_plan(config, facts, load, cut, device, answer_tokens),
+        "features": _features(config, load),
+        "tokens": _tokens(config, load),
+        "flops": _flops(config, facts, load),
+    }
+    result["time"] = _time(config, facts, load, cut, device, mfu or MFU, hours)
+    result["assumptions"] = _assumptions(config, load, cut, device, asked=gpu is not None, mfu=mfu)
+    result["notes"] = list(load.notes)
+    return _finite(result) | {"summary": report(config, result)}
+
+
+def _check_arguments(config: RunConfig, hours: float | None, mfu: float | None, answer_tokens: int | None) -> None:
+    if hours is not None and not 0 < hours < math.inf:
+        raise ConfigError.of("--hours", f"is {hours:g}", "Give a wall time above 0")
+    if mfu is not None and not 0 < mfu <= 1:
+        raise ConfigError.of("--mfu", f"is {mfu:g}", "Give a share of the peak between 0 and 1, for example 0.35")
+    longest = config.model.max_seq_length
+    if answer_tokens is not None and not 0 < answer_tokens < longest:
+        raise ConfigError.of(
+            "--answer-tokens",
+            f"is {answer_tokens}, but a sequence has model.max_seq_length {longest} tokens",
+            f"Give a number between 1 and {longest - 1}",
+        )
+
+
+def _features(config: RunConfig, load: Workload) -> dict[str, Any]:
+    model, size = config.model, config.render.page_size
+    tokens = tokens_for(size, config.render.token_size)
+    row = RowFormat("", model.features, "", model.precision, size, tokens, model.vision_embedding_size)
+    return {
+        "tokens_per_page": tokens,
+        "page_bytes": row.row_bytes,
+        "pages": load.pages,
+        "bytes": None if load.pages is None else load.pages * row.row_bytes,
+        "bytes_per_1000_pages": 1000 * row.row_bytes,
+    }
+
+
+def _tokens(config: RunConfig, load: Workload) -> dict[str, Any]:
+    train = config.train
+    batches = train.gradient_accumulation_steps * train.processes
+    step = load.mean.positions * batches
+    return {
+        "global_batch": train.per_device_batch_size * batches,
+        "row": load.mean.length,
+        "row_used": load.used,
+        "memory_per_row": load.mean.memory / load.mean.rows,
+        "answer_per_row": load.mean.answers / load.mean.rows,
+        "padding_share": 1 - load.used / load.mean.length,
+        "step": step,
+        "steps": train.max_steps,
+        "total": step * train.max_steps,
+        "answers": load.mean.answers * batches * train.max_steps,
+        "is_bound": load.pages is None,
+    }
+
+
+def _flops(config: RunConfig, facts: Facts, load: Workload) -> dict[str, float]:
+    made = flops(facts.shape, facts.proj, load.mean, checkpointing=config.train.activation_checkpointing)
+    tokens = load.mean.positions
+    return asdict(made) | {
+        "model": made.model,
+        "executed": made.executed,
+        "executed_per_token": made.executed / tokens,
+        "model_per_token": made.model / tokens,
+        "positions": tokens,
+    }
+
+
+def _time(
+    config: RunConfig, facts: Facts, load: Workload, cut: Sharding, device: Gpu, mfu: float, hours: float | None
+) -> dict[str, Any]:
+    train, peak = config.train, device.peak_flops(config.model.precision)
+    made = flops(facts.shape, facts.proj, load.mean, checkpointing=train.activation_checkpointing)
+    compute = made.executed / (peak * mfu)
+    transfer = transfer_seconds(facts, cut, device, checkpointing=train.activation_checkpointing)
+    batch = max(compute, transfer)
+    step = batch * train.gradient_accumulation_steps
+    tokens = load.mean.positions * train.gradient_accumulation_steps * cut.processes
+    seconds = step * train.max_steps
+    result: dict[str, Any] = {
+        "mfu": mfu,
+        "compute_seconds_per_batch": compute,
+        "transfer_seconds_per_batch": transfer,
+        "bound_by": "computation" if compute >= transfer else "moving weights",
+        "seconds_per_step": step,
+        "tokens_per_second": tokens / step,
+        "tokens_per_second_per_gpu": tokens / step / cut.processes,
+        "model_mfu": made.model / (batch * peak),
+        "seconds": seconds,
+        "gpu_seconds": seconds * cut.processes,
+    }
+    if hours is not None:
+        wanted = hours * 3600
+        result["wanted"] = {
+            "seconds": wanted,
+            "tokens_per_second": tokens * train.max_steps / wanted,
+            "mfu": mfu * compute * train.gradient_accumulation_steps * train.max_steps / wanted,
+            "gpus": math.ceil(cut.processes * seconds / wanted),
+            "reached": seconds <= wanted,
+        }
+    return result
+
+
+def transfer_seconds(facts: Facts, cut: Sharding, device: Gpu, *, checkpointing: bool) -> float:
+    """Time in which one process receives the frozen weights of one batch; 0 where it holds them all.
+
+    ZeRO-3 gathers them for forward and again for backward, and a third time where backward computes forward again.
+    """
+    if cut.stage < 3:
+        return 0.0
+    passes, weights = 3 if checkpointing else 2, facts.parameters.base_bytes
+    seconds = weights * (cut.processes - 1) / cut.processes / device.link_bytes
+    if cut.offload == "all":
+        seconds += weights / cut.processes / device.host_bytes
+    return passes * seconds
+
+
+def _assumptions(
+    config: RunConfig, load: Workload, cut: Sharding, device: Gpu, *, asked: bool, mfu: float | None
+) -> list[dict[str, Any]]:
+    def line(name: str, value: Any, unit: str, origin: str) -> dict[str, Any]:
+        return {"name": name, "value": value, "unit": unit, "origin": origin}
+
+    lines = [
+        line("GPU", device.name, "", "--gpu" if asked else "the default; --gpu NAME for another"),
+        line("memory of a GPU", device.memory_bytes, "bytes", device.source),
+        line("peak rate, dense", device.peak_flops(config.model.precision), "FLOP/s", device.source),
+        line("share of the peak (MFU)", mfu or MFU, "", "--mfu" if mfu else "assumed; no run has measured it"),
+        line("rows", round(load.mean.length, 1), "tokens", load.source),
+        line("answer", round(load.mean.answers / load.mean.rows, 1), "tokens", load.answer_source),
+        line("attention", "sdpa", "", "transformers' default; a padded batch has a mask and no flash kernel"),
+        line("allocator's loss", FRAGMENTATION, "of activations", "assumed"),
+    ]
+    if device.name != CPU:
+        lines.append(line("CUDA context, NCCL, libraries", CONTEXT_BYTES, "bytes", "assumed"))
+    if cut.stage == 3:
+        origin = "DeepSpeed's default" if cut.live is None else "the DeepSpeed file"
+        lines.append(line("weights that ZeRO-3 holds whole", int(cut.live or MAX_LIVE), "parameters", origin))
+        lines.append(line("from the other GPUs", device.link_bytes, "bytes/s", f"{device.source}; one machine"))
+        lines.append(line("gathering beside computing", "overlaps", "", "assumed; the longer of the two counts"))
+    if cut.offload == "all":
+        lines.append(line("from the host", device.host_bytes, "bytes/s", device.source))
+    return lines
+
+
+def _finite(value: Any) -> Any:
+    """The same values as JSON can hold them: infinity (a CPU's link) becomes null."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and math.isinf(value) else value

@@ -1,0 +1,158 @@
+"""The tokens of a run: from the dataset where it was made with these settings, else upper bounds.
+
+A batch is padded to its longest row, so what is computed on is rows x longest, not the sum of the lengths. For
+random batches the mean of the longest of B rows follows from the sorted lengths: the i-th of n is the longest
+with probability (i/n)^B - ((i-1)/n)^B. Batches of like length are taken as B neighbours of the sorted lengths each.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ocrmem.config import RunConfig
+from ocrmem.config_rules.model_rules import TEXT_TOKENS
+from ocrmem.dataset.manifest import NAME, dataset_config, read_manifest, shards_of
+
+ASSUMED_ANSWER = 256  # tokens
+_MARKS = 2  # tokens around the memory
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one process computes at once.
+
+    Attributes:
+        rows: samples.
+        length: positions of a row, padding and memory included.
+        square_length: mean of ``length`` squared, for attention.
+        memory: vision tokens of the batch.
+        answers: supervised positions of the batch.
+        padded: whether rows differ in length, so that attention needs a mask.
+    """
+
+    rows: int
+    length: float
+    square_length: float
+    memory: float
+    answers: float
+    padded: bool
+
+    @property
+    def positions(self) -> float:
+        """Positions that are computed."""
+        return self.rows * self.length
+
+
+@dataclass(frozen=True)
+class Workload:
+    """The batches of a run.
+
+    Attributes:
+        largest: the batch that memory must hold.
+        mean: the batch that time is reckoned with.
+        used: mean tokens of a row without padding.
+        pages: different pages of the dataset; None without one.
+        answer_source, source: where the answers' and all other lengths come from, for a reader.
+        notes: what else the reader should know.
+    """
+
+    largest: Batch
+    mean: Batch
+    used: float
+    pages: int | None
+    answer_source: str
+    source: str
+    notes: tuple[str, ...] = ()
+
+
+def workload(config: RunConfig, answer_tokens: int | None = None) -> Workload:
+    """The batches that the settings, and the dataset if there is one, lead to.
+
+    Args:
+        config: sections model, render and train; ``paths.dataset`` is read where it was made with these settings.
+        answer_tokens: supervised tokens a sample, instead of the dataset's or the assumed ones.
+
+    Raises:
+        DataError, MissingInputError: there is a dataset, but a broken one.
+    """
+    directory = Path(config.paths.dataset)
+    if not (directory / NAME).is_file():
+        return _bounds(config, answer_tokens, ())
+    manifest = read_manifest(directory)
+    if manifest["config"] != dataset_config(config):
+        note = f"{directory} was made with other settings, so its lengths are not used: run `ocrmem render` again"
+        return _bounds(config, answer_tokens, (note,))
+    lengths = _lengths(directory, manifest)
+    if not len(lengths["sequence_tokens"]):
+        return _bounds(config, answer_tokens, (f"{directory} has no training samples, so upper bounds are used",))
+    return _from_dataset(config, lengths, manifest["counts"]["unique_pages"], answer_tokens)
+
+
+def _bounds(config: RunConfig, answer_tokens: int | None, notes: tuple[str, ...]) -> Workload:
+    rows, longest = config.train.per_device_batch_size, config.model.max_seq_length
+    tokens = (config.render.page_size // config.render.token_size) ** 2
+    memory = config.render.max_pages * tokens
+    answers = answer_tokens or max(1, min(ASSUMED_ANSWER, longest - memory - _MARKS - TEXT_TOKENS))
+    batch = Batch(rows, longest, longest**2, rows * memory, rows * answers, padded=rows > 1)
+    return Workload(
+        largest=batch,
+        mean=batch,
+        used=longest,
+        pages=None,
+        answer_source="--answer-tokens" if answer_tokens else "assumed; there is no dataset yet",
+        source="upper bound: every row has model.max_seq_length tokens and render.max_pages full pages",
+        notes=notes,
+    )
+
+
+def _from_dataset(config: RunConfig, lengths: dict[str, np.ndarray], pages: int, answer_tokens: int | None) -> Workload:
+    rows = config.train.per_device_batch_size
+    sequence, memory, answers = (lengths[name] for name in ("sequence_tokens", "memory_tokens", "answer_tokens"))
+    if answer_tokens is not None:
+        answers = np.full_like(answers, answer_tokens)
+    longest = int(sequence.max())
+    mean_longest = longest_of_neighbours if config.train.group_by_length else longest_of
+    return Workload(
+        largest=Batch(rows, longest, longest**2, rows * int(memory.max()), rows * int(answers.max()), padded=rows > 1),
+        mean=Batch(
+            rows,
+            mean_longest(sequence, rows),
+            mean_longest(sequence.astype(float) ** 2, rows),
+            rows * float(memory.mean()),
+            rows * float(answers.mean()),
+            padded=rows > 1 and longest > int(sequence.min()),
+        ),
+        used=float(sequence.mean()),
+        pages=pages,
+        answer_source="--answer-tokens" if answer_tokens else f"{len(sequence):,} training samples",
+        source=f"{len(sequence):,} training samples; time with means, memory with the longest",
+    )
+
+
+def longest_of(values: np.ndarray, count: int) -> float:
+    """The expected maximum of ``count`` values drawn from ``values`` at random, with replacement."""
+    ordered = np.sort(values)
+    below = (np.arange(len(ordered) + 1) / len(ordered)) ** count
+    return float((ordered * np.diff(below)).sum())
+
+
+def longest_of_neighbours(values: np.ndarray, count: int) -> float:
+    """The mean of the longest of each ``count`` neighbours among the sorted values; the last few may be fewer."""
+    ordered = np.sort(values)
+    return float(np.maximum.reduceat(ordered, np.arange(0, len(ordered), count)).mean())
+
+
+def _lengths(directory: Path, manifest: dict[str, Any]) -> dict[str, np.ndarray]:
+    """Token counts of the training samples; nothing else of the shards is read."""
+    import pyarrow.parquet as pq
+
+    names = ["sequence_tokens", "memory_tokens", "answer_tokens"]
+    tables = [pq.read_table(directory / shard["path"], columns=names) for shard in shards_of(manifest, "samples/train")]
+    return {
+        name: np.concatenate([np.zeros(0, np.int64), *(table.column(name).to_numpy() for table in tables)])
+        for name in names
+    }

@@ -1,0 +1,33 @@
+"""The plan's operations, against torch's own count of a step that is really run."""
+
+from __future__ import annotations
+
+import pytest
+from support.planned import described, made_batch, made_model
+from torch.utils.flop_counter import FlopCounterMode
+
+from ocrmem.planning.activations import Projection
+from ocrmem.planning.flops import flops
+from ocrmem.planning.shapes import Shape
+from ocrmem.planning.workload import Batch
+
+
+@pytest.mark.parametrize("norm", [False, True], ids=["plain", "norm"])
+@pytest.mark.parametrize("checkpointing", [False, True], ids=["kept", "checkpointed"])
+def test_forward_and_backward_are_those_that_torch_counts(checkpointing, norm):
+    model = made_model(norm=norm)
+    if checkpointing:
+        model.activation_checkpointing_enable()
+    batch = made_batch(padded=True)
+    with FlopCounterMode(display=False) as counted:
+        model(**batch).loss.backward()
+    planned = flops(*described(model, padded=True), checkpointing=checkpointing)
+    assert planned.executed == counted.get_total_flops()
+
+
+def test_frozen_layers_cost_twice_their_forward_and_not_three_times():
+    shape = Shape(layers=36, hidden=4096, heads=32, kv_heads=8, head=128, inner=12288, vocabulary=151936)
+    one = Batch(1, 1, 0, 0, 0, padded=False)
+    planned = flops(shape, Projection(1024, 4096, False), one, checkpointing=False)
+    weights = 8_190_735_360 - 2 * 151_936 * 4096 - 36 * (2 * 4096 + 2 * 128) - 4096  # but embeddings, head and norms
+    assert planned.model == 4 * weights
