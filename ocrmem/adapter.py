@@ -31,6 +31,7 @@ from ocrmem.tracking import without_secrets
 PROVENANCE = "provenance.json"
 CARD = "README.md"
 _VERSIONS_OF = ("ocrmem", "torch", "transformers", "safetensors", "numpy")
+_WITHOUT_EFFECT = ("register", "version", "tracking", "kubernetes", "paths")
 _TEMPLATE = Path(__file__).with_name("model_card.md.jinja")
 
 
@@ -184,8 +185,8 @@ def redact_uri(uri: str) -> str:
 
 
 def _what_counts(params: dict[str, Any]) -> dict[str, Any]:
-    """The parameters that an adapter depends on: neither where files lie nor how it is registered."""
-    kept = {name: section for name, section in params.items() if name not in ("register", "tracking", "paths")}
+    """The parameters that an adapter depends on: neither where files lie or jobs run nor how it is registered."""
+    kept = {name: section for name, section in params.items() if name not in _WITHOUT_EFFECT}
     kept["data"] = {name: value for name, value in params["data"].items() if name not in ("path", "workers")}
     return kept
 

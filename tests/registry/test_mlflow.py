@@ -1,4 +1,4 @@
-"""The registry: one version a package, an alias that only a met gate moves, and what loads by name."""
+"""MLflow as the registry: one version a package, an alias that only a met gate moves, and what loads by name."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ from typing import Any
 import pytest
 from support.registered import change_json, finished_run
 
-from ocrmem import registry
 from ocrmem.adapter import package_adapter, verify_package
 from ocrmem.config import RunConfig
 from ocrmem.errors import CheckFailed, ConfigError, MissingInputError, ModelError
 from ocrmem.files import sha256_tree
-from ocrmem.registry import register, registry_directory, resolve_adapter
+from ocrmem.registry import flow, register, registry_directory, resolve_adapter
 
 mlflow = pytest.importorskip("mlflow")
 
@@ -289,8 +288,8 @@ def test_tracking_gets_the_package_as_an_artifact_once(
         }
     )
     opened = []
-    real = registry.track
-    monkeypatch.setattr(registry, "track", lambda config, job: opened.append(job) or real(config, job))
+    real = flow.track
+    monkeypatch.setattr(flow, "track", lambda config, job: opened.append(job) or real(config, job))
     result = register(tracked)
     assert result["wandb"] == {"artifact": "ocrmem-adapter", "project": "ocrmem", "mode": "offline"}
     assert register(tracked) == result

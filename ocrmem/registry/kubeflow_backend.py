@@ -1,0 +1,259 @@
+"""The Kubeflow Model Registry, through the kubeflow SDK's client. The only module that knows it.
+
+That registry keeps names, versions and properties, and of the files only a URI: the package goes to
+``register.store`` first. It has no aliases either. Here an alias is a custom property of the registered model,
+``ocrmem.alias.champion = "3"``: one object, so that it means one version at any moment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import re
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from ocrmem.adapter import PROVENANCE
+from ocrmem.config import RunConfig
+from ocrmem.errors import ConfigError, Problem
+from ocrmem.registry.backend import LOOK_IT_UP, PACKAGE_TAG, Version
+from ocrmem.registry.kubeflow_address import Address
+from ocrmem.storage import Store, store_at
+
+if TYPE_CHECKING:
+    from kubeflow.hub import ModelRegistryClient
+    from model_registry.types import ModelVersion, RegisteredModel
+
+_AUTHOR = "ocrmem"
+_ALIAS = "ocrmem.alias."
+_METRIC = "ocrmem.metric."
+_FORMAT = {"model_format_name": "ocrmem-adapter", "model_format_version": "1"}
+_ATTEMPTS = 3
+
+
+@contextmanager
+def kubeflow_backend(config: RunConfig) -> Iterator[KubeflowBackend]:
+    """The registry of ``register.uri``, after it has answered within seconds; its errors become ours."""
+    address = Address.of(config.register_.uri)
+    if problem := address.problem():  # the SDK would wait five minutes for a registry that is silent
+        raise ConfigError(problem)
+    _import_sdk()
+    with _errors(address):
+        yield KubeflowBackend(address, config)
+
+
+def kubeflow_problems(config: RunConfig) -> list[Problem]:
+    """Whether the registry answers and the store for its packages can be written to."""
+    found = [Address.of(config.register_.uri).problem(), _store(config).problem(write=True)]
+    return [problem for problem in found if problem is not None]
+
+
+class KubeflowBackend:
+    """`backend.Backend` on the SDK's client."""
+
+    def __init__(self, address: Address, config: RunConfig) -> None:
+        self._address = address
+        self._section = config.register_
+        self._store = _store(config)
+        self._client = _client(address)
+
+    def ensure_version(
+        self, package: Path, provenance: dict[str, Any], tags: Mapping[str, str], metrics: Mapping[str, float]
+    ) -> Version:
+        from model_registry.exceptions import StoreError
+        from mr_openapi.exceptions import BadRequestException, ConflictException, ServiceException
+
+        name, digest = self._section.name, tags[PACKAGE_TAG]
+        uri = self._upload(package, digest)
+        for attempt in range(_ATTEMPTS + 1):
+            versions = self._versions(name)
+            if found := _holding(versions, digest):
+                # A registration that was cut off between the version and its artifact is completed.
+                return _version(name, found, self._uri(name, found) or self._add_artifact(name, found, uri))
+            try:
+                self._client.register_model(
+                    name,
+                    uri,
+                    version=str(1 + max(map(_number, versions), default=0)),
+                    author=_AUTHOR,
+                    owner=_AUTHOR,
+                    version_description="An optical memory adapter; see README.md in the package",
+                    metadata={**tags, **_properties(metrics)},
+                    model_format_name=_FORMAT["model_format_name"],
+                    model_format_version=_FORMAT["model_format_version"],
+                )
+            except (StoreError, BadRequestException, ConflictException, ServiceException):
+                # The number was taken in the same moment (servers differ in how they say so), or the answer to a
+                # version that was made got lost: look again.
+                if attempt == _ATTEMPTS:
+                    raise
+        raise ConfigError.of(
+            "register.uri",
+            f"the registry {self._address.url} took {name} but does not list it",
+            "Run `ocrmem register` again",
+        )
+
+    def tag(self, version: Version, tags: Mapping[str, str]) -> None:
+        held = self._client.get_model_version(version.name, str(version.number))
+        properties = dict(held.custom_properties or {})
+        if any(properties.get(key) != value for key, value in tags.items()):
+            held.custom_properties = {**properties, **tags}
+            self._client.update_model_version(held)
+
+    def set_alias(self, version: Version, alias: str) -> None:
+        model = self._client.get_model(version.name)
+        properties = dict(model.custom_properties or {})
+        if properties.get(_ALIAS + alias) != str(version.number):
+            model.custom_properties = {**properties, _ALIAS + alias: str(version.number)}
+            self._client.update_model(model)
+
+    def by_alias(self, name: str, alias: str) -> Version:
+        model = self._model(name)
+        number = (model.custom_properties or {}).get(_ALIAS + alias) if model else None
+        if number is None:
+            raise self._missing(f"{name} with the alias {alias}")
+        return self.by_number(name, int(number))
+
+    def by_number(self, name: str, number: int) -> Version:
+        found = next((v for v in self._versions(name) if v.name == str(number)), None)
+        uri = self._uri(name, found) if found else None
+        if found is None or uri is None:
+            raise self._missing(f"{name} version {number}")
+        return _version(name, found, uri)
+
+    def download(self, version: Version, directory: Path) -> None:
+        uri = version.uri or ""
+        if not uri.startswith(("s3://", "file://")):
+            raise ConfigError.of(
+                version.reference, f"lies at {uri!r}, which ocrmem cannot read", "Copy it and name the directory"
+            )
+        place = store_at(uri, self._section.endpoint_url, "register.store")
+        if not place.holds(PROVENANCE):
+            raise ConfigError.of(
+                version.reference, f"its package is not at {uri}", "Restore it, or register the adapter again"
+            )
+        place.download(directory)
+
+    def _upload(self, package: Path, digest: str) -> str:
+        """The package in the store, under its hash; it is whole where its provenance.json is."""
+        name = f"{re.sub(r'[^A-Za-z0-9._-]+', '-', self._section.name)}/{digest}"
+        if self._store.holds(f"{name}/{PROVENANCE}"):
+            return self._store.uri(name)
+        return self._store.upload(package, name, last=PROVENANCE)
+
+    def _model(self, name: str) -> RegisteredModel | None:
+        try:
+            return self._client.get_model(name)
+        except ValueError:
+            return None
+
+    def _versions(self, name: str) -> list[ModelVersion]:
+        return list(self._client.list_model_versions(name)) if self._model(name) else []
+
+    def _uri(self, name: str, version: ModelVersion) -> str | None:
+        """Where the version's package is; None for a version without an artifact."""
+        try:
+            return self._client.get_model_artifact(name, version.name).uri
+        except ValueError:
+            return None
+
+    def _add_artifact(self, name: str, version: ModelVersion, uri: str) -> str:
+        """The last step of the SDK's register_model, which it does not offer by itself."""
+        from model_registry.core import ModelRegistryAPIClient
+        from model_registry.types import ModelArtifact
+
+        token, url = self._address.token(), self._address.url
+        port = urlsplit(url).port or 0
+        if url.startswith("https:"):
+            api = ModelRegistryAPIClient.secure_connection(url, port, user_token=token or "")
+        else:
+            api = ModelRegistryAPIClient.insecure_connection(url, port, token)
+        artifact = ModelArtifact(name=name, uri=uri, **_FORMAT)
+        asyncio.run(api.upsert_model_version_artifact(artifact, str(version.id)))
+        return uri
+
+    def _missing(self, what: str) -> Exception:
+        return ConfigError.of("register.uri", f"the registry {self._address.url} has no {what}", LOOK_IT_UP)
+
+
+def _store(config: RunConfig) -> Store:
+    section = config.register_
+    if section.store is None:  # a rule of the configuration says so too
+        raise ConfigError.of("register.store", "is not set", "Set it to a shared directory or to s3://bucket/prefix")
+    return store_at(section.store, section.endpoint_url, "register.store")
+
+
+def _import_sdk() -> None:
+    """Import the SDK, without what that does to the process' logging and without its hints about ports.
+
+    Raises:
+        ConfigError: it is not installed.
+    """
+    handlers = list(logging.root.handlers)
+    try:
+        import kubeflow.hub  # noqa: F401
+        import model_registry  # noqa: F401
+    except ImportError:
+        raise ConfigError.of(
+            "register", "the Kubeflow SDK is not installed", "Run: pip install 'ocrmem[model-registry]'"
+        ) from None
+    finally:
+        logging.root.handlers[:] = handlers
+    logger = logging.getLogger("model-registry")
+    logger.propagate = False
+    if not logger.handlers:
+        logger.addHandler(logging.NullHandler())
+
+
+def _client(address: Address) -> ModelRegistryClient:
+    from kubeflow.hub import ModelRegistryClient
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="User access token is missing")
+        return ModelRegistryClient(address.url, author=_AUTHOR, user_token=address.token())
+
+
+@contextmanager
+def _errors(address: Address) -> Iterator[None]:
+    """The SDK's errors as problems of the registry. Their text may hold request headers, so little of it is kept."""
+    import aiohttp
+    from model_registry.exceptions import StoreError
+    from mr_openapi.exceptions import ApiException
+    from pydantic import ValidationError
+
+    try:
+        yield
+    except ApiException as error:
+        raise ConfigError(address.refused(error.status or 0, error.reason)) from None
+    except (aiohttp.ClientError, TimeoutError) as error:
+        raise ConfigError(address.silent(error)) from None
+    except ValidationError:
+        raise ConfigError(address.stranger()) from None
+    except StoreError as error:
+        raise ConfigError.of("register.uri", f"the registry {address.url} says: {error}", LOOK_IT_UP) from None
+
+
+def _holding(versions: list[ModelVersion], package_sha256: str) -> ModelVersion | None:
+    """The version that holds a package; the oldest of several."""
+    found = [v for v in versions if (v.custom_properties or {}).get(PACKAGE_TAG) == package_sha256]
+    return min(found, key=_number, default=None)
+
+
+def _number(version: ModelVersion) -> int:
+    """The version's number; 0 for one that something else has registered under a name of its own."""
+    return int(version.name) if re.fullmatch(r"[1-9][0-9]{0,8}", version.name) else 0
+
+
+def _version(name: str, version: ModelVersion, uri: str) -> Version:
+    tags = {key: value for key, value in (version.custom_properties or {}).items() if isinstance(value, str)}
+    return Version(name, _number(version), tags, uri)
+
+
+def _properties(metrics: Mapping[str, float]) -> dict[str, float | str]:
+    """Metrics as custom properties; JSON has no infinity, so what is not finite goes as text."""
+    return {_METRIC + key: value if math.isfinite(value) else str(value) for key, value in metrics.items()}

@@ -1,0 +1,243 @@
+"""MLflow as the registry: a sqlite file, or a server by http(s). The only module that knows MLflow."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from ocrmem.adapter import redact_uri
+from ocrmem.config import RunConfig
+from ocrmem.console import note
+from ocrmem.errors import ConfigError, Problem
+from ocrmem.registry.backend import LOOK_IT_UP, PACKAGE_TAG, Version, registry_directory, sqlite_path
+from ocrmem.storage import ANSWER_SECONDS, DirectoryStore
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
+    from mlflow.exceptions import MlflowException
+
+_ARTIFACTS = "adapter"  # folder of the package among a run's artifacts
+
+
+@contextmanager
+def mlflow_backend(config: RunConfig) -> Iterator[MlflowBackend]:
+    """The MLflow registry of ``register.uri``; its errors become ours, without the URI's user and password."""
+    database = sqlite_path(config.register_.uri)
+    # A database that is not there yet is made in seconds; that is worth a line.
+    if database and not database.exists():
+        database.parent.mkdir(parents=True, exist_ok=True)
+        note(f"Making the registry database {database} (several seconds, once).")
+    with _client(config) as client:
+        yield MlflowBackend(client, config)
+
+
+def mlflow_problems(config: RunConfig) -> list[Problem]:
+    """Whether the sqlite file can be written, or the server answers. Neither is changed."""
+    database = sqlite_path(config.register_.uri)
+    if database is not None:
+        return _sqlite_problems(database)
+    # A question may not wait as long as a transfer.
+    patience = {"MLFLOW_HTTP_REQUEST_TIMEOUT": str(ANSWER_SECONDS), "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
+    before = {name: os.environ.get(name) for name in patience}
+    os.environ.update(patience)
+    try:
+        with _client(config) as client:
+            client.search_experiments(max_results=1)
+            client.search_registered_models(max_results=1)
+    except ConfigError as error:
+        return list(error.problems)
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+    return []
+
+
+class MlflowBackend:
+    """`backend.Backend` on an MLflow client."""
+
+    def __init__(self, client: MlflowClient, config: RunConfig) -> None:
+        self._client = client
+        self._config = config
+
+    def ensure_version(
+        self, package: Path, provenance: dict[str, Any], tags: Mapping[str, str], metrics: Mapping[str, float]
+    ) -> Version:
+        name = self._config.register_.name
+        found = self._find(name, tags[PACKAGE_TAG])
+        return _version(found or self._create(name, package, provenance, tags, metrics))
+
+    def tag(self, version: Version, tags: Mapping[str, str]) -> None:
+        for key, value in tags.items():
+            if version.tags.get(key) != value:
+                self._client.set_model_version_tag(version.name, str(version.number), key, value)
+
+    def set_alias(self, version: Version, alias: str) -> None:
+        self._client.set_registered_model_alias(version.name, alias, str(version.number))
+
+    def by_alias(self, name: str, alias: str) -> Version:
+        return _version(self._client.get_model_version_by_alias(name, alias))
+
+    def by_number(self, name: str, number: int) -> Version:
+        return _version(self._client.get_model_version(name, str(number)))
+
+    def download(self, version: Version, directory: Path) -> None:
+        from mlflow.artifacts import download_artifacts
+
+        source = self._client.get_model_version_download_uri(version.name, str(version.number))
+        uri = self._config.register_.uri
+        fetched = Path(download_artifacts(artifact_uri=source, dst_path=str(directory), tracking_uri=uri))
+        if fetched != directory:
+            for file in fetched.iterdir():
+                file.rename(directory / file.name)
+            fetched.rmdir()
+
+    def _find(self, name: str, package_sha256: str) -> ModelVersion | None:
+        """The version that holds this package, if there is one; the oldest of several."""
+        quoted = name.replace("'", "\\'")
+        found = self._client.search_model_versions(f"name='{quoted}' and tag.`{PACKAGE_TAG}`='{package_sha256}'")
+        ready = [version for version in found if version.status == "READY"]
+        return min(ready, key=lambda version: int(version.version), default=None)
+
+    def _create(
+        self,
+        name: str,
+        package: Path,
+        provenance: dict[str, Any],
+        tags: Mapping[str, str],
+        metrics: Mapping[str, float],
+    ) -> ModelVersion:
+        """Upload the package in a new run and make a version of it, complete from its first moment."""
+        client, digest = self._client, tags[PACKAGE_TAG]
+        experiment = self._experiment(name)
+        for run in client.search_runs([experiment], f"tags.`{PACKAGE_TAG}` = '{digest}'"):
+            # No version refers to it, or it would have been found: an interrupted upload.
+            client.delete_run(run.info.run_id)
+        run = client.create_run(experiment, tags=dict(tags), run_name=f"{name} {digest[:12]}")
+        self._log_run(run.info.run_id, provenance, metrics)
+        client.log_artifacts(run.info.run_id, str(package), _ARTIFACTS)
+        client.set_terminated(run.info.run_id)
+        if not client.search_registered_models(f"name='{name}'"):
+            client.create_registered_model(name, description="Optical memory adapters made by ocrmem")
+        memory = provenance["metrics"]["memory"]
+        return client.create_model_version(
+            name,
+            source=f"{run.info.artifact_uri.rstrip('/')}/{_ARTIFACTS}",
+            run_id=run.info.run_id,
+            tags=dict(tags),
+            description=f"recall {memory['recall']:.3f} with memory, loss {memory['loss']:.4f}; see README.md in the "
+            "package",
+        )
+
+    def _experiment(self, name: str) -> str:
+        existing = self._client.get_experiment_by_name(name)
+        if existing is not None:
+            return existing.experiment_id
+        # A server knows where its artifacts go; a database file keeps them beside itself.
+        local = sqlite_path(self._config.register_.uri) is not None
+        location = (registry_directory(self._config) / "artifacts").resolve().as_uri() if local else None
+        return self._client.create_experiment(name, artifact_location=location)
+
+    def _log_run(self, run_id: str, provenance: dict[str, Any], metrics: Mapping[str, float]) -> None:
+        """Metrics and flattened params of the run, as MLflow's pages compare them, in one request."""
+        from mlflow.entities import Metric, Param
+
+        settings = {
+            f"{section}.{key}": value
+            for section in ("model", "render", "data", "train", "evaluate")
+            for key, value in provenance["params"].get(section, {}).items()
+        }
+        self._client.log_batch(
+            run_id,
+            metrics=[Metric(name, value, 0, 0) for name, value in metrics.items()],
+            params=[Param(name, str(value)) for name, value in settings.items()],
+        )
+
+
+def _version(found: ModelVersion) -> Version:
+    return Version(found.name, int(found.version), dict(found.tags), found.source)
+
+
+@contextmanager
+def _client(config: RunConfig) -> Iterator[MlflowClient]:
+    uri = config.register_.uri
+    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+    # stdout is the verb's result, and the address that MLflow prints there may hold a password.
+    os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
+    os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
+    # The default of seven tries with growing pauses waits minutes for a server that is not there.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
+    try:
+        from mlflow import MlflowClient
+        from mlflow.exceptions import MlflowException
+    except ImportError:
+        raise ConfigError.of("register", "mlflow is not installed", "Run: pip install 'ocrmem[registry]'") from None
+    # The first start of a database logs every migration.
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    try:
+        yield MlflowClient(tracking_uri=uri, registry_uri=uri)
+    except MlflowException as error:
+        raise ConfigError(_explain(error, uri)) from None
+
+
+def _explain(error: MlflowException, uri: str) -> Problem:
+    from requests.exceptions import RequestException
+
+    shown, said = redact_uri(uri), " ".join(_scrub(str(error), uri).split())
+    causes: list[BaseException] = [error]
+    while cause := causes[-1].__cause__ or causes[-1].__context__:
+        causes.append(cause)
+    if any(isinstance(cause, RequestException) for cause in causes):
+        reason = getattr(causes[-1], "strerror", None) or type(causes[-1]).__name__
+        message = f"the registry {shown} does not answer ({reason})"
+        return Problem("register.uri", message, "Check the address, that it is up, and the network")
+    if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+        return Problem("register.uri", f"the registry {shown} answers: {said}", LOOK_IT_UP)
+    return Problem(
+        "register.uri",
+        f"the registry {shown} answers: {said}",
+        "Check that it is up; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD if it asks",
+    )
+
+
+def _sqlite_problems(database: Path) -> list[Problem]:
+    if not database.exists():
+        # `register` makes the folder, so what counts is the nearest one that is there.
+        parent = next(folder for folder in database.absolute().parents if folder.exists())
+        problem = DirectoryStore(str(parent), "register.uri").problem(write=True)
+        return [problem] if problem else []
+    try:
+        # An immediate transaction takes the write lock and leaves the file as it was.
+        with closing(
+            sqlite3.connect(f"{database.absolute().as_uri()}?mode=rw", uri=True, timeout=ANSWER_SECONDS)
+        ) as db:
+            db.execute("BEGIN IMMEDIATE")
+            db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+            db.rollback()
+    except sqlite3.Error as error:
+        return [
+            Problem(
+                "register.uri",
+                f"the registry database {database} cannot be written to ({error})",
+                "Check its owner and that nothing holds it, or name another file",
+            )
+        ]
+    return []
+
+
+def _scrub(text: str, uri: str) -> str:
+    parts = urlsplit(uri)
+    for secret in (uri, parts.netloc if "@" in parts.netloc else "", parts.password or ""):
+        if secret:
+            text = text.replace(secret, redact_uri(uri) if secret == uri else "***")
+    return text

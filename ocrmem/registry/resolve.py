@@ -1,0 +1,76 @@
+"""From ``models:/NAME@ALIAS`` to a local directory with a verified adapter package."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from ocrmem.adapter import verify_package
+from ocrmem.config import RunConfig
+from ocrmem.errors import ConfigError, ModelError
+from ocrmem.files import replacing_directory, sha256_json
+from ocrmem.registry.backend import PACKAGE_TAG, Backend, Version, open_backend, registry_directory
+
+_REFERENCE = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>[0-9]+))")
+
+
+def resolve_adapter(reference: str, config: RunConfig) -> Path:
+    """The local directory of an adapter.
+
+    Args:
+        reference: ``models:/NAME@ALIAS``, ``models:/NAME/VERSION``, or a directory.
+        config: says which registry ``models:/`` means.
+
+    Returns:
+        The directory itself, or the registered package, downloaded beside the registry and verified.
+
+    Raises:
+        ConfigError: the reference has no form of these, or names no directory, version or alias.
+        ModelError: a package's files are not what its provenance or the registry says.
+    """
+    if not reference.startswith("models:"):
+        directory = Path(reference)
+        if not directory.is_dir():
+            raise ConfigError.of(
+                "--adapter",
+                f"{reference!r} is no directory",
+                "Give an adapter directory or models:/NAME@ALIAS",
+            )
+        return directory
+    match = _REFERENCE.fullmatch(reference)
+    if match is None:
+        raise ConfigError.of(
+            "--adapter", f"{reference!r} names no version", "Write models:/NAME@ALIAS or models:/NAME/VERSION"
+        )
+    with open_backend(config) as backend:
+        if match["alias"]:
+            version = backend.by_alias(match["name"], match["alias"])
+        else:
+            version = backend.by_number(match["name"], int(match["version"]))
+        return _local_copy(backend, config, version)
+
+
+def _local_copy(backend: Backend, config: RunConfig, version: Version) -> Path:
+    """The version's package in a local folder, which is used again while its files are what they were."""
+    key = sha256_json([config.register_.uri, version.name, version.number])[:16]
+    target = registry_directory(config) / "cache" / key
+    wanted = version.tags.get(PACKAGE_TAG)
+    if target.is_dir() and _is_package(target, wanted):
+        return target
+    with replacing_directory(target) as directory:
+        backend.download(version, directory)
+        found = verify_package(directory).get("package_sha256")
+        if found != wanted:
+            raise ModelError.of(
+                version.reference,
+                f"the registry says package {wanted}, but its files are package {found}",
+                "Register the adapter again and use that version",
+            )
+    return target
+
+
+def _is_package(directory: Path, package_sha256: str | None) -> bool:
+    try:
+        return verify_package(directory).get("package_sha256") == package_sha256
+    except ModelError:
+        return False

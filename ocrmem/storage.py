@@ -1,0 +1,276 @@
+"""Places outside the workspace that hold files: a directory (a mounted volume, say) or an S3 bucket.
+
+The DVC remote of `version` and the packages of the Kubeflow Model Registry lie in one. A place can be asked
+beforehand whether it is there and can be written to (`problem`), so that a run learns of a missing key or
+bucket in a second instead of after its work. Keys come from the environment or ~/.aws, as boto3 finds them.
+"""
+
+from __future__ import annotations
+
+import errno
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import unquote, urlsplit
+
+from ocrmem.errors import ConfigError, Problem
+from ocrmem.files import replacing_directory
+from ocrmem.secrets import redact
+
+if TYPE_CHECKING:
+    from botocore.client import BaseClient
+
+ANSWER_SECONDS = 5  # how long a service may take to accept a connection and to begin its answer
+_WRITE_CHECK = ".ocrmem-write-check"  # one fixed name: where deleting is not allowed, one empty object stays
+_NO_KEYS = "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment, or make a profile in ~/.aws"
+_REFUSED = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "TokenRefreshRequired"}
+
+
+class Store(Protocol):
+    """A place for directories of files, each under a name."""
+
+    location: str
+
+    def problem(self, *, write: bool) -> Problem | None:
+        """What keeps this place from being read (and written), asked of the place itself; None when nothing does."""
+
+    def holds(self, name: str) -> bool:
+        """Whether a file of that name is there."""
+
+    def upload(self, source: Path, name: str, *, last: str) -> str:
+        """Put the files of ``source`` under ``name``; ``last`` is written after all others, so that its presence
+        means that they are whole.
+
+        Returns:
+            The URI of ``name``.
+
+        Raises:
+            ConfigError: a file could not be written.
+        """
+
+    def uri(self, name: str) -> str:
+        """The URI of ``name``, which `store_at` reads."""
+
+    def explain(self, error: BaseException) -> Problem:
+        """What an error that came up with this place means, and what to do."""
+
+    def download(self, target: Path) -> None:
+        """Put all files of this place into ``target``, which exists.
+
+        Raises:
+            ConfigError: there are none, or they cannot be read.
+        """
+
+
+def is_s3(location: str) -> bool:
+    return location.startswith("s3://")
+
+
+def _split_s3(location: str) -> tuple[str, str]:
+    """Bucket and prefix (without slashes around it) of ``s3://bucket/prefix``."""
+    bucket, _, prefix = location.removeprefix("s3://").partition("/")
+    return bucket, prefix.strip("/")
+
+
+def store_at(location: str, endpoint_url: str | None, field: str) -> Store:
+    """A place by its address.
+
+    Args:
+        location: a directory, ``file:///directory`` or ``s3://bucket/prefix``.
+        endpoint_url: of an S3 service that is not Amazon's.
+        field: the setting that names the place, for problems.
+    """
+    if is_s3(location):
+        return S3Store(location, endpoint_url, field)
+    if location.startswith("file://"):
+        location = unquote(urlsplit(location).path)
+    return DirectoryStore(location, field)
+
+
+class DirectoryStore:
+    """A directory. It is not made here: a volume that is not mounted ought to be noticed."""
+
+    def __init__(self, location: str, field: str) -> None:
+        self.location = location
+        self._root = Path(location)
+        self._field = field
+
+    def problem(self, *, write: bool) -> Problem | None:
+        if not self._root.is_dir():
+            message = f"{self.location} is {'no directory' if self._root.exists() else 'not there'}"
+            return Problem(self._field, message, "Make it or mount it; it is not made here, so that neither is missed")
+        try:
+            next(self._root.iterdir(), None)
+            if write:
+                with tempfile.TemporaryFile(dir=self._root):
+                    pass
+        except OSError as error:
+            return self.explain(error)
+        return None
+
+    def holds(self, name: str) -> bool:
+        return (self._root / name).is_file()
+
+    def upload(self, source: Path, name: str, *, last: str) -> str:
+        # The directory takes its place in one rename, so that no file needs to come last.
+        try:
+            with replacing_directory(self._root / name) as directory:
+                shutil.copytree(source, directory, dirs_exist_ok=True)
+        except OSError as error:
+            raise ConfigError(self.explain(error)) from None
+        return self.uri(name)
+
+    def uri(self, name: str) -> str:
+        return (self._root / name).resolve().as_uri()
+
+    def download(self, target: Path) -> None:
+        if problem := self.problem(write=False):
+            raise ConfigError(problem)
+        try:
+            shutil.copytree(self._root, target, dirs_exist_ok=True)
+        except (OSError, shutil.Error) as error:
+            raise ConfigError(self.explain(error)) from None
+
+    def explain(self, error: BaseException) -> Problem:
+        full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
+        remedy = "Free space there" if full else "Check the owner, the rights and the mount of the directory"
+        return Problem(self._field, f"{self.location} cannot be used ({_first_line(error)})", remedy)
+
+
+class S3Store:
+    """A bucket, or the keys of one that begin with a prefix."""
+
+    def __init__(self, location: str, endpoint_url: str | None, field: str) -> None:
+        self.location = location.rstrip("/")
+        self._bucket, self._prefix = _split_s3(location)
+        self._endpoint = endpoint_url
+        self._field = field
+
+    def problem(self, *, write: bool) -> Problem | None:
+        try:
+            with self._client(patient=False) as client:
+                client.list_objects_v2(Bucket=self._bucket, Prefix=self._key(""), MaxKeys=1)
+                if write:
+                    client.put_object(Bucket=self._bucket, Key=self._key(_WRITE_CHECK), Body=b"")
+                    with suppress(client.exceptions.ClientError):  # a key that may write but not delete is enough
+                        client.delete_object(Bucket=self._bucket, Key=self._key(_WRITE_CHECK))
+        except ConfigError as error:
+            return error.problems[0]
+        return None
+
+    def holds(self, name: str) -> bool:
+        with self._client() as client:
+            found = client.list_objects_v2(Bucket=self._bucket, Prefix=self._key(name), MaxKeys=1)
+            return any(item["Key"] == self._key(name) for item in found.get("Contents", []))
+
+    def upload(self, source: Path, name: str, *, last: str) -> str:
+        files = sorted((path for path in source.rglob("*") if path.is_file()), key=lambda path: path.name == last)
+        with self._client() as client:
+            for path in files:
+                key = self._key(f"{name}/{path.relative_to(source).as_posix()}")
+                client.upload_file(str(path), self._bucket, key)
+        return self.uri(name)
+
+    def uri(self, name: str) -> str:
+        return f"s3://{self._bucket}/{self._key(name)}"
+
+    def download(self, target: Path) -> None:
+        below = self._key("") and self._key("") + "/"
+        with self._client() as client:
+            pages = client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=below)
+            keys = [item["Key"] for page in pages for item in page.get("Contents", [])]
+            if not keys:
+                raise ConfigError.of(
+                    self._field, f"{self.location} holds no files", "Check the address, or register the adapter again"
+                )
+            for key in keys:
+                path = target / key.removeprefix(below)
+                if key.endswith("/") or not path.resolve().is_relative_to(target.resolve()):
+                    continue  # a folder's marker, or a key that would land outside
+                path.parent.mkdir(parents=True, exist_ok=True)
+                client.download_file(self._bucket, key, str(path))
+
+    def _key(self, name: str) -> str:
+        return "/".join(part for part in (self._prefix, name) if part)
+
+    @contextmanager
+    def _client(self, *, patient: bool = True) -> Iterator[BaseClient | Any]:
+        """A client whose errors become ours; ``patient`` retries and waits, for transfers rather than questions."""
+        try:
+            import boto3
+            from boto3.exceptions import Boto3Error
+            from botocore.config import Config
+            from botocore.exceptions import BotoCoreError, ClientError
+        except ImportError:
+            raise ConfigError.of(
+                self._field, "is on S3, and boto3 is not installed", "Run: pip install 'ocrmem[dvc-s3]'"
+            ) from None
+        settings = Config(
+            connect_timeout=ANSWER_SECONDS,
+            read_timeout=60 if patient else ANSWER_SECONDS,
+            retries={"mode": "standard", "total_max_attempts": 5 if patient else 1},
+        )
+        try:
+            # A session of its own: boto3's default one keeps the credentials that it found first.
+            yield boto3.Session().client("s3", endpoint_url=self._endpoint, config=settings)
+        except (BotoCoreError, ClientError, Boto3Error, ValueError) as error:
+            raise ConfigError(self.explain(error)) from None
+
+    def explain(self, error: BaseException) -> Problem:
+        """What an error of botocore (also as s3fs wraps it) means for this place, and what to do."""
+        from botocore import exceptions as boto
+
+        chain = list(_causes(error))
+        service = self._endpoint or "Amazon S3"
+        response: Any = next((cause.response for cause in chain if isinstance(cause, boto.ClientError)), {})
+        code = str(response.get("Error", {}).get("Code", ""))
+        if any(isinstance(c, boto.NoCredentialsError | boto.PartialCredentialsError) for c in chain):
+            return Problem(self._field, f"there are no AWS credentials for {self.location}", _NO_KEYS)
+        if any(isinstance(c, boto.CredentialRetrievalError | boto.ProfileNotFound | boto.TokenRetrievalError)
+               for c in chain):  # fmt: skip
+            return Problem(self._field, f"AWS credentials could not be read ({_first_line(error)})", _NO_KEYS)
+        if any(isinstance(c, boto.ConnectionError | boto.HTTPClientError) for c in chain):
+            return Problem(
+                self._field,
+                f"{service} does not answer ({_first_line(error)})",
+                "Check the endpoint_url beside it and the network, then run it again",
+            )
+        if code == "NoSuchBucket" or (code == "404" and not self._prefix):
+            message = f"there is no bucket {self._bucket!r} at {service}"
+            return Problem(self._field, message, "Make the bucket, or mend the name; it is not made here")
+        if code in _REFUSED:
+            return Problem(self._field, f"{service} refuses the AWS credentials ({code})", _NO_KEYS)
+        if code in ("AccessDenied", "403", "AllAccessDisabled"):
+            return Problem(
+                self._field,
+                f"{service} denies access to {self.location} ({code})",
+                "Allow ListBucket, GetObject, PutObject and DeleteObject below it, or use another key",
+            )
+        return Problem(
+            self._field,
+            f"{self.location} at {service} cannot be used ({code + ': ' if code else ''}{_first_line(error)})",
+            "Check the address, the endpoint_url beside it and AWS_REGION",
+        )
+
+
+def s3_errors() -> tuple[type[Exception], ...]:
+    """The errors that an S3 client raises; none where there is no such client."""
+    try:
+        from botocore.exceptions import BotoCoreError, ClientError
+    except ImportError:
+        return ()
+    return BotoCoreError, ClientError
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip().splitlines()
+    return redact(text[0]).rstrip(".") if text else type(error).__name__

@@ -1,0 +1,53 @@
+"""An HTTP server on loopback that answers what it is told: for questions of a second, not for a protocol."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+
+class Web:
+    """Where the server is, what it answers, and what it was asked.
+
+    Attributes:
+        answers: status, JSON and headers by the beginning of a path; what is not named is 404.
+        calls: path and Authorization header of every request.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.answers: dict[str, tuple[int, Any, dict[str, str]]] = {}
+        self.calls: list[tuple[str, str | None]] = []
+
+
+@contextmanager
+def web() -> Iterator[Web]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            state.calls.append((self.path, self.headers.get("Authorization")))
+            fitting = [answer for start, answer in state.answers.items() if self.path.startswith(start)]
+            status, value, headers = fitting[0] if fitting else (404, {}, {})
+            self.send_response(status)
+            for name, text in headers.items():
+                self.send_header(name, text)
+            self.end_headers()
+            self.wfile.write(json.dumps(value).encode())
+
+        do_POST = do_GET
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        state = Web(f"http://127.0.0.1:{server.server_port}")
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+        thread.start()
+        try:
+            yield state
+        finally:
+            server.shutdown()
+            thread.join()
