@@ -4,7 +4,8 @@
 sample of each assistant turn.
 """
 
-from ocrmem.conversations.read import Reading, read_conversations, scan_conversations
+from ocrmem.conversations.located import StoredConversations
+from ocrmem.conversations.read import Reading, locate_conversations, read_conversations, scan_conversations
 from ocrmem.conversations.turns import split_turns
 from ocrmem.conversations.types import Conversation, Message, Role, Split, TurnSample
 
@@ -14,7 +15,9 @@ __all__ = [
     "Reading",
     "Role",
     "Split",
+    "StoredConversations",
     "TurnSample",
+    "locate_conversations",
     "read_conversations",
     "scan_conversations",
     "split_turns",

@@ -23,11 +23,13 @@ class Line:
         number: from 1.
         head: the line, or its first bytes when ``whole`` is false.
         whole: false for a line over the bound; then `chunks` gives all of it, once.
+        start: byte of the file at which it begins.
     """
 
     number: int
     head: bytes
     whole: bool
+    start: int = 0
     _handle: BinaryIO | None = None
     size: int = 0
 
@@ -65,10 +67,11 @@ def read_lines(path: Path, max_bytes: int = MAX_LINE_BYTES) -> Iterator[Line]:
         OSError: the file cannot be read.
     """
     with path.open("rb") as handle:
-        number = 0
+        number = start = 0
         while head := handle.readline(max_bytes + 1):
             number += 1
             whole = head.endswith(b"\n") or len(head) <= max_bytes
-            line = Line(number, head.removesuffix(b"\n"), whole, None if whole else handle)
+            line = Line(number, head.removesuffix(b"\n"), whole, start, None if whole else handle)
             yield line
             line.finish()
+            start += line.size + 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -57,6 +58,19 @@ def name_split(file: Path) -> Split:
     if file.name.startswith("counterfactual"):
         return "counterfactual"
     return "train"
+
+
+def split_of(file: Path, conversation_id: str, fraction: float) -> Split:
+    """The split of a conversation: what its file's name says, or ``eval`` if it is held out of a training file."""
+    split = name_split(file)
+    return "eval" if split == "train" and held_out(conversation_id, fraction) else split
+
+
+def held_out(conversation_id: str, fraction: float) -> bool:
+    """Whether a conversation is held out, by the first 8 bytes of its id's sha256: the same on every machine
+    and whatever else is in the data."""
+    digest = hashlib.sha256(conversation_id.encode("utf-8")).digest()
+    return int.from_bytes(digest[:8], "big") < fraction * 2**64
 
 
 def whole_file_fault(file: Path) -> Problem | None:

@@ -12,14 +12,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import ocrmem
 from ocrmem.config import RunConfig
 from ocrmem.console import note, progress_bar
-from ocrmem.conversations import Conversation, read_conversations
+from ocrmem.conversations import StoredConversations, locate_conversations
 from ocrmem.dataset.manifest import NAME, dataset_config, source_identity, tokenizer_identity
+from ocrmem.dataset.names import first_seen
 from ocrmem.dataset.parts import Counts, Parts
 from ocrmem.dataset.schema import SCHEMA_VERSION, SPLITS
-from ocrmem.dataset.shards import copy_new_pages, describe, place_copy
+from ocrmem.dataset.shards import copy_pages, describe, page_digests, place_copy
 from ocrmem.dataset.workers import Job, run_jobs, worker_count
 from ocrmem.errors import DataError, Problem
 from ocrmem.files import replacing_directory, sha256_file, sha256_json, write_json
@@ -58,11 +61,11 @@ def build_dataset(config: RunConfig) -> dict[str, Any]:
     }
     parts = Parts(directory.with_name(f".{directory.name}.parts"), sha256_json([identity, _code()]))
     rejects = parts.directory / REJECTS if config.data.skip_bad else None
-    conversations = read_conversations(config, rejects)
+    conversations = locate_conversations(config, rejects)
 
     size = config.data.shard_conversations
-    shards = [conversations[start : start + size] for start in range(0, len(conversations), size)]
-    records = _make(config, parts, shards)
+    shards = [range(start, min(start + size, len(conversations))) for start in range(0, len(conversations), size)]
+    records = _make(config, parts, conversations, shards)
     counts = Counts()
     for record in records:
         counts.add(Counts(**record["counts"]))
@@ -83,8 +86,14 @@ def build_dataset(config: RunConfig) -> dict[str, Any]:
     return _result(directory, manifest["counts"])
 
 
-def _make(config: RunConfig, parts: Parts, shards: Sequence[Sequence[Conversation]]) -> list[dict[str, Any]]:
-    """The records of all shards, made or found complete."""
+def _make(
+    config: RunConfig, parts: Parts, conversations: StoredConversations, shards: Sequence[range]
+) -> list[dict[str, Any]]:
+    """The records of all shards, made or found complete.
+
+    Args:
+        shards: which conversations each shard holds.
+    """
     missing = [index for index in range(len(shards)) if not parts.complete(index)]
     if len(missing) < len(shards):
         note(f"going on: {len(shards) - len(missing)} of {len(shards)} shards are already complete")
@@ -92,8 +101,10 @@ def _make(config: RunConfig, parts: Parts, shards: Sequence[Sequence[Conversatio
     total = sum(map(len, shards))
     with progress_bar("rendering", total) as bar:
         bar.advance(total - sum(len(shards[index]) for index in missing))
-        jobs = [Job(parts.directory, index, tuple(shards[index])) for index in missing]
-        for job, found in run_jobs(config, jobs, worker_count(config.data.workers, jobs)):
+        # Read one shard at a time, as processes ask for them: the data may be larger than the memory.
+        jobs = (Job(parts.directory, index, conversations.read(shards[index])) for index in missing)
+        size = sum(conversations.bytes_of(shards[index]) for index in missing)
+        for job, found in run_jobs(config, jobs, worker_count(config.data.workers, len(missing), size)):
             bar.advance(len(job.conversations))
             if found:
                 problems[job.index] = found
@@ -110,7 +121,12 @@ def _assemble(parts: Parts, records: Sequence[dict[str, Any]], target: Path) -> 
     """
     (target / "pages").mkdir()
     (target / "samples").mkdir()
-    seen: set[str] = set()
+    files = [
+        parts.directory / file["path"] for record in records for file in record["files"] if file["kind"] == "pages"
+    ]
+    digests = [page_digests(path) for path in files]
+    new = first_seen(np.concatenate(digests)) if digests else np.empty(0, bool)
+    rest = iter(np.split(new, np.cumsum([len(part) for part in digests])[:-1])) if digests else iter(())
     shards: list[dict[str, Any]] = []
     left_out: list[dict[str, str]] = []
     for index, record in enumerate(records):
@@ -119,7 +135,7 @@ def _assemble(parts: Parts, records: Sequence[dict[str, Any]], target: Path) -> 
             source = parts.directory / file["path"]
             if file["kind"] == "pages":
                 path = target / "pages" / f"pages-{index:05d}.parquet"
-                rows = copy_new_pages(source, path, seen)
+                rows = copy_pages(source, path, next(rest))
             else:
                 path = target / "samples" / f"{file['kind']}-{index:05d}.parquet"
                 rows = file["rows"]
@@ -129,7 +145,7 @@ def _assemble(parts: Parts, records: Sequence[dict[str, Any]], target: Path) -> 
     if left_out:
         lines = (json.dumps(entry, ensure_ascii=False) + "\n" for entry in left_out)
         (target / LEFT_OUT).write_text("".join(lines), encoding="utf-8")
-    return len(seen), sorted(shards, key=lambda shard: shard["path"])
+    return int(new.sum()), sorted(shards, key=lambda shard: shard["path"])
 
 
 def _require_memory(config: RunConfig, counts: Counts) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from ocrmem.config import RunConfig
 
-Kind = Literal["unique", "between", "in_set", "pair_equal"]
+Kind = Literal["between", "in_set", "pair_equal"]
 _RENDER_AGAIN = "Run `ocrmem render` again; the dataset was changed after it was written"
 
 
@@ -21,7 +21,7 @@ class Expectation:
     Attributes:
         name: what a failure is called.
         table: "samples", "pages" or "shards".
-        kind: unique and in_set and between look at ``column``, pair_equal at ``column`` and ``other``.
+        kind: in_set and between look at ``column``, pair_equal at ``column`` and ``other``.
         column: the column.
         meaning: what it says, for people.
         remedy: what to do when it fails.
@@ -57,7 +57,15 @@ def expectations(config: RunConfig, manifest: dict[str, Any]) -> list[Expectatio
 def _samples(config: RunConfig, model: dict[str, Any]) -> list[Expectation]:
     check = config.check
     return [
-        Expectation("sample_ids_unique", "samples", "unique", "id", "no two samples have the same id", _RENDER_AGAIN),
+        Expectation(
+            "sample_ids_unique",
+            "samples",
+            "pair_equal",
+            "id",
+            "no two samples have the same id",
+            _RENDER_AGAIN,
+            other="unique_id",
+        ),
         Expectation(
             "sample_pages_resolve",
             "samples",
@@ -153,7 +161,15 @@ def _pages(config: RunConfig, render: dict[str, Any]) -> list[Expectation]:
     tokens = (size // token) ** 2
     check = config.check
     return [
-        Expectation("page_hashes_unique", "pages", "unique", "hash", "every page is stored once", _RENDER_AGAIN),
+        Expectation(
+            "page_hashes_unique",
+            "pages",
+            "pair_equal",
+            "hash",
+            "every page is stored once",
+            _RENDER_AGAIN,
+            other="unique_hash",
+        ),
         Expectation(
             "page_hash_matches_bits",
             "pages",

@@ -66,7 +66,7 @@ class SampleMaker:
             return made
         made.longest_history = max(lengths, default=0)
         over = [length > self.config.model.context_threshold for length in lengths]
-        memories = iter(self._picture([turn.history for turn, yes in zip(turns, over, strict=True) if yes]))
+        memories = iter(self.picture([turn.history for turn, yes in zip(turns, over, strict=True) if yes]))
         rows: dict[str, PageRow] = {}
         for turn, length, pictured in zip(turns, lengths, over, strict=True):
             memory = next(memories) if pictured else None
@@ -80,7 +80,7 @@ class SampleMaker:
         return made
 
     def _sample(
-        self, turn: TurnSample, history_tokens: int, memory: _Pictured | None, rows: dict[str, PageRow]
+        self, turn: TurnSample, history_tokens: int, memory: Pictured | None, rows: dict[str, PageRow]
     ) -> Sample:
         tokens = 0
         names: list[str] = []
@@ -122,7 +122,7 @@ class SampleMaker:
     def _tokens_per_page(self) -> int:
         return (self.config.render.page_size // self.config.render.token_size) ** 2
 
-    def _picture(self, histories: Sequence[Sequence[Message]]) -> list[_Pictured]:
+    def picture(self, histories: Sequence[Sequence[Message]]) -> list[Pictured]:
         """Pages of histories that are prefixes of each other, shortest first, drawn once."""
         if not histories:
             return []
@@ -138,13 +138,13 @@ class SampleMaker:
         pictured = []
         for history, pages in zip(histories, drawn, strict=True):
             dropped = max(len(pages) - settings.max_pages, 0)
-            tokens = self._tokens_from(history, page_starts[dropped]) if dropped else None
+            tokens = self.tokens_from(history, page_starts[dropped]) if dropped else None
             # A page without ink (many empty lines) has nothing to read and would give no token.
             kept = [page for page in pages[dropped:] if page.bits.any()]
-            pictured.append(_Pictured(kept, dropped, tokens))
+            pictured.append(Pictured(kept, dropped, tokens))
         return pictured
 
-    def _tokens_from(self, history: Sequence[Message], start: int) -> int:
+    def tokens_from(self, history: Sequence[Message], start: int) -> int:
         """Text tokens of what a history's transcript shows from character ``start`` on."""
         lengths = [len(transcript([message], self.config.render.labels)) for message in history]
         ends = list(accumulate(lengths))
@@ -156,8 +156,14 @@ class SampleMaker:
 
 
 @dataclass(frozen=True)
-class _Pictured:
-    """A history as pages; ``tokens`` is None when all of its text is on them."""
+class Pictured:
+    """A history as pages.
+
+    Attributes:
+        pages: at most ``render.max_pages``, oldest first; each has ink.
+        dropped: older pages that there was no room for.
+        tokens: text tokens of what the pages show; None when that is all of the history.
+    """
 
     pages: list[Page]
     dropped: int

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import html
 import os
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ocrmem.config import RunConfig
-from ocrmem.console import progress_bar
 from ocrmem.dataset.expectations import Expectation, expectations
 from ocrmem.dataset.loader import MemoryDataset
 from ocrmem.dataset.manifest import NAME
@@ -23,6 +24,7 @@ from ocrmem.files import replacing_directory, sha256_file, write_json
 RESULT = "result.json"
 DATA_DOCS = "data_docs/index.html"
 _KEYS = {"samples": "id", "pages": "hash", "shards": "path"}
+_FIGURES = {"samples": ("compression_ratio",), "pages": ("kept_tokens", "ink_share")}
 _EXAMPLES = 5
 
 
@@ -43,16 +45,16 @@ def check_dataset(config: RunConfig) -> dict[str, Any]:
     """
     path = Path(config.paths.dataset)
     dataset = MemoryDataset.open(path)
-    tables = check_tables(dataset)
     expected = expectations(config, dataset.manifest)
     directory = Path(config.paths.checks)
+    figures = _Figures()
     with replacing_directory(directory) as target:
-        outcomes = _validate(expected, tables, target)
+        outcomes = _validate(expected, _seen(check_tables(dataset), figures), target)
         failed = [outcome for outcome in outcomes if not outcome["success"]]
         result: dict[str, Any] = {
             "success": not failed,
             "dataset": {"manifest_sha256": sha256_file(path / NAME), "counts": dataset.manifest["counts"]},
-            "figures": _figures(tables),
+            "figures": figures.as_dict(),
             "expectations": outcomes,
             "data_docs": DATA_DOCS,
         }
@@ -64,52 +66,72 @@ def check_dataset(config: RunConfig) -> dict[str, Any]:
         "result": str(directory / RESULT),
         "data_docs": str(directory / DATA_DOCS),
         "summary": [
-            f"{len(outcomes)} expectations hold over {len(tables['samples']['id']):,} samples and "
-            f"{len(tables['pages']['hash']):,} pages",
+            f"{len(outcomes)} expectations hold over {figures.rows['samples']:,} samples and "
+            f"{figures.rows['pages']:,} pages",
             *_figure_lines(result["figures"]),
             f"data docs: {directory / DATA_DOCS}",
         ],
     }
 
 
-def _validate(expected: Sequence[Expectation], tables: Mapping[str, Table], directory: Path) -> list[dict[str, Any]]:
-    """Run all expectations and write the data docs; one outcome for each, in order."""
-    os.environ["GX_ANALYTICS_ENABLED"] = "false"
-    with progress_bar("checking", len(tables) + 2) as bar:
-        import great_expectations as gx
-        import pandas as pd
+def _validate(
+    expected: Sequence[Expectation], parts: Iterator[tuple[str, Table]], directory: Path
+) -> list[dict[str, Any]]:
+    """Run all expectations over parts of tables and write the data docs; one outcome for each, in order.
 
-        bar.advance()
-        context: Any = gx.get_context(mode="ephemeral")
-        context.variables.progress_bars = {"globally": False}
-        _set_data_docs(context, directory / Path(DATA_DOCS).parent)
-        source = context.data_sources.add_pandas("dataset")
-        outcomes: dict[str, dict[str, Any]] = {}
-        for table, columns in tables.items():
-            suite = gx.ExpectationSuite(
-                name=table, expectations=[_expectation(e) for e in expected if e.table == table]
-            )
-            definition = gx.ValidationDefinition(
-                name=table,
-                data=source.add_dataframe_asset(table).add_batch_definition_whole_dataframe(table),
-                suite=context.suites.add(suite),
-            )
-            validation = context.validation_definitions.add(definition).run(
-                # Great Expectations puts values into HTML as they are, and reads $ as a placeholder.
-                batch_parameters={"dataframe": pd.DataFrame(_escaped(columns))},
-                result_format={
-                    "result_format": "SUMMARY",
-                    "unexpected_index_column_names": [_KEYS[table]],
-                    "partial_unexpected_count": _EXAMPLES,
-                },
-            )
-            for entry in validation.to_json_dict()["results"]:
-                name = entry["expectation_config"]["meta"]["name"]
-                outcomes[name] = _outcome(entry, next(e for e in expected if e.name == name))
-            bar.advance()
-        context.build_data_docs()
-        bar.advance()
+    A table of several parts gets a page of the data docs for each.
+    """
+    os.environ["GX_ANALYTICS_ENABLED"] = "false"
+    import great_expectations as gx
+    import pandas as pd
+
+    context: Any = gx.get_context(mode="ephemeral")
+    context.variables.progress_bars = {"globally": False}
+    _set_data_docs(context, directory / Path(DATA_DOCS).parent)
+    source = context.data_sources.add_pandas("dataset")
+    definitions = {table: _definition(context, source, table, expected) for table in _KEYS}
+    outcomes: dict[str, dict[str, Any]] = {}
+    for number, (table, columns) in enumerate(parts):
+        validation = definitions[table].run(
+            # Great Expectations puts values into HTML as they are, and reads $ as a placeholder.
+            batch_parameters={"dataframe": pd.DataFrame(_escaped(columns))},
+            result_format={
+                "result_format": "SUMMARY",
+                "unexpected_index_column_names": [_KEYS[table]],
+                "partial_unexpected_count": _EXAMPLES,
+            },
+            run_id=gx.RunIdentifier(run_name=f"part {number}"),
+        )
+        for entry in validation.to_json_dict()["results"]:
+            name = entry["expectation_config"]["meta"]["name"]
+            outcome = _outcome(entry, next(e for e in expected if e.name == name))
+            outcomes[name] = _together(outcomes[name], outcome) if name in outcomes else outcome
+    context.build_data_docs()
     return [outcomes[expectation.name] for expectation in expected]
+
+
+def _definition(context: Any, source: Any, table: str, expected: Sequence[Expectation]) -> Any:
+    """Great Expectations' object that validates (parts of) one table."""
+    import great_expectations as gx
+
+    suite = gx.ExpectationSuite(name=table, expectations=[_expectation(e) for e in expected if e.table == table])
+    definition = gx.ValidationDefinition(
+        name=table,
+        data=source.add_dataframe_asset(table).add_batch_definition_whole_dataframe(table),
+        suite=context.suites.add(suite),
+    )
+    return context.validation_definitions.add(definition)
+
+
+def _together(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
+    """The outcome of an expectation over two parts of its table."""
+    return first | {
+        "success": first["success"] and second["success"],
+        "checked": first["checked"] + second["checked"],
+        "failed": first["failed"] + second["failed"],
+        "examples": (first["examples"] + second["examples"])[:_EXAMPLES],
+        "error": first["error"] or second["error"],
+    }
 
 
 def _set_data_docs(context: Any, directory: Path) -> None:
@@ -137,8 +159,6 @@ def _expectation(expected: Expectation) -> Any:
         "meta": {"name": expected.name},
         "description": f"{expected.name}: {expected.meaning}",
     }
-    if expected.kind == "unique":
-        return gxe.ExpectColumnValuesToBeUnique(column=expected.column, **about)
     if expected.kind == "in_set":
         return gxe.ExpectColumnValuesToBeInSet(column=expected.column, value_set=list(expected.values), **about)
     if expected.kind == "pair_equal":
@@ -199,22 +219,33 @@ def _problem(outcome: dict[str, Any], path: Path) -> Problem:
     )
 
 
-def _figures(tables: Mapping[str, Table]) -> dict[str, dict[str, float]]:
-    """Smallest, mean and largest of what has bounds."""
-    chosen = {
-        "compression_ratio": [r for r in tables["samples"]["compression_ratio"] if r is not None],
-        "kept_tokens": tables["pages"]["kept_tokens"],
-        "ink_share": tables["pages"]["ink_share"],
-    }
-    return {
-        name: {
-            "min": round(min(values), 4),
-            "mean": round(sum(values) / len(values), 4),
-            "max": round(max(values), 4),
+@dataclass
+class _Figures:
+    """Rows of each table, and the smallest, mean and largest of what has bounds, over all parts."""
+
+    rows: Counter[str] = field(default_factory=Counter)
+    spans: dict[str, tuple[float, float, float, int]] = field(default_factory=dict)
+
+    def add(self, table: str, columns: Table) -> None:
+        self.rows[table] += len(columns[_KEYS[table]])
+        for name in _FIGURES.get(table, ()):
+            values = [value for value in columns[name] if value is not None]
+            if values:
+                least, total, most, count = self.spans.get(name, (values[0], 0.0, values[0], 0))
+                least, most = min(least, *values), max(most, *values)
+                self.spans[name] = (least, total + sum(values), most, count + len(values))
+
+    def as_dict(self) -> dict[str, dict[str, float]]:
+        return {
+            name: {"min": round(least, 4), "mean": round(total / count, 4), "max": round(most, 4)}
+            for name, (least, total, most, count) in self.spans.items()
         }
-        for name, values in chosen.items()
-        if values
-    }
+
+
+def _seen(parts: Iterator[tuple[str, Table]], figures: _Figures) -> Iterator[tuple[str, Table]]:
+    for table, columns in parts:
+        figures.add(table, columns)
+        yield table, columns
 
 
 def _figure_lines(figures: Mapping[str, Mapping[str, float]]) -> list[str]:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from math import isqrt
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from ocrmem.conversations import Message, Role, Split
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 SPLITS: tuple[Split, ...] = ("train", "eval", "counterfactual")
 PAGE_ROWS = 128  # pages of a row group: 16 MiB of bits at 1024 px, so readers and writers stay small
-SAMPLE_ROWS = 4096
+SAMPLE_ROWS = 256  # what is decoded to read any one of them
+_BAND = 16  # px; a cell's height, so that a letter's 16 bytes lie together and zstd finds them again
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,14 +149,52 @@ def pages_table(pages: Sequence[PageRow]) -> pa.Table:
 
     schema = pages_schema()
     columns = [[getattr(page, name) for page in pages] for name in schema.names]
+    columns[schema.names.index("bits")] = [banded(page.bits) for page in pages]
     return pa.Table.from_arrays(
         [pa.array(column, field.type) for column, field in zip(columns, schema, strict=True)], schema=schema
     )
 
 
-def read_samples(table: pa.Table) -> list[Sample]:
-    """Samples from an Arrow table. Messages that many samples share are one object."""
-    known: dict[tuple[str, str], Message] = {}
+def banded(bits: bytes) -> bytes:
+    """A page's bits in the order in which they are stored: bands of 16 px, in each band columns of 8 px from left to
+    right, in each column the bytes from the top down. They compress two to three times as well as rows do.
+
+    Args:
+        bits: packed rows of a square page, S * S / 8 bytes. Anything else comes back as it is: its length tells
+            `check` what is wrong.
+    """
+    bands = _bands(len(bits))
+    if bands is None:
+        return bits
+    count, height, columns = bands
+    return np.frombuffer(bits, np.uint8).reshape(count, height, columns).transpose(0, 2, 1).tobytes()
+
+
+def unbanded(stored: bytes) -> bytes:
+    """What `banded` was given."""
+    bands = _bands(len(stored))
+    if bands is None:
+        return stored
+    count, height, columns = bands
+    return np.frombuffer(stored, np.uint8).reshape(count, columns, height).transpose(0, 2, 1).tobytes()
+
+
+def _bands(length: int) -> tuple[int, int, int] | None:
+    """Number and height of the bands of a page of so many bytes, and its columns."""
+    size = isqrt(8 * length)
+    if not size or size % 8 or size * size != 8 * length:
+        return None
+    height = _BAND if size % _BAND == 0 else _BAND // 2
+    return size // height, height, size // 8
+
+
+def read_samples(table: pa.Table, known: dict[tuple[str, str], Message] | None = None) -> list[Sample]:
+    """Samples from an Arrow table. Messages that many samples share are one object.
+
+    Args:
+        known: messages that exist already, by role and content; those that are met come to them.
+    """
+    known = {} if known is None else known
 
     def messages(rows: Iterable[dict[str, str]]) -> tuple[Message, ...]:
         return tuple(_shared_message(known, row["role"], row["content"]) for row in rows)

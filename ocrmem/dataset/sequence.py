@@ -12,7 +12,7 @@ import re
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from jinja2.exceptions import TemplateError
 
@@ -27,7 +27,10 @@ if TYPE_CHECKING:
 IGNORED = -100  # label of a token that the loss leaves out, as torch's cross entropy has it
 _SENTINEL = "\ue5c0ocrmem{index}\ue5c1"  # never meets content: content is not rendered
 _SENTINEL_PATTERN = re.compile("\ue5c0ocrmem([0-9]+)\ue5c1")
-_CACHE_ENTRIES = 50_000
+_CACHE_ENTRIES = 16_384
+_CACHED_ROLES = 128  # of longer conversations the template's parts are not kept: they grow with the square
+Key = TypeVar("Key")
+Ids = TypeVar("Ids")
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,7 @@ class SequenceBuilder:
         self.memory = memory_tokens(tokenizer)
         self._content_cache: dict[str, tuple[int, ...]] = {}
         self._markup_cache: dict[str, tuple[int, ...]] = {}
+        self._template_cache: dict[tuple[bool | str, ...], list[tuple[int, ...]]] = {}
         self._control = self._control_tokens()
         # Cutting a control token's text after its first character keeps any tokenizer from seeing it whole.
         texts = sorted((text for text in self._control.values() if len(text) > 1), key=len, reverse=True)
@@ -223,11 +227,17 @@ class SequenceBuilder:
 
     def _markup(self, roles: Sequence[str], generation: bool = False) -> list[tuple[int, ...]]:
         """Token ids of what the template writes before, between and after the contents of ``roles``."""
-        if generation and not self._writes_generation_prompt:
-            parts = self._render([*roles, "assistant"], False)[:-1]
-        else:
-            parts = self._render(roles, generation)
-        return [self._encode_markup(part) for part in parts]
+        key: tuple[bool | str, ...] = (generation, *roles)
+        ids = self._template_cache.get(key)
+        if ids is None:
+            if generation and not self._writes_generation_prompt:
+                parts = self._render([*roles, "assistant"], False)[:-1]
+            else:
+                parts = self._render(roles, generation)
+            ids = [self._encode_markup(part) for part in parts]
+            if len(roles) <= _CACHED_ROLES:
+                _remember(self._template_cache, key, ids)
+        return ids
 
     def _render(self, roles: Sequence[str], generation: bool) -> list[str]:
         """The chat template over sentinels, split at them: one part more than ``roles``."""
@@ -298,10 +308,10 @@ class SequenceBuilder:
         return (self.tokenizer.eos_token_id,)
 
 
-def _remember(cache: dict[str, tuple[int, ...]], text: str, ids: tuple[int, ...]) -> None:
+def _remember(cache: dict[Key, Ids], key: Key, ids: Ids) -> None:
     if len(cache) >= _CACHE_ENTRIES:
         cache.clear()
-    cache[text] = ids
+    cache[key] = ids
 
 
 def _last_tokens(turns: list[_Turn], limit: int) -> list[_Turn]:

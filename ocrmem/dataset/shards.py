@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import compress
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+import numpy as np
+
+from ocrmem.dataset.names import digests_of
 from ocrmem.dataset.schema import (
     PAGE_ROWS,
     SAMPLE_ROWS,
@@ -19,6 +23,7 @@ from ocrmem.dataset.schema import (
     pages_table,
     samples_schema,
     samples_table,
+    unbanded,
 )
 from ocrmem.files import sha256_file
 
@@ -111,7 +116,8 @@ def sample_writer(path: Path) -> RowWriter[Sample]:
         samples_schema(),
         samples_table,
         SAMPLE_ROWS,
-        {"dictionary_pagesize_limit": _DICTIONARY_BYTES},
+        # Nobody filters samples: statistics would only make the footer longer, three times.
+        {"dictionary_pagesize_limit": _DICTIONARY_BYTES, "write_statistics": False},
         weight=lambda sample: len(sample.history) + len(sample.prompt),
     )
 
@@ -139,27 +145,33 @@ def read_pages(path: Path) -> Iterator[PageRow]:
 
     with pq.ParquetFile(path) as file:
         for group in range(file.num_row_groups):
-            yield from (PageRow(**row) for row in file.read_row_group(group).to_pylist())
+            for row in file.read_row_group(group).to_pylist():
+                yield PageRow(**row | {"bits": unbanded(row["bits"])})
 
 
-def copy_new_pages(source: Path, target: Path, seen: set[str]) -> int:
-    """Write the pages of ``source`` that are not in ``seen`` to ``target`` and add them to ``seen``.
+def page_digests(path: Path) -> np.ndarray:
+    """uint8 [rows, 32]: the hashes of a shard's pages."""
+    import pyarrow.parquet as pq
+
+    return digests_of(pq.read_table(path, columns=["hash"]).column("hash").to_pylist())
+
+
+def copy_pages(source: Path, target: Path, wanted: np.ndarray) -> int:
+    """Write some pages of a shard to another.
+
+    Args:
+        wanted: bool [rows]; which of them.
 
     Returns:
         Pages written; with 0 there is no ``target``.
     """
-    import pyarrow.parquet as pq
-
-    hashes = pq.read_table(source, columns=["hash"]).column("hash").to_pylist()
-    new = [name for name in hashes if name not in seen]
-    if len(new) == len(hashes):
+    if wanted.all():
         place_copy(source, target)
-    elif new:
+    elif wanted.any():
         with page_writer(target) as writer:
-            for page in _only(read_pages(source), set(new)):
+            for page in compress(read_pages(source), wanted.tolist()):
                 writer.add(page)
-    seen.update(new)
-    return len(new)
+    return int(wanted.sum())
 
 
 def place_copy(source: Path, target: Path) -> None:
@@ -169,10 +181,6 @@ def place_copy(source: Path, target: Path) -> None:
         return
     shutil.copyfile(source, target)
     _sync(target)
-
-
-def _only(pages: Iterable[PageRow], names: set[str]) -> Iterator[PageRow]:
-    return (page for page in pages if page.hash in names)
 
 
 @contextmanager

@@ -1,27 +1,46 @@
 """The columns that expectations look at: worked out from what is stored, not copied from what it claims.
 
-Conversation text stays out of these tables, and so out of the HTML that is made of them.
+They come in parts of bounded size, so a dataset of any size can be checked. What must hold over all parts
+(no id twice, nothing on both sides) is worked out beforehand from digests of 16 bytes. Conversation text stays
+out of these tables, and so out of the HTML that is made of them.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterator
+from functools import lru_cache
+from itertools import islice
 from typing import Any
 
 import numpy as np
 
 from ocrmem.console import progress_bar
+from ocrmem.conversations import Message
 from ocrmem.dataset.loader import MemoryDataset
 from ocrmem.dataset.manifest import shards_of
+from ocrmem.dataset.names import occurrences, sides
 from ocrmem.dataset.schema import SPLITS, PageRow, Sample
 from ocrmem.dataset.shards import read_pages
-from ocrmem.files import sha256_file, sha256_json
+from ocrmem.files import sha256_file
 
 Table = dict[str, list[Any]]
+PART_ROWS = 20_000
+_SHORT = 16  # bytes of a digest by which rows are told apart
+_PAGE_COLUMNS = (
+    "hash",
+    "hash_of_bits",
+    "unique_hash",
+    "size",
+    "bytes_of_bits",
+    "kept_tokens",
+    "ink_mask",
+    "ink_mask_of_bits",
+    "ink_share",
+)
 _SAMPLE_COLUMNS = (
     "id",
+    "unique_id",
     "unknown_pages",
     "has_memory",
     "over_threshold",
@@ -34,71 +53,99 @@ _SAMPLE_COLUMNS = (
     "sides_of_conversation",
     "sides_of_content",
 )
-_PAGE_COLUMNS = (
-    "hash",
-    "hash_of_bits",
-    "size",
-    "bytes_of_bits",
-    "kept_tokens",
-    "ink_mask",
-    "ink_mask_of_bits",
-    "ink_share",
-)
 
 
-def check_tables(dataset: MemoryDataset) -> dict[str, Table]:
-    """Columns by table: "samples", "pages", "shards"."""
-    return {"samples": _samples(dataset), "pages": _pages(dataset), "shards": _shards(dataset)}
+def check_tables(dataset: MemoryDataset) -> Iterator[tuple[str, Table]]:
+    """Columns of the tables "samples", "pages" and "shards", in parts of at most `PART_ROWS` rows.
+
+    Every table comes once at least, and its parts after each other.
+    """
+    yield from (("samples", part) for part in _samples(dataset))
+    yield from (("pages", part) for part in _pages(dataset))
+    yield "shards", _shards(dataset)
 
 
-def _samples(dataset: MemoryDataset) -> Table:
+def _samples(dataset: MemoryDataset) -> Iterator[Table]:
     threshold = dataset.manifest["config"]["model"]["context_threshold"]
-    stored = [(split, sample) for split in SPLITS for sample in dataset.samples(split)]
-    kept = {name: int(dataset.kept(name).sum()) for name in dataset.page_hashes()}
-    by_conversation = _sides((sample.conversation_id, split) for split, sample in stored)
-    contents = [_content(sample) for _, sample in stored]
-    by_content = _sides(
-        (content, split) for content, (split, sample) in zip(contents, stored, strict=True) if sample.has_memory
-    )
-    table: Table = {name: [] for name in _SAMPLE_COLUMNS}
-    for (_, sample), content in zip(stored, contents, strict=True):
-        table["id"].append(sample.id)
-        table["unknown_pages"].append(sum(name not in kept for name in sample.pages))
-        table["has_memory"].append(sample.has_memory)
-        table["over_threshold"].append(sample.history_tokens > threshold)
-        table["memory_tokens"].append(sample.memory_tokens)
-        table["kept_tokens_of_pages"].append(sum(kept.get(name, 0) for name in sample.pages))
-        table["compression_ratio"].append(sample.compression_ratio if sample.has_memory else None)
-        table["answer_characters"].append(len(sample.answer.strip()))
-        table["answer_tokens"].append(sample.answer_tokens)
-        table["sequence_tokens"].append(sample.sequence_tokens)
-        table["sides_of_conversation"].append(len(by_conversation[sample.conversation_id]))
-        table["sides_of_content"].append(len(by_content[content]) if sample.has_memory else 1)
-    return table
+    names, kept = dataset.page_hashes(), dataset.kept_counts()
+    all_rows_of_id, all_sides, all_content_sides = _over_all(dataset)
+    stored = (sample for split in SPLITS for sample in dataset.samples(split))
+    for start in range(0, max(len(all_sides), 1), PART_ROWS):
+        table: Table = {name: [] for name in _SAMPLE_COLUMNS}
+        for sample in islice(stored, PART_ROWS):
+            places = [names.find(name) for name in sample.pages]
+            found = [place for place in places if place is not None]
+            table["id"].append(sample.id)
+            table["unknown_pages"].append(len(places) - len(found))
+            table["has_memory"].append(sample.has_memory)
+            table["over_threshold"].append(sample.history_tokens > threshold)
+            table["memory_tokens"].append(sample.memory_tokens)
+            table["kept_tokens_of_pages"].append(int(kept[found].sum()))
+            table["compression_ratio"].append(sample.compression_ratio if sample.has_memory else None)
+            table["answer_characters"].append(len(sample.answer.strip()))
+            table["answer_tokens"].append(sample.answer_tokens)
+            table["sequence_tokens"].append(sample.sequence_tokens)
+        part = slice(start, start + PART_ROWS)
+        table["unique_id"] = list(map(_told_apart, table["id"], all_rows_of_id[part].tolist()))
+        table["sides_of_conversation"] = all_sides[part].tolist()
+        table["sides_of_content"] = all_content_sides[part].tolist()
+        yield table
 
 
-def _sides(pairs: Iterable[tuple[str, str]]) -> dict[str, set[bool]]:
-    """For each key, on which sides it is: True for training, False for held out."""
-    sides: dict[str, set[bool]] = defaultdict(set)
-    for key, split in pairs:
-        sides[key].add(split == "train")
-    return sides
+def _over_all(dataset: MemoryDataset) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of every sample, in stored order: rows with its id; sides that its conversation, and its content, are on.
 
-
-def _content(sample: Sample) -> str:
-    messages = [*sample.history, *sample.prompt]
-    return sha256_json([[message.role, message.content] for message in messages])
-
-
-def _pages(dataset: MemoryDataset) -> Table:
-    table: Table = {name: [] for name in _PAGE_COLUMNS}
-    shards = shards_of(dataset.manifest, "pages")
-    with progress_bar("reading pages", sum(shard["rows"] for shard in shards)) as bar:
-        for shard in shards:
-            for page in read_pages(dataset.path / shard["path"]):
-                _add_page(table, page, dataset.page_size, dataset.token_size)
+    Returns:
+        Integers [n] each. Content counts only where it is memory.
+    """
+    count = sum(len(dataset.samples(split)) for split in SPLITS)
+    ids, conversations, contents = (np.empty((count, _SHORT), np.uint8) for _ in range(3))
+    trained, memory = np.empty(count, bool), np.empty(count, bool)
+    row = 0
+    with progress_bar("reading samples", count) as bar:
+        for split in SPLITS:
+            for sample in dataset.samples(split):
+                ids[row] = _digest(sample.id)
+                conversations[row] = _digest(sample.conversation_id)
+                contents[row] = _content(sample)
+                trained[row], memory[row] = split == "train", sample.has_memory
+                row += 1
                 bar.advance()
-    return table
+    return occurrences(ids), sides(conversations, trained), sides(contents, trained, memory)
+
+
+def _content(sample: Sample) -> np.ndarray:
+    """A digest of history and question. Messages are hashed one by one, since many samples share them."""
+    both = b"".join(map(_message_digest, (*sample.history, *sample.prompt)))
+    return np.frombuffer(hashlib.sha256(both).digest()[:_SHORT], np.uint8)
+
+
+@lru_cache(maxsize=1 << 14)
+def _message_digest(message: Message) -> bytes:
+    return hashlib.sha256(f"{message.role}\n{message.content}".encode()).digest()
+
+
+def _digest(text: str) -> np.ndarray:
+    return np.frombuffer(hashlib.sha256(text.encode("utf-8")).digest()[:_SHORT], np.uint8)
+
+
+def _pages(dataset: MemoryDataset) -> Iterator[Table]:
+    shards = shards_of(dataset.manifest, "pages")
+    rows_of_hash = iter(occurrences(dataset.page_hashes().digests).tolist())
+    rows = (page for shard in shards for page in read_pages(dataset.path / shard["path"]))
+    with progress_bar("reading pages", sum(shard["rows"] for shard in shards)) as bar:
+        for _ in range(0, max(len(dataset.page_hashes()), 1), PART_ROWS):
+            table: Table = {name: [] for name in _PAGE_COLUMNS}
+            for page in islice(rows, PART_ROWS):
+                _add_page(table, page, dataset.page_size, dataset.token_size)
+                table["unique_hash"].append(_told_apart(page.hash, next(rows_of_hash)))
+                bar.advance()
+            yield table
+
+
+def _told_apart(name: str, rows: int) -> str:
+    """A name that one row has; of several rows, something else."""
+    return name if rows == 1 else f"{name} (in {rows} rows)"
 
 
 def _add_page(table: Table, page: PageRow, size: int, token_size: int) -> None:

@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from ocrmem.errors import DataError, OcrMemError, Problem
 from ocrmem.tokens import load_tokenizer
 
 # A process needs about five seconds to import the tokenizer's library; it renders 1 MB of text a second.
-_TEXT_A_WORKER = 4_000_000
+_BYTES_A_WORKER = 4_000_000
 
 
 @dataclass(frozen=True)
@@ -33,31 +33,30 @@ class Job:
     conversations: tuple[Conversation, ...]
 
 
-def worker_count(asked: int, jobs: Sequence[Job]) -> int:
+def worker_count(asked: int, shards: int, size: int) -> int:
     """Processes to use, never more than there are shards.
 
     Args:
         asked: data.workers; 0 means one a core, as far as there is work for them.
-        jobs: the shards to be made.
+        shards: to be made.
+        size: bytes of their conversations.
     """
     if not asked:
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        text = sum(len(m.content) for job in jobs for c in job.conversations for m in c.messages)
-        asked = min(cores, 1 + text // _TEXT_A_WORKER)
-    return max(min(asked, len(jobs)), 1)
+        asked = min(cores, 1 + size // _BYTES_A_WORKER)
+    return max(min(asked, shards), 1)
 
 
-def run_jobs(config: RunConfig, jobs: Sequence[Job], workers: int) -> Iterator[tuple[Job, list[Problem]]]:
+def run_jobs(config: RunConfig, jobs: Iterable[Job], workers: int) -> Iterator[tuple[Job, list[Problem]]]:
     """Make shards; gives each as it is done, in any order, with the problems of its samples.
 
     Raises:
         DataError: a process died; complete shards stay.
     """
-    if not jobs:
-        return
     if workers == 1:
-        maker = SampleMaker(config, load_tokenizer(config))
+        maker: SampleMaker | None = None
         for job in jobs:
+            maker = maker or SampleMaker(config, load_tokenizer(config))
             yield job, write_part(job.directory, job.index, job.conversations, maker)
         return
     # Spawned, not forked: the parent has threads (tokenizers, Arrow), which a fork does not survive.
@@ -79,7 +78,7 @@ def run_jobs(config: RunConfig, jobs: Sequence[Job], workers: int) -> Iterator[t
         lifeline.close()
 
 
-def _share_out(pool: ProcessPoolExecutor, jobs: Sequence[Job], workers: int) -> Iterator[tuple[Job, list[Problem]]]:
+def _share_out(pool: ProcessPoolExecutor, jobs: Iterable[Job], workers: int) -> Iterator[tuple[Job, list[Problem]]]:
     """Hand out jobs so that only a few shards' conversations are on their way at a time."""
     waiting = iter(jobs)
     running: dict[Future[list[Problem] | _Failure], Job] = {}

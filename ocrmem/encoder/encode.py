@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,10 @@ from ocrmem.config import RunConfig
 from ocrmem.console import progress_bar
 from ocrmem.dataset.loader import MemoryDataset
 from ocrmem.encoder.deepencoder import load_encoder
-from ocrmem.encoder.features import RowFormat, map_rows, row_tensor
+from ocrmem.encoder.features import RowFormat, row_tensor
 from ocrmem.encoder.pages import Encoder, batch_size, encode_pages
 from ocrmem.encoder.writer import RowWriter, publish
 from ocrmem.errors import CheckFailed, ConfigError, DataError, OcrMemError, Problem
-from ocrmem.files import sha256_json
 from ocrmem.render.page import Page
 
 # Spread of a feature over pages, in units of the features' root mean square. One black pixel more gives
@@ -71,12 +70,10 @@ def encode_dataset(config: RunConfig, encoder: Encoder | None = None) -> dict[st
     )
     directory = Path(config.paths.features)
     with RowWriter(directory, format_) as writer:
-        missing = [page for page in hashes if page not in writer]
+        missing = writer.missing(hashes)
         _encode_missing(dataset, missing, encoder, writer)
         rows = len(writer)
-        row_of = {page: writer.row(page) for page in hashes}
-        mapped = map_rows(writer.rows_path, format_, rows)
-        mean, std = _statistics(dataset, row_of, mapped, format_, encoder)
+        mean, std = _statistics(dataset, writer.rows(hashes), writer.rows_path, format_, encoder)
         manifest = publish(
             directory,
             format_,
@@ -90,7 +87,7 @@ def encode_dataset(config: RunConfig, encoder: Encoder | None = None) -> dict[st
                 "features": format_.features,
                 "dtype": format_.dtype,
                 "dataset_pages": len(hashes),
-                "dataset_pages_sha256": sha256_json(hashes),
+                "dataset_pages_sha256": hashes.sha256(),
             },
         )
     unused = rows - len(hashes)
@@ -139,14 +136,15 @@ def check_fit(config: RunConfig, encoder: Encoder) -> None:
         raise ConfigError(problems)
 
 
-def _encode_missing(dataset: MemoryDataset, missing: Sequence[str], encoder: Encoder, writer: RowWriter) -> None:
-    if not missing:
+def _encode_missing(dataset: MemoryDataset, missing: np.ndarray, encoder: Encoder, writer: RowWriter) -> None:
+    if not len(missing):
         return
+    hashes = dataset.page_hashes()
     step = batch_size(writer.format.page_size, encoder.device)
     spread = _Spread()
     with progress_bar("encoding pages", total=len(missing)) as bar:
         for at in range(0, len(missing), step):
-            names = missing[at : at + step]
+            names = [hashes[int(place)] for place in missing[at : at + step]]
             pages = [dataset.page(name) for name in names]
             for name, page in zip(names, pages, strict=True):
                 _check_page(name, page)
@@ -166,24 +164,30 @@ def _check_page(name: str, page: Page) -> None:
 
 def _statistics(
     dataset: MemoryDataset,
-    row_of: dict[str, int],
-    mapped: np.ndarray,
+    rows: np.ndarray,
+    path: Path,
     format_: RowFormat,
     encoder: Encoder,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and standard deviation over kept tokens, and the check that features depend on the page."""
+    """Mean and standard deviation over kept tokens, and the check that features depend on the page.
+
+    Args:
+        rows: int64 [pages]; the row of each page of the dataset.
+        path: the rows' file.
+    """
+    hashes = dataset.page_hashes()
     total = torch.zeros(format_.feature_size, dtype=torch.float64)
     squares = torch.zeros_like(total)
     count = 0
     spread = _Spread()
-    for page, features in _rows(row_of, mapped, format_):
+    for page, features in zip(hashes, _rows(rows, path, format_), strict=True):
         kept = features[torch.from_numpy(np.asarray(dataset.kept(page)))].double()
         total += kept.sum(dim=0)
         squares += kept.square().sum(dim=0)
         count += len(kept)
         spread.add(features)
     if spread.pages == 1:
-        spread.add(_blank_features(dataset.page(next(iter(row_of))), encoder, format_))
+        spread.add(_blank_features(dataset.page(hashes[0]), encoder, format_))
     if not spread.enough:
         raise _page_blind(spread)
     mean = total / max(1, count)
@@ -191,10 +195,15 @@ def _statistics(
     return mean.float(), variance.sqrt().float()
 
 
-def _rows(row_of: dict[str, int], mapped: np.ndarray, format_: RowFormat) -> Iterator[tuple[str, torch.Tensor]]:
-    with progress_bar("checking features", total=len(row_of)) as bar:
-        for page, row in row_of.items():
-            yield page, row_tensor(mapped[row], format_).float()
+def _rows(rows: np.ndarray, path: Path, format_: RowFormat) -> Iterator[torch.Tensor]:
+    """The features of these rows, float32 [n, d] each."""
+    shape = (format_.tokens, format_.feature_size)
+    with progress_bar("checking features", total=len(rows)) as bar, path.open("rb") as file:
+        # Read, not mapped: what was mapped once would count as memory of this process to the end.
+        for row in rows.tolist():
+            file.seek(row * format_.row_bytes)
+            values = np.frombuffer(file.read(format_.row_bytes), format_.numpy_dtype).reshape(shape)
+            yield row_tensor(values, format_).float()
             bar.advance()
 
 

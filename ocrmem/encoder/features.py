@@ -24,6 +24,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from ocrmem.dataset.names import DIGEST, NameTable
 from ocrmem.errors import MissingInputError, OcrMemError
 from ocrmem.files import read_json, sha256_json
 
@@ -102,11 +103,10 @@ class FeatureStore:
         self.std = std
         self.format = RowFormat(**manifest["format"])
         count = manifest["shape"][0]
-        hashes = read_journal(path / self.format.journal_name)[:count]
+        self._names = read_journal(path / self.format.journal_name, count)
         rows_path = path / self.format.rows_name
-        if len(hashes) < count or rows_path.stat().st_size < count * self.format.row_bytes:
+        if len(self._names) < count or rows_path.stat().st_size < count * self.format.row_bytes:
             raise _broken(path, f"has fewer rows than the {count} of its manifest")
-        self._row = {page: row for row, page in enumerate(hashes)}
         self._rows = map_rows(rows_path, self.format, count)
 
     @classmethod
@@ -142,11 +142,12 @@ class FeatureStore:
                 "Set model.features and model.vision_embedding_size as they belong together "
                 "(1024 for sum, 2048 for concat with DeepSeek-OCR), then run `ocrmem encode`",
             )
-        if pages is not None and manifest["dataset_pages_sha256"] != sha256_json(list(pages)):
-            missing = sum(page not in store for page in pages)
+        names = pages if pages is None or isinstance(pages, NameTable) else NameTable.of(pages)
+        if names is not None and manifest["dataset_pages_sha256"] != names.sha256():
+            missing = int((store._names.places(names) < 0).sum())
             raise MissingInputError.of(
                 str(path),
-                f"was made for another dataset ({missing} of {len(pages)} pages are missing)",
+                f"was made for another dataset ({missing} of {len(names)} pages are missing)",
                 "Run `ocrmem encode`; it encodes only what is missing",
             )
         return store
@@ -156,10 +157,10 @@ class FeatureStore:
         return (FeatureStore.open, (self.path,))
 
     def __len__(self) -> int:
-        return len(self._row)
+        return len(self._names)
 
     def __contains__(self, page: object) -> bool:
-        return page in self._row
+        return page in self._names
 
     @property
     def feature_size(self) -> int:
@@ -201,7 +202,7 @@ class FeatureStore:
         return self._tensor(np.concatenate(rows))
 
     def _find(self, page: str) -> int:
-        row = self._row.get(page)
+        row = self._names.find(page)
         if row is None:
             raise MissingInputError.of(
                 f"{self.path}: page {page}",
@@ -231,14 +232,24 @@ def map_rows(path: Path, format_: RowFormat, rows: int) -> np.ndarray:
     return np.memmap(path, dtype=format_.numpy_dtype, mode="r", shape=shape)
 
 
-def read_journal(path: Path) -> list[str]:
-    """Page hashes of the rows that are on disk whole. A line that a kill cut short does not count."""
+def read_journal(path: Path, count: int | None = None) -> NameTable:
+    """Page hashes of the rows that are on disk whole. A line that a kill cut short does not count.
+
+    Args:
+        count: only so many, from the first.
+
+    Raises:
+        MissingInputError: the file holds something else.
+    """
     try:
-        text = path.read_text(encoding="ascii")
+        whole, _, _ = path.read_bytes().rpartition(b"\n")
     except FileNotFoundError:
-        return []
-    whole, _, _ = text.rpartition("\n")
-    return whole.split()
+        whole = b""
+    try:
+        digests = np.frombuffer(bytes.fromhex(whole.decode("ascii")), np.uint8).reshape(-1, DIGEST)
+    except ValueError as error:
+        raise _broken(path, f"is not a list of page hashes ({error})") from None
+    return NameTable(digests[:count])
 
 
 def _broken(path: Path, what: str) -> OcrMemError:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 
 from ocrmem.encoder.deepencoder import DeepEncoder
 from ocrmem.encoder.wrapped import WrappedEncoder
-from ocrmem.render.page import Page
+from ocrmem.render.page import Page, pixel_batch
 
 _CPU_PIXELS, _GPU_PIXELS = 1 << 20, 1 << 24  # a page of 1024 px, or 16; no gain from more on a CPU
 
@@ -35,7 +34,7 @@ def encode_pages(encoder: Encoder, pages: Sequence[Page]) -> torch.Tensor:
     step = batch_size(pages[0].size, encoder.device)
     with torch.no_grad():
         parts = [
-            encoder(torch.from_numpy(np.stack([page.pixels() for page in pages[at : at + step]])).to(encoder.device))
+            encoder(torch.from_numpy(pixel_batch(pages[at : at + step])).to(encoder.device))
             for at in range(0, len(pages), step)
         ]
     return torch.cat(parts)

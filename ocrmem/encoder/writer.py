@@ -11,9 +11,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import save
 
+from ocrmem.dataset.names import NameTable
 from ocrmem.encoder.features import FORMAT, MANIFEST, RowFormat, read_journal
 from ocrmem.errors import CheckFailed, ConfigError
 from ocrmem.files import write_bytes, write_json
@@ -34,7 +36,8 @@ class RowWriter:
         self.format = format_
         self.rows_path = directory / format_.rows_name
         self.journal_path = directory / format_.journal_name
-        self._row: dict[str, int] = {}
+        self._found = NameTable.of(())
+        self._count = 0
 
     def __enter__(self) -> RowWriter:
         self.journal_path.parent.mkdir(parents=True, exist_ok=True)
@@ -58,15 +61,17 @@ class RowWriter:
         self._rows.close()
         self._journal.close()
 
-    def __contains__(self, page: object) -> bool:
-        return page in self._row
-
     def __len__(self) -> int:
-        return len(self._row)
+        """Rows, those of this run included."""
+        return self._count
 
-    def row(self, page: str) -> int:
-        """The row of a page that is in the store."""
-        return self._row[page]
+    def missing(self, pages: NameTable) -> np.ndarray:
+        """int64 [m]: which of these pages had no row when the block was entered, by their places."""
+        return np.flatnonzero(self._found.places(pages) < 0)
+
+    def rows(self, pages: NameTable) -> np.ndarray:
+        """int64 [n]: the rows of these pages; -1 for a page that has none."""
+        return read_journal(self.journal_path).places(pages)
 
     def append(self, pages: Sequence[str], features: torch.Tensor) -> torch.Tensor:
         """Write one batch.
@@ -95,23 +100,23 @@ class RowWriter:
         _sync(self._rows)
         self._journal.write((" ".join(pages) + "\n").encode("ascii"))
         _sync(self._journal)
-        for page in pages:
-            self._row[page] = len(self._row)
+        self._count += len(pages)
         return stored.float()
 
     def _cut(self) -> None:
         whole = self.rows_path.stat().st_size // self.format.row_bytes
-        text = self.journal_path.read_bytes()
         kept, count = 0, 0
-        for line in text.splitlines(keepends=True):
-            pages = line.decode("ascii", errors="replace").split()
-            if not line.endswith(b"\n") or count + len(pages) > whole:
-                break
-            kept += len(line)
-            count += len(pages)
+        with self.journal_path.open("rb") as lines:
+            for line in lines:
+                pages = len(line.split())
+                if not line.endswith(b"\n") or count + pages > whole:
+                    break
+                kept += len(line)
+                count += pages
         self._journal.truncate(kept)
         self._rows.truncate(count * self.format.row_bytes)
-        self._row = {page: row for row, page in enumerate(read_journal(self.journal_path))}
+        self._found = read_journal(self.journal_path)
+        self._count = count
 
 
 def publish(

@@ -68,22 +68,29 @@ def render_text(text: str, settings: RenderSection, atlas: Atlas) -> Rendering:
         ConfigError: the sizes do not fit each other.
     """
     geometry = Geometry.of(settings)
+    grids, spans, escaped = lay_out(text, settings, atlas)
+    return Rendering(
+        pages=list(paginate(grids, geometry, atlas)), spans=spans, rows_per_page=geometry.rows, escaped=escaped
+    )
+
+
+def lay_out(text: str, settings: RenderSection, atlas: Atlas) -> tuple[list[np.ndarray], np.ndarray, int]:
+    """The rows of a text, piece by piece: grids int32 [rows, columns] of cell numbers, spans and escapes of all.
+
+    Spans and escapes are those of `Rendering`. Layout starts afresh behind a newline that breaks the line.
+    """
+    columns = Geometry.of(settings).columns
     grids: list[np.ndarray] = []
     spans: list[np.ndarray] = []
     escaped = offset = 0
     for piece in _pieces(text) if settings.newlines == "break" else (text,):
         units = to_units(piece, atlas, settings.newlines, settings.tab_width)
-        rows = wrap(units, geometry.columns)
-        grids.append(_grid(units, rows, geometry.columns, atlas))
+        rows = wrap(units, columns)
+        grids.append(_grid(units, rows, columns, atlas))
         spans.append(_spans(units, rows) + offset)
         escaped += units.escaped
         offset += len(piece)
-    return Rendering(
-        pages=list(_pages(grids, geometry, atlas)),
-        spans=np.concatenate(spans) if spans else np.empty((0, 2), np.int64),
-        rows_per_page=geometry.rows,
-        escaped=escaped,
-    )
+    return grids, np.concatenate(spans) if spans else np.empty((0, 2), np.int64), escaped
 
 
 def _pieces(text: str) -> Iterator[str]:
@@ -158,7 +165,8 @@ def _grid(units: Units, rows: Rows, columns: int, atlas: Atlas) -> np.ndarray:
     return grid.reshape(len(rows), columns)
 
 
-def _pages(grids: list[np.ndarray], geometry: Geometry, atlas: Atlas) -> Iterator[Page]:
+def paginate(grids: Sequence[np.ndarray], geometry: Geometry, atlas: Atlas) -> Iterator[Page]:
+    """Rows, as `lay_out` gives them, as pages; the last one may be partly filled."""
     page = np.zeros((geometry.rows, geometry.columns), np.int32)
     filled = 0
     for grid in grids:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import struct
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 
@@ -97,9 +98,13 @@ class Page:
         lines = np.bitwise_or.reduce(self.bits.reshape(side, token_size, -1), axis=1)
         return (lines.reshape(side, side, token_size // 8) != 0).any(axis=2).reshape(-1)
 
-    def pixels(self) -> np.ndarray:
-        """float32 [3, S, S]: paper 1.0, ink -1.0, as ToTensor and Normalize(0.5, 0.5) make of the picture."""
-        pixels = np.empty((3, self.size, self.size), np.float32)
+    def pixels(self, out: np.ndarray | None = None) -> np.ndarray:
+        """float32 [3, S, S]: paper 1.0, ink -1.0, as ToTensor and Normalize(0.5, 0.5) make of the picture.
+
+        Args:
+            out: float32 [3, S, S] to write into, such as one page of a batch; None: a new array.
+        """
+        pixels = np.empty((3, self.size, self.size), np.float32) if out is None else out
         # With mode "raise" numpy would fill a copy first; a byte cannot be out of range.
         np.take(_floats_of_a_byte(), self.bits, axis=0, out=pixels[0].reshape(*self.bits.shape, 8), mode="clip")
         pixels[1:] = pixels[0]
@@ -112,6 +117,21 @@ class Page:
         header = struct.pack(">IIBBBBB", self.size, self.size, 1, 0, 0, 0, 0)
         body = zlib.compress(lines.tobytes(), 1)
         return _PNG_SIGNATURE + _chunk(b"IHDR", header) + _chunk(b"IDAT", body) + _chunk(b"IEND", b"")
+
+
+def pixel_batch(pages: Sequence[Page]) -> np.ndarray:
+    """float32 [P, 3, S, S]: `Page.pixels` of pages of one size, each written once, in its place.
+
+    Raises:
+        DataError: pages of different sizes.
+    """
+    if len({page.size for page in pages}) != 1:
+        sizes = ", ".join(str(size) for size in sorted({page.size for page in pages}))
+        raise DataError.of("pages", f"have the sizes {sizes or 'of none'}", "Give pages of one size together")
+    batch = np.empty((len(pages), 3, pages[0].size, pages[0].size), np.float32)
+    for place, page in zip(batch, pages, strict=True):
+        page.pixels(place)
+    return batch
 
 
 @cache

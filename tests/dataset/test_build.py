@@ -203,7 +203,7 @@ def test_hugging_face_datasets_reads_samples_and_pages(make_config, small_data, 
     pages = datasets.load_dataset(
         "parquet", data_files=str(root / "pages" / "*.parquet"), cache_dir=str(tmp_path / "cache")
     )["train"]
-    assert pages["hash"][:] == MemoryDataset.open(root).page_hashes()
+    assert pages["hash"][:] == list(MemoryDataset.open(root).page_hashes())
 
 
 def test_a_dataset_of_other_settings_is_replaced(make_config, small_data):

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from support.chat import MODEL, RENDER, conversation, tree, write_jsonl
 
-from ocrmem.conversations import Conversation, Message, read_conversations
+from ocrmem.conversations import read_conversations
 from ocrmem.dataset import workers
 from ocrmem.dataset.build import build_dataset
 from ocrmem.dataset.loader import MemoryDataset
@@ -59,14 +59,12 @@ def _die(*_: object) -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "shards", "characters", "expected"),
-    [(1, 9, 10, 1), (3, 9, 10, 3), (8, 2, 10, 2), (0, 0, 10, 1), (0, 5, 10, 1), (0, 5, 8_000_000, None)],
+    ("asked", "shards", "size", "expected"),
+    [(1, 9, 10, 1), (3, 9, 10, 3), (8, 2, 10, 2), (0, 0, 10, 1), (0, 5, 10, 1), (0, 5, 40_000_000, None)],
 )
-def test_processes_are_no_more_than_shards_and_worth_their_start(asked, shards, characters, expected):
-    message = Message("user", "x" * characters)
-    job = workers.Job(Path(), 0, (Conversation("id", (message,), "train", "file:1"),))
+def test_processes_are_no_more_than_shards_and_worth_their_start(asked, shards, size, expected):
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    assert workers.worker_count(asked, [job] * shards) == (expected or min(cores, 5))
+    assert workers.worker_count(asked, shards, size) == (expected or min(cores, 5))
 
 
 def test_a_damaged_part_is_not_complete(make_config, small_data, tmp_path):

@@ -36,7 +36,7 @@ def write_manifest(root: Path, manifest: dict) -> None:
 
 def test_pages_come_back_by_hash_and_in_order(dataset_path):
     dataset = MemoryDataset.open(dataset_path)
-    names = dataset.page_hashes()
+    names = list(dataset.page_hashes())
     assert [page.hash for batch in dataset.iter_pages(7) for page in batch] == names
     assert {len(batch) for batch in dataset.iter_pages(7)} == {7, len(names) % 7}
     for name in reversed(names):

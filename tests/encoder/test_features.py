@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from ocrmem.dataset.names import NameTable
 from ocrmem.encoder.features import FeatureStore, RowFormat, read_journal
 from ocrmem.encoder.writer import RowWriter, publish
 from ocrmem.errors import CheckFailed, ConfigError, MissingInputError
@@ -34,8 +35,9 @@ def write(directory: Path, count: int, dtype: str = "float32", weights: str = "w
     pages = [name(number) for number in range(count)]
     format_ = row_format(dtype, weights)
     with RowWriter(directory, format_) as writer:
+        missing = set(writer.missing(NameTable.of(pages)).tolist())
         for at in range(0, count, 2):
-            new = [page for page in pages[at : at + 2] if page not in writer]
+            new = [pages[number] for number in range(at, min(at + 2, count)) if number in missing]
             if new:
                 writer.append(new, torch.stack([row(int(page, 16)) for page in new]))
         about = {"dataset_pages_sha256": sha256_json(pages)}
@@ -187,7 +189,7 @@ def test_what_a_kill_left_is_cut_back_to_whole_batches(
     journal.write_bytes(whole_journal[: {"all": None, "nothing": 0, "torn": -30, "no newline": -1}[journal_left]])
     with RowWriter(tmp_path, row_format()) as writer:
         assert len(writer) == pages
-        assert [page for page in map(name, range(4)) if page in writer] == [name(n) for n in range(pages)]
+        assert writer.missing(NameTable.of(map(name, range(4)))).tolist() == list(range(pages, 4))
         assert rows.read_bytes() == whole_rows[: pages * TOKENS * WIDTH * 4]
     write(tmp_path, 4)
     assert (rows.read_bytes(), journal.read_bytes()) == (whole_rows, whole_journal)
@@ -195,9 +197,17 @@ def test_what_a_kill_left_is_cut_back_to_whole_batches(
 
 def test_a_line_that_was_cut_short_does_not_count(tmp_path: Path) -> None:
     path = tmp_path / "rows.txt"
-    assert read_journal(path) == []
-    path.write_text("aa bb\ncc dd")
-    assert read_journal(path) == ["aa", "bb"]
+    assert list(read_journal(path)) == []
+    path.write_text(f"{name(1)} {name(2)}\n{name(3)} {name(4)}")
+    assert list(read_journal(path)) == [name(1), name(2)]
+    assert list(read_journal(path, 1)) == [name(1)]
+
+
+def test_a_journal_of_something_else_is_an_error_not_a_traceback(tmp_path: Path) -> None:
+    path = tmp_path / "rows.txt"
+    path.write_text("these are\nno hashes\n")
+    with pytest.raises(MissingInputError, match="not a list of page hashes"):
+        read_journal(path)
 
 
 def test_two_writers_at_once_are_refused(tmp_path: Path) -> None:

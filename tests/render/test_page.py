@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from PIL import Image
 from ocrmem.config import RenderSection
 from ocrmem.errors import DataError
 from ocrmem.render import Page, load_atlas, render_text
+from ocrmem.render.page import pixel_batch
 
 
 def random_page(size: int = 64, seed: int = 0) -> Page:
@@ -108,3 +110,23 @@ def test_a_real_page_keeps_only_the_tokens_it_wrote_on() -> None:
     mask = page.ink_mask(64)
     assert mask.shape == (256,)
     assert mask.nonzero()[0].tolist() == [0]
+
+
+def test_a_batch_of_pages_is_written_once_and_in_its_place() -> None:
+    """Bytes that numpy holds for a batch: the tensor, and an index of a twelfth of one page."""
+    pages = [Page(np.random.default_rng(seed).integers(0, 256, (256, 32), np.uint8), "test-1") for seed in range(6)]
+    expected = np.stack([page.pixels() for page in pages])
+    tracemalloc.start()
+    try:
+        batch = pixel_batch(pages)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    np.testing.assert_array_equal(batch, expected)
+    assert batch.nbytes <= peak < batch.nbytes + batch[0].nbytes / 6
+
+
+@pytest.mark.parametrize("sizes", [(), (64, 128)])
+def test_pages_of_different_sizes_make_no_batch(sizes: tuple[int, ...]) -> None:
+    with pytest.raises(DataError, match="Give pages of one size"):
+        pixel_batch([Page(np.zeros((size, size // 8), np.uint8), "test-1") for size in sizes])

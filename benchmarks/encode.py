@@ -1,0 +1,216 @@
+"""What `encode` does a second, what it leaves out, and what memory it takes.
+
+    python benchmarks/encode.py [--quick]
+
+1. Rate: pages of the tiny preset (256 px) and of a medium encoder (14 M parameters, 512 px) through the encoder one at
+   a time and in the batches that `encode` takes; processor seconds of one thread, in turn.
+2. What is left out, counted on samples/conversations and samples/chat: pages that samples refer to against the
+   different ones that are encoded, and vision tokens of blank patches.
+3. Encoder calls: pages that reach the encoder for each different page of a dataset, and on a second run.
+4. Memory: how far `encode` rises above where it was once everything is loaded, at two numbers of pages, each in a
+   process of its own (Linux).
+
+Weights are random: time and memory do not depend on their values.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from support.clock import pin_to_one_core, seconds_of
+from support.inputs import CHAT, TINY, chat_tokenizer, conversations, tiny_config
+from support.memory import PeakProcess
+from support.models import medium_encoder, parameters
+from support.texts import texts
+
+from ocrmem.config import RenderSection, RunConfig
+from ocrmem.dataset.making import SampleMaker, page_row
+from ocrmem.dataset.schema import SCHEMA_VERSION
+from ocrmem.dataset.shards import describe, page_writer
+from ocrmem.encoder.deepencoder import DeepEncoder
+from ocrmem.encoder.encode import encode_dataset
+from ocrmem.encoder.pages import batch_size, encode_pages
+from ocrmem.files import write_json
+from ocrmem.model.tiny.encoder import random_tiny_encoder
+from ocrmem.render import Page, load_atlas, render_text
+from ocrmem.synthetic.tokenizer import build_tiny_tokenizer
+
+
+def pages_of(count: int, section: RenderSection) -> list[Page]:
+    """Different full pages."""
+    characters = 2 * count * (section.page_size // 8) * (section.page_size // section.line_height)
+    drawn = render_text(texts(characters)[0].content, section, load_atlas()).pages
+    return list({page.hash: page for page in drawn}.values())[:count]
+
+
+def rate(encoder: DeepEncoder, pages: list[Page], repeats: int) -> dict[str, Any]:
+    """Pages per processor second, one at a time and batched."""
+
+    def singly() -> None:
+        for page in pages:
+            encode_pages(encoder, [page])
+
+    single, batched = seconds_of([singly, partial(encode_pages, encoder, pages)], repeats)
+    batch = batch_size(pages[0].size, encoder.device)
+    return {"batch": batch, "singly": len(pages) / single, "batched": len(pages) / batched}
+
+
+def left_out(maker: SampleMaker, path: Path, most: int) -> dict[str, float]:
+    """Shares of pages and tokens of the first conversations that are never encoded or never enter a sequence."""
+    referred, stored, tokens, kept = 0, set(), 0, 0
+    per_page = (maker.config.render.page_size // maker.config.render.token_size) ** 2
+    for conversation in conversations(path)[:most]:
+        made = maker.make(conversation)
+        for sample in made.samples:
+            referred += len(sample.pages)
+            tokens += per_page * len(sample.pages)
+            kept += sample.memory_tokens
+        stored |= {row.hash for row in made.pages}
+    return {
+        "referred": referred,
+        "stored": len(stored),
+        "pages saved": 1 - len(stored) / referred,
+        "tokens": tokens,
+        "kept": kept,
+        "tokens saved": 1 - kept / tokens,
+    }
+
+
+def chat_config() -> RunConfig:
+    """DeepSeek-OCR's pages for samples/chat."""
+    values = {
+        "model": {
+            "base_model_name": "samples/chat",  # its vocabulary; no such model is loaded
+            "ocr_model_name": "deepseek-ai/DeepSeek-OCR",
+            "vision_embedding_size": 1024,
+            "context_threshold": 64,
+            "max_seq_length": 8192,
+        }
+    }
+    return RunConfig.from_dict(values)
+
+
+def write_pages(root: Path, count: int) -> RunConfig:
+    """A dataset of pages alone, and its settings."""
+    values = tiny_config().as_dict() | {"paths": {"dataset": str(root / "dataset"), "features": str(root / "features")}}
+    config = RunConfig.from_dict(values)
+    path = root / "dataset" / "pages" / "pages-00000.parquet"
+    path.parent.mkdir(parents=True)
+    with page_writer(path) as writer:
+        for page in pages_of(count, config.render):
+            writer.add(page_row(page, config.render.token_size))
+    settings = {"render": config.render.model_dump(mode="json"), "model": {"drop_blank_tokens": True}}
+    shards = [describe(path, root / "dataset", count)]
+    manifest = {"schema_version": SCHEMA_VERSION, "config": settings, "shards": shards}
+    write_json(root / "dataset" / "manifest.json", manifest)
+    return config
+
+
+class Counting(torch.nn.Module):
+    """An encoder that counts the pages it is given."""
+
+    def __init__(self, encoder: DeepEncoder) -> None:
+        super().__init__()
+        self.encoder, self.pages = encoder, 0
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("encoder"), name)
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        self.pages += len(pixels)
+        result: torch.Tensor = self.encoder(pixels)
+        return result
+
+
+def calls(count: int) -> dict[str, int]:
+    """Pages that reach the encoder in two runs over a dataset of ``count`` pages."""
+    with tempfile.TemporaryDirectory() as directory:
+        config = write_pages(Path(directory), count)
+        counted = []
+        for _ in range(2):
+            encoder = Counting(random_tiny_encoder(0))
+            encode_dataset(config, encoder)  # type: ignore[arg-type]
+            counted.append(encoder.pages)
+    return {"pages": count, "first run": counted[0], "second run": counted[1]}
+
+
+def rise(count: int) -> float:
+    """How far the memory of this process rises while ``count`` pages are encoded, in MB."""
+    with tempfile.TemporaryDirectory() as directory:
+        config = write_pages(Path(directory), count)
+        encoder = random_tiny_encoder(0)
+        encode_pages(encoder, pages_of(16, config.render))
+        with PeakProcess() as memory:
+            encode_dataset(config, encoder)
+    if memory.peak is None:
+        raise SystemExit("The peak of a process's memory is not to be had on this system.")
+    return memory.peak / 1e6
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Rates, savings and memory of encode.")
+    parser.add_argument("--quick", action="store_true", help="fewer pages, once")
+    parser.add_argument("--child", type=int, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    if arguments.child:
+        print(json.dumps(rise(arguments.child)))
+        return 0
+    sizes = (100, 400) if arguments.quick else (250, 2500)
+    repeats = 1 if arguments.quick else 3
+    print(f"One thread, {pin_to_one_core()}.")
+    tiny, medium = random_tiny_encoder(0), medium_encoder(512, 64)
+    results: dict[str, Any] = {"rate": {}, "left_out": {}}
+    print(f"{'pages/s':28}{'batch':>7}{'singly':>9}{'batched':>9}{'gain':>7}")
+    large = RenderSection(page_size=512)
+    for name, encoder, pages in (
+        (f"tiny, {parameters(tiny)}, 256 px", tiny, pages_of(64, tiny_config().render)),
+        (f"medium, {parameters(medium)}, 512 px", medium, pages_of(4 if arguments.quick else 8, large)),
+    ):
+        row = results["rate"][name] = rate(encoder, pages, repeats)
+        gain = row["batched"] / row["singly"]
+        print(f"{name:28}{row['batch']:7}{row['singly']:9.2f}{row['batched']:9.2f}{gain:7.2f}", flush=True)
+
+    print(f"{'left out':24}{'referred':>9}{'encoded':>9}{'saved':>7}{'tokens':>10}{'kept':>9}{'saved':>7}")
+    makers = {
+        TINY: SampleMaker(tiny_config(), build_tiny_tokenizer()),
+        CHAT: SampleMaker(chat_config(), chat_tokenizer()),
+    }
+    for path, maker in makers.items():
+        row = results["left_out"][path.name] = left_out(maker, path, 50 if arguments.quick else 400)
+        print(
+            f"samples/{path.name:16}{row['referred']:9,}{row['stored']:9,}{row['pages saved']:7.0%}"
+            f"{row['tokens']:10,}{row['kept']:9,}{row['tokens saved']:7.0%}",
+            flush=True,
+        )
+    counted = results["calls"] = calls(100)
+    print("Encoder calls for {pages} pages: {first run} pages, on a second run {second run}.".format(**counted))
+    rises = []
+    for size in sizes:
+        done = subprocess.run(
+            [sys.executable, __file__, "--child", str(size)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            check=True,
+        )
+        rises.append(json.loads(done.stdout.splitlines()[-1]))
+        print(f"Memory for {size} pages: {rises[-1]:.0f} MB above the loaded encoder", flush=True)
+    results["mb"] = dict(zip(sizes, rises, strict=True))
+    print(json.dumps(results))
+    return int(counted["first run"] != counted["pages"] or counted["second run"] != 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,72 @@
+"""Conversations where they lie: which lines of which files are good, and these lines read again when asked for.
+
+Twenty bytes a conversation are in memory, however long it is.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Sequence
+from pathlib import Path
+
+from ocrmem.conversations.lines import Line
+from ocrmem.conversations.parse import parse_line
+from ocrmem.conversations.sources import shown_path, split_of
+from ocrmem.conversations.types import Conversation
+from ocrmem.errors import DataError, OcrMemError
+
+
+class StoredConversations:
+    """The good lines of data files, in their order.
+
+    Args:
+        files: the files, in order.
+        fraction: of the conversations of training files is held out.
+    """
+
+    def __init__(self, files: Sequence[Path], fraction: float) -> None:
+        self.files = files
+        self.fraction = fraction
+        self._file = array("I")
+        self._number = array("I")
+        self._start = array("Q")
+        self._size = array("I")
+
+    def add(self, file: int, line: Line) -> None:
+        """One more good line, of the file with this number."""
+        self._file.append(file)
+        self._number.append(line.number)
+        self._start.append(line.start)
+        self._size.append(line.size)
+
+    def __len__(self) -> int:
+        return len(self._file)
+
+    def bytes_of(self, rows: range) -> int:
+        """Size of some conversations on disk."""
+        return sum(self._size[rows.start : rows.stop])
+
+    def read(self, rows: range) -> tuple[Conversation, ...]:
+        """Some conversations.
+
+        Raises:
+            DataError: a file is not what it was when its lines were counted.
+        """
+        return tuple(self._read(row) for row in rows)
+
+    def _read(self, row: int) -> Conversation:
+        file = self.files[self._file[row]]
+        place = f"{shown_path(file)}:{self._number[row]}"
+        try:
+            with file.open("rb") as handle:
+                handle.seek(self._start[row])
+                parsed = parse_line(handle.read(self._size[row]), place)
+        except OSError:
+            raise _changed(place) from None
+        if parsed.problems:
+            raise _changed(place)
+        return Conversation(parsed.id, parsed.messages, split_of(file, parsed.id, self.fraction), place)
+
+
+def _changed(place: str) -> OcrMemError:
+    return DataError.of(place, "has changed while it was being read", "Run the command again")
