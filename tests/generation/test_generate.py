@@ -204,11 +204,11 @@ def test_both_forms_are_read_on_one_line_or_many(value: dict, ask: dict, indent:
 
 
 def test_standard_input_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    from ocrmem import generation
+    from ocrmem.generation import question
 
     stream = io.TextIOWrapper(io.BytesIO(json.dumps(OPEN_AI).encode()))
-    monkeypatch.setattr(generation.sys, "stdin", stream)
-    assert generation._read("-") == (json.dumps(OPEN_AI).encode(), "standard input")
+    monkeypatch.setattr(question.sys, "stdin", stream)
+    assert question.read_source("-") == (json.dumps(OPEN_AI).encode(), "standard input")
 
 
 def line(**fields: Any) -> bytes:

@@ -1,0 +1,88 @@
+"""The question: one conversation from a file, from standard input or from memory, closed so that it makes a sample."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ocrmem.conversations import Conversation, Message
+from ocrmem.conversations.parse import ROLES, parse_line
+from ocrmem.errors import ConfigError, DataError, MissingInputError, Problem
+
+_PLACEHOLDER_ANSWER = "?"  # stands where the model is to answer, so that the usual rules split the turns
+
+
+def read_question(raw: bytes, place: str) -> tuple[Conversation, str | None]:
+    """Parse one conversation that ends with a question, or with an answer to it.
+
+    Args:
+        raw: JSON of one conversation, in one of the forms of training data.
+        place: names it in errors.
+
+    Returns:
+        The conversation, closed by a placeholder that alone has weight, so that it gives exactly the sample
+        of the question; and the conversation's own answer, if it has one.
+
+    Raises:
+        DataError: every fault found.
+    """
+    value = _one_object(raw, place)
+    form = "messages" if value.get("messages") is not None else "conversations"
+    given = value.get(form)
+    if not isinstance(given, list) or not given:
+        raise DataError.of(place, "has no messages", 'Write {"messages": [{"role": "user", "content": "..."}]}')
+    role, content = ("role", "content") if form == "messages" else ("from", "value")
+    ending = {role: "assistant", content: _PLACEHOLDER_ANSWER}
+    closed = given if _is_answer(given[-1]) else [*given, ending]
+    parsed = parse_line(json.dumps({**value, form: closed}).encode(), place)
+    if parsed.problems:
+        raise DataError(parsed.problems)
+    *earlier, last = parsed.messages
+    if not any(message.role == "user" for message in earlier):
+        raise DataError.of(place, "asks nothing: it has no user message", "End it with a question")
+    messages = [replace(message, weight=0) for message in earlier]
+    messages.append(Message("assistant", _PLACEHOLDER_ANSWER))
+    expected = last.content if closed is given else None
+    return Conversation(parsed.id, tuple(messages), "eval", place), expected
+
+
+def read_source(conversation: str | Path) -> tuple[bytes, str]:
+    """The bytes of a file, or of standard input for ``-``, and what errors call it."""
+    if str(conversation) == "-":
+        return sys.stdin.buffer.read(), "standard input"
+    path = Path(conversation)
+    try:
+        return path.read_bytes(), str(path)
+    except FileNotFoundError:
+        raise MissingInputError.of(
+            str(path), "is not there", "Give a JSON file with one conversation, or - for standard input"
+        ) from None
+    except OSError as error:
+        raise ConfigError.of(str(path), f"cannot be read ({error.strerror})", "Give a readable file") from None
+
+
+def _one_object(raw: bytes, place: str) -> dict[str, Any]:
+    """The one JSON object of a file, spread over lines or as a line of its own."""
+    lines = [line for line in raw.splitlines() if line.strip()]
+    try:
+        value = json.loads(raw.decode("utf-8-sig"))
+    except (ValueError, RecursionError):
+        if len(lines) > 1 and not parse_line(lines[0], place).problems:
+            raise DataError.of(
+                place, f"holds {len(lines)} lines", f"Give one conversation, such as: sed -n 1p {place}"
+            ) from None
+        problems = parse_line(raw.strip(), place).problems
+        raise DataError(problems or Problem(place, "is not one JSON object", "Give one conversation")) from None
+    if not isinstance(value, dict):
+        raise DataError.of(place, "is not a JSON object", 'Write {"messages": [...]}')
+    return value
+
+
+def _is_answer(message: Any) -> bool:
+    if not isinstance(message, dict):
+        return False
+    role = message.get("role", message.get("from"))
+    return isinstance(role, str) and ROLES.get(role.strip().lower()) == "assistant"

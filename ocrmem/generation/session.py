@@ -1,0 +1,276 @@
+"""ChatSession: a conversation answered turn after turn, at the cost of what each turn adds.
+
+The adapter's own config.json says how the history is split, drawn and encoded, so the pages are those the
+adapter was trained on, whatever params.yaml says about them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self, cast
+
+import numpy as np
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from ocrmem.adapter import has_provenance, verify_package
+from ocrmem.config import RunConfig
+from ocrmem.conversations import Conversation, Message
+from ocrmem.dataset.making import Pictured, SampleMaker
+from ocrmem.dataset.schema import PageRow, Sample
+from ocrmem.encoder.pages import Encoder, encode_pages
+from ocrmem.errors import DataError
+from ocrmem.evaluation.scoring import Case, Scorer
+from ocrmem.generation.question import read_question
+from ocrmem.model.configuration import MEMConfig
+from ocrmem.model.modeling import MEMModel
+from ocrmem.registry import resolve_adapter
+from ocrmem.render import Page, transcript
+from ocrmem.render.growing import GrowingPages
+from ocrmem.tokens import load_tokenizer
+
+# On the tiny preset, features of held-out pages have a shift of 0.07 to 0.45 and a spread of 0.07 to 0.29; an
+# encoder with random weights has a spread above 3, features three times too large have both over the limit.
+SHIFT_LIMIT = 1.0  # of the mean, in training standard deviations
+SPREAD_LIMIT = 0.7  # of the standard deviation: about a factor of two
+_ENOUGH_TOKENS = 8  # fewer say nothing about a standard deviation
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A question as the model gets it.
+
+    Attributes:
+        sample: how the conversation was split, and its memory.
+        case: token sequence and the features of its memory.
+        encoded_pages: pages that went through the encoder for it.
+    """
+
+    sample: Sample
+    case: Case
+    encoded_pages: int
+
+
+class ChatSession:
+    """Answers one conversation after another, most cheaply when each continues the last.
+
+    A turn draws the page that it adds to, and the pages after that, and encodes pages that the session has not seen:
+    one page, or two where a page gets full. The answers are those of a session that starts anew.
+
+    Args:
+        model: with its encoder attached, in eval mode.
+        tokenizer: of its language model.
+        config: the run's settings; those that samples depend on are taken from the adapter instead.
+        cached_pages: features of so many pages are kept, or of ``max_pages`` where that is more. A page of
+            256 tokens of 1024 numbers takes 1 MiB.
+    """
+
+    def __init__(
+        self, model: MEMModel, tokenizer: PreTrainedTokenizerBase, config: RunConfig, *, cached_pages: int = 256
+    ) -> None:
+        self.model = model
+        settings = as_trained(config, model.config)
+        self.maker = _GrowingMaker(settings, tokenizer)
+        most = max(cached_pages, settings.render.max_pages)
+        self.features = FeatureCache(cast(Encoder, model.ocr_embed), most)
+        self.scorer = Scorer(
+            model,
+            tokenizer,
+            self.maker.builder.end_token_id,
+            batch_size=1,
+            max_new_tokens=config.evaluate.max_new_tokens,
+        )
+
+    @classmethod
+    def open(cls, config: RunConfig, adapter: str | None = None, *, cached_pages: int = 256) -> Self:
+        """Load an adapter with its language model and encoder.
+
+        Args:
+            config: names the models' places, the device and the registry.
+            adapter: a directory or ``models:/NAME@ALIAS``; None: ``paths.adapter``.
+            cached_pages: as above.
+
+        Raises:
+            ConfigError: the adapter is not there.
+            ModelError: it was changed, or does not fit the base model, encoder or settings.
+        """
+        directory = resolve_adapter(adapter or config.paths.adapter, config)
+        if has_provenance(directory):
+            verify_package(directory)
+        model = MEMModel.from_pretrained(directory, run_config=config, with_encoder=True).eval()
+        return cls(model, load_tokenizer(config), config, cached_pages=cached_pages)
+
+    def answer(self, messages: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Answer the last question of a conversation.
+
+        Args:
+            messages: all of it, in OpenAI's form (``role``, ``content``), the last user message being the question.
+
+        Returns:
+            As `answer_to`.
+
+        Raises:
+            DataError: every fault of the messages.
+        """
+        asked, _ = read_question(json.dumps({"messages": list(messages)}).encode(), "messages")
+        return self.answer_to(asked)
+
+    def answer_to(self, asked: Conversation) -> dict[str, Any]:
+        """Answer what `read_question` gave.
+
+        Returns:
+            ``answer``, ``memory`` (whether there was any), ``history_tokens``, ``vision_tokens``, ``memory_tokens``
+            (the two marks included), ``pages``, ``encoded_pages``, ``dropped_pages``, ``dropped_tokens``,
+            ``compression_ratio``, ``feature_distance`` and ``warnings``.
+
+        Raises:
+            DataError: the conversation makes no sample.
+        """
+        prepared = self.prepare(asked)
+        sample, case = prepared.sample, prepared.case
+        distance = None if case.features is None else feature_distance(self.model, case.features)
+        return {
+            "answer": self.scorer.answers([case])[0],
+            "memory": sample.has_memory,
+            "history_tokens": sample.history_tokens,
+            "vision_tokens": sample.memory_tokens,
+            "memory_tokens": sample.memory_tokens + 2 if sample.has_memory else 0,
+            "pages": len(sample.pages),
+            "encoded_pages": prepared.encoded_pages,
+            "dropped_pages": sample.dropped_pages,
+            "dropped_tokens": case.question.dropped_tokens,
+            "compression_ratio": round(sample.compression_ratio, 4) if sample.has_memory else None,
+            "feature_distance": distance,
+            "warnings": _warnings(distance, sample),
+        }
+
+    def prepare(self, asked: Conversation) -> Prepared:
+        """Draw and encode what is new, and put the question together.
+
+        Raises:
+            DataError: the conversation makes no sample.
+        """
+        made = self.maker.make(asked)
+        if made.problems:
+            raise DataError(made.problems)
+        sample = made.samples[-1]
+        question = self.maker.builder.build(
+            sample.prompt,
+            None,
+            memory_tokens=sample.memory_tokens,
+            history=() if sample.has_memory else sample.history,
+        )
+        before = self.features.encoded
+        features = None
+        if sample.has_memory:
+            rows = {row.hash: row for row in made.pages}
+            dropping = self.maker.config.model.drop_blank_tokens
+            features = self.features.of([rows[name] for name in sample.pages], drop_blank_tokens=dropping)
+        case = Case(sample.id, question, question, "", features=features)
+        return Prepared(sample, case, self.features.encoded - before)
+
+
+class FeatureCache:
+    """What the encoder made of the pages used last, by their hashes.
+
+    Args:
+        encoder: of all pages.
+        most: pages that are kept; the least recently used go first. It must reach for one history.
+
+    Attributes:
+        encoded: pages that went through the encoder so far.
+    """
+
+    def __init__(self, encoder: Encoder, most: int) -> None:
+        self.encoder = encoder
+        self.most = most
+        self.encoded = 0
+        self._kept: OrderedDict[str, torch.Tensor] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def of(self, pages: Sequence[PageRow], *, drop_blank_tokens: bool) -> torch.Tensor:
+        """Features of the pages' tokens, one page after the other: float32 [tokens, d] on the CPU.
+
+        Args:
+            pages: at least one.
+            drop_blank_tokens: only tokens with ink; the same at every call.
+        """
+        missing = {page.hash: page for page in pages if page.hash not in self._kept}
+        if missing:
+            drawn = [Page.from_bytes(row.bits, row.size, row.atlas_version) for row in missing.values()]
+            for row, features in zip(missing.values(), encode_pages(self.encoder, drawn), strict=True):
+                tokens = features.float().cpu()
+                if drop_blank_tokens:
+                    mask = np.unpackbits(np.frombuffer(row.ink_mask, np.uint8), count=len(tokens)).astype(bool)
+                    tokens = tokens[torch.from_numpy(mask)]
+                self._kept[row.hash] = tokens.clone()  # a slice would keep its whole batch alive
+            self.encoded += len(missing)
+        for page in pages:
+            self._kept.move_to_end(page.hash)
+        found = torch.cat([self._kept[page.hash] for page in pages])
+        while len(self._kept) > self.most:
+            self._kept.popitem(last=False)
+        return found
+
+
+class _GrowingMaker(SampleMaker):
+    """Makes the sample of one question, whose history continues that of the question before."""
+
+    def __init__(self, config: RunConfig, tokenizer: PreTrainedTokenizerBase) -> None:
+        super().__init__(config, tokenizer)
+        self._growing = GrowingPages(config.render, self.atlas)
+
+    def picture(self, histories: Sequence[Sequence[Message]]) -> list[Pictured]:
+        return [self._picture(history) for history in histories]
+
+    def _picture(self, history: Sequence[Message]) -> Pictured:
+        newest = self._growing.draw(transcript(history, self.config.render.labels))
+        tokens = self.tokens_from(history, newest.start) if newest.dropped else None
+        # A page without ink (many empty lines) has nothing to read and would give no token.
+        return Pictured([page for page in newest.pages if page.bits.any()], newest.dropped, tokens)
+
+
+def as_trained(config: RunConfig, adapter: MEMConfig) -> RunConfig:
+    """The run's settings with those of the adapter wherever a sample depends on them."""
+    names = ("context_threshold", "max_seq_length", "drop_blank_tokens")
+    model = config.model.model_copy(update={name: getattr(adapter, name) for name in names})
+    data = config.data.model_copy(update={"recent_turns": adapter.recent_turns})
+    return config.model_copy(update={"model": model, "data": data, "render": adapter.render_section()})
+
+
+def feature_distance(model: MEMModel, features: torch.Tensor) -> dict[str, float] | None:
+    """How far features [m, d] are from those the adapter was trained on.
+
+    Returns:
+        ``shift``: mean over channels of |mean - trained mean| in trained standard deviations. ``spread``:
+        mean over channels of |ln(standard deviation / trained one)|; left out for a handful of tokens. None
+        for an adapter without statistics (an imported one).
+    """
+    shift = model.feature_drift(features)
+    if shift is None or model.feature_std is None:
+        return None
+    distance = {"shift": round(shift, 4)}
+    trained = model.feature_std.float().cpu()
+    alive = trained > 0
+    if len(features) >= _ENOUGH_TOKENS and alive.any():
+        now = features.std(0, unbiased=False)[alive].clamp(min=1e-6)
+        distance["spread"] = round(float((now / trained[alive]).log().abs().mean()), 4)
+    return distance
+
+
+def _warnings(distance: dict[str, float] | None, sample: Sample) -> list[str]:
+    found = []
+    if distance and (distance["shift"] > SHIFT_LIMIT or distance.get("spread", 0.0) > SPREAD_LIMIT):
+        figures = ", ".join(f"{name} {value:.2f}" for name, value in distance.items())
+        found.append(
+            f"the encoder's features are unlike those the adapter was trained on ({figures}), so the answer "
+            "may mean nothing: check the encoder, the precision and the kind of text"
+        )
+    if sample.dropped_pages:
+        found.append(f"the {sample.dropped_pages} oldest pages are over render.max_pages and were left out")
+    return found

@@ -1,0 +1,54 @@
+"""The verb ``generate``: answer the last question of one conversation from memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ocrmem.config import RunConfig
+from ocrmem.console import note
+from ocrmem.generation.question import read_question, read_source
+from ocrmem.generation.session import ChatSession
+
+
+def generate(config: RunConfig, adapter: str | None = None, conversation: str | Path = "-") -> dict[str, Any]:
+    """Answer a conversation's last question, with its older turns as memory.
+
+    Args:
+        config: names the models' places, the device and the registry.
+        adapter: a directory or ``models:/NAME@ALIAS``; None: ``paths.adapter``.
+        conversation: a JSON file, or JSONL of one line; ``-`` reads standard input. An answer after the last
+            user message is left out and reported as ``expected``.
+
+    Returns:
+        What `ChatSession.answer_to` gives, ``expected``, ``adapter`` and ``summary``.
+
+    Raises:
+        ConfigError: the conversation or the adapter is not there.
+        DataError: the conversation cannot be read, or asks nothing.
+        ModelError: the adapter was changed, or does not fit the base model, encoder or settings.
+    """
+    asked, expected = read_question(*read_source(conversation))
+    session = ChatSession.open(config, adapter)
+    result = session.answer_to(asked) | {"expected": expected, "adapter": adapter or config.paths.adapter}
+    for warning in result["warnings"]:
+        note(f"Warning: {warning}.")
+    return {**result, "summary": _summary(result, session.model.config.context_threshold)}
+
+
+def _summary(result: dict[str, Any], threshold: int) -> list[str]:
+    lines = [result["answer"], ""]
+    if result["memory"]:
+        lines.append(
+            f"{result['history_tokens']} text tokens of history became {result['vision_tokens']} vision "
+            f"tokens on {result['pages']} {'page' if result['pages'] == 1 else 'pages'}: "
+            f"{result['compression_ratio']:.2f} text tokens per memory token."
+        )
+    else:
+        lines.append(
+            f"The history has {result['history_tokens']} tokens, no more than the threshold of {threshold}: "
+            "it stayed text, and no memory was used."
+        )
+    if result["dropped_tokens"]:
+        lines.append(f"{result['dropped_tokens']} of the oldest text tokens did not fit and were left out.")
+    return lines
