@@ -1,0 +1,47 @@
+"""The task `validate_config`."""
+
+from typing import NamedTuple
+
+from kfp import dsl
+
+from components.image import IMAGE
+
+
+@dsl.component(base_image=IMAGE, install_kfp_package=False)
+def validate_config(
+    params: str,
+    overrides: list,
+    data: str,
+    report: dsl.Output[dsl.Markdown],
+) -> NamedTuple(
+    "Validated",
+    [
+        ("data_sha256", str),
+        ("preflight", str),
+        ("base", str),
+        ("render", str),
+        ("check", str),
+        ("version", str),
+        ("encode", str),
+        ("smoke", str),
+        ("train", str),
+        ("evaluate", str),
+        ("gate", str),
+        ("register", str),
+    ],
+):
+    """Check settings and data; every fault is told at once.
+
+    Args:
+        params: the text of params.yaml.
+        overrides: "key.path=value", as for --set.
+        data: conversations: a path in the pod or s3://bucket/prefix; empty: data.path of the settings.
+        report: counts of conversations and samples.
+
+    Returns:
+        The sha256 of the conversations, and for every other task the settings that it reads: a task is run again
+        when one of these has changed, and not for another.
+    """
+    from ocrmem.workflow import preparing
+
+    return tuple(preparing.validate(params, overrides, data, report).values())  # in the order of the fields

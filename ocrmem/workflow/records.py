@@ -1,0 +1,81 @@
+"""What every task of a run leaves of itself, so that the run can be told afterwards, whatever became of it.
+
+A run has one directory, ``$OCRMEM_RUNS/$OCRMEM_RUN_ID``: a volume in a cluster, ``--output`` on this machine. A task
+writes ``records/NAME.json`` there when it starts and again when it ends, so one that was killed stays "running". The
+names come from the environment, not from parameters: a parameter that changes with every run would defeat caching.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from ocrmem.errors import ConfigError
+from ocrmem.files import read_json, write_json
+
+RUN_ID = "OCRMEM_RUN_ID"
+RUNS = "OCRMEM_RUNS"
+CLUSTER_RUNS = "/workspace/output/runs"
+RUNNING, DONE, SKIPPED, FAILED = "running", "done", "skipped", "failed"
+
+
+@dataclass
+class Record:
+    """A task's account of itself.
+
+    Attributes:
+        step: the verb.
+        status: running, done, skipped or failed.
+        started: seconds since the epoch.
+        seconds: how long it took; None while it runs.
+        summary: lines for a person, those of the command line.
+        metrics: figures by name.
+        problems: of a failed task, as `Problem.as_dict`.
+        exit_code: what the command line would have left with.
+    """
+
+    step: str
+    status: str
+    started: float
+    seconds: float | None = None
+    summary: list[str] = field(default_factory=list)
+    metrics: dict[str, float] = field(default_factory=dict)
+    problems: list[dict[str, str]] = field(default_factory=list)
+    exit_code: int | None = None
+
+
+def run_directory() -> Path | None:
+    """The directory of the run that this process belongs to; None where a component runs by itself."""
+    run = os.environ.get(RUN_ID)
+    return Path(os.environ.get(RUNS) or CLUSTER_RUNS) / run if run else None
+
+
+def write_record(record: Record) -> None:
+    """Write the record into the run's directory, if there is one.
+
+    Raises:
+        ConfigError: the directory cannot be written.
+    """
+    directory = run_directory()
+    if directory is None:
+        return
+    path = _path(directory, record.step)
+    try:
+        write_json(path, asdict(record))
+    except OSError as error:
+        raise ConfigError.of(
+            str(path),
+            f"cannot be written ({error.strerror})",
+            "Mount a volume that user 10001 can write at /workspace/output, or compile with output_claim=null",
+        ) from None
+
+
+def read_records(directory: Path) -> dict[str, Record]:
+    """The records of a run by step, in the order in which the steps began."""
+    found = [Record(**read_json(path, made_by="pipeline run")) for path in (directory / "records").glob("[!.]*.json")]
+    return {record.step: record for record in sorted(found, key=lambda record: record.started)}
+
+
+def _path(directory: Path, step: str) -> Path:
+    return directory / "records" / f"{step}.json"

@@ -1,0 +1,189 @@
+"""`ocrmem pipeline submit`: start a run of a compiled pipeline in a cluster, through Kubeflow Pipelines' own client."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import logging
+import os
+import tempfile
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ocrmem.adapter import redact_uri
+from ocrmem.console import note
+from ocrmem.errors import CheckFailed, ConfigError, OcrMemError
+from ocrmem.secrets import redact
+from ocrmem.workflow.packages import Package
+
+ENDPOINT = "KF_PIPELINES_ENDPOINT"  # as kfp's own command line has it
+TOKEN = "KF_PIPELINES_TOKEN"
+_SECONDS = 10  # for the first answer
+_POLL = 5.0
+_ENDED = {"SUCCEEDED", "FAILED", "SKIPPED", "CANCELED"}
+
+
+def submit(
+    package: Package,
+    arguments: dict[str, Any],
+    *,
+    endpoint: str | None,
+    experiment: str,
+    run_name: str | None = None,
+    namespace: str | None = None,
+    service_account: str | None = None,
+    use_cache: bool = True,
+    wait: bool = False,
+    poll: float = _POLL,
+) -> dict[str, Any]:
+    """Start a run.
+
+    The bearer token, if the endpoint wants one, comes from ``$KF_PIPELINES_TOKEN``; it is not printed.
+
+    Args:
+        arguments: values of the pipeline's parameters.
+        endpoint: URL of the API; None: ``$KF_PIPELINES_ENDPOINT``.
+        experiment: made if there is none of this name.
+        use_cache: False runs every task.
+        wait: return when the run has ended.
+        poll: seconds between two looks.
+
+    Returns:
+        "run_id", "run_name", "url", "state" (None unless waited for) and "summary".
+
+    Raises:
+        ConfigError: no endpoint, one that does not answer or refuses, or kfp is not installed.
+        CheckFailed: the run was waited for and did not succeed.
+    """
+    host = _checked(endpoint)
+    name = run_name or f"{package.name} {time.strftime('%Y-%m-%d %H:%M:%S')}"
+    with _client(host) as client, tempfile.TemporaryDirectory() as scratch:
+        file = package.path
+        if not use_cache:  # the client's own enable_caching leaves tasks within an exit handler as they are
+            file = Path(scratch) / package.path.name
+            file.write_text(package.without("cachingOptions").text(), encoding="utf-8")
+        run = client.create_run_from_pipeline_package(
+            str(file),
+            arguments=arguments,
+            run_name=name,
+            experiment_name=experiment,
+            namespace=namespace,
+            service_account=service_account,
+        )
+    result: dict[str, Any] = {
+        "pipeline": package.name,
+        "run_id": run.run_id,
+        "run_name": name,
+        "url": f"{redact_uri(host)}/#/runs/details/{run.run_id}",
+        "state": None,
+    }
+    if wait:
+        result["state"] = _ended(host, run.run_id, result["url"], poll)
+    told = [f"{package.name}: run {run.run_id} is submitted", f"  {result['url']}"]
+    return {**result, "summary": [*told, *([f"  {result['state'].lower()}"] if wait else [])]}
+
+
+def _ended(host: str, run_id: str, url: str, poll: float) -> str:
+    """The state in which the run ended; a moment without an answer is waited through."""
+    note(f"waiting for {url}")
+    misses = 0
+    while True:
+        try:
+            with _client(host) as client:
+                found = client.get_run(run_id)
+            misses = 0
+        except ConfigError:
+            misses += 1
+            if misses > 5:
+                raise
+            time.sleep(poll)
+            continue
+        if found.state in _ENDED:
+            break
+        time.sleep(poll)
+    if found.state != "SUCCEEDED":
+        reason = (
+            redact(" ".join(found.error.message.split())) if found.error and found.error.message else "see its page"
+        )
+        raise CheckFailed.of(f"run {run_id}", f"{found.state.lower()} ({reason})", f"Look at {url}")
+    return str(found.state)
+
+
+def _checked(endpoint: str | None) -> str:
+    """The endpoint, once it has answered. kfp's client alone would log five tracebacks over half a minute."""
+    host = (endpoint or os.environ.get(ENDPOINT) or "").rstrip("/")
+    if not host:
+        raise ConfigError.of(
+            "--endpoint", "is not given", f"Give the URL of Kubeflow Pipelines' API, or set {ENDPOINT}"
+        )
+    parts = urllib.parse.urlsplit(host)
+    if parts.scheme not in ("http", "https") or not parts.netloc:
+        raise ConfigError.of(
+            "--endpoint", f"{redact(host)!r} is no http(s) URL", "Write for example http://localhost:8080"
+        )
+    if "@" in parts.netloc:
+        raise ConfigError.of("--endpoint", "holds a password", f"Leave it out and put a token into {TOKEN}")
+    request = urllib.request.Request(f"{host}/apis/v2beta1/healthz")
+    if token := os.environ.get(TOKEN):
+        request.add_header("Authorization", f"Bearer {token}")
+    try:
+        with urllib.request.urlopen(request, timeout=_SECONDS) as answer:
+            json.load(answer)
+    except urllib.error.HTTPError as error:
+        raise _refused(host, f"answers {error.code} {error.reason}", error.code) from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "reason", error)
+        what = (
+            "gives no answer of Kubeflow Pipelines" if isinstance(error, ValueError) else f"is not reached ({reason})"
+        )
+        raise _refused(host, what, None) from None
+    return host
+
+
+def _refused(host: str, message: str, code: int | None) -> OcrMemError:
+    remedy = (
+        f"Put a token into {TOKEN}, or ask for the right to start runs"
+        if code in (401, 403)
+        else "Check the URL; for a cluster: kubectl -n kubeflow port-forward svc/ml-pipeline 8888:8888"
+    )
+    return ConfigError.of("--endpoint", f"{host} {redact(message)}", remedy)
+
+
+@contextlib.contextmanager
+def _client(host: str) -> Iterator[Any]:
+    """kfp's client, with its errors as ours and without what it prints."""
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        try:
+            from kfp import client
+            from kfp_server_api import ApiException
+        except ImportError:
+            raise ConfigError.of("pipeline", "kfp is not installed", "Run: pip install 'ocrmem[pipelines]'") from None
+        from urllib3.exceptions import HTTPError
+
+        level = logging.root.manager.disable
+        logging.disable(logging.CRITICAL)
+        try:
+            yield client.Client(host=host, existing_token=os.environ.get(TOKEN))
+        except ApiException as error:
+            raise _refused(host, f"answers {error.status} {_said(error)}", error.status) from None
+        except (HTTPError, TimeoutError) as error:
+            raise _refused(host, f"is not reached ({type(error).__name__})", None) from None
+        finally:
+            logging.disable(level)
+
+
+def _said(error: Any) -> str:
+    """What the API gives as the reason, in one line."""
+    try:
+        text = json.loads(error.body)["message"]
+    except (TypeError, ValueError, KeyError):
+        text = error.reason or ""
+    return " ".join(str(text).split())[:300]

@@ -1,0 +1,100 @@
+"""The account of a whole run, written by the pipeline's exit handler however the run ended."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from ocrmem.errors import Problem
+from ocrmem.files import write_json
+from ocrmem.workflow.pages import bullets, table, write_page
+from ocrmem.workflow.records import FAILED, RUNNING, Record, read_records, run_directory
+from ocrmem.workflow.task import Artifact
+
+SUMMARY = "summary.json"
+# What is said of a task beside the states of a record.
+KILLED, CACHED, NOT_RUN, NO_RECORD = "killed", "cached", "not run", "no record"
+SUCCEEDED = "SUCCEEDED"
+_WELL = {SUCCEEDED, "COMPLETE", "COMPLETED"}  # the backends of Kubeflow Pipelines name it differently
+_SHOWN = ("loss.last", "memory.recall", "shuffled.recall", "no_memory.recall", "memory.loss", "compression_ratio",
+          "passed", "version")  # fmt: skip
+
+
+def summarise(pipeline: str, steps: Sequence[str], state: str, error: str, report: Artifact) -> dict[str, Any]:
+    """Write the run's summary: a Markdown artifact, and summary.json in the run's directory.
+
+    Args:
+        pipeline: its name.
+        steps: the verbs in their order.
+        state: what Kubeflow Pipelines says of the tasks: SUCCEEDED, FAILED, CANCELLED ...
+        error: its message, if any.
+
+    Returns:
+        what summary.json holds.
+    """
+    directory = run_directory()
+    records = read_records(directory) if directory else {}
+    rows = [_row(step, records.get(step)) for step in steps]
+    failed = next((row["step"] for row in rows if row["status"] in (FAILED, KILLED)), None)
+    if failed:
+        state = "FAILED"
+    elif state.upper() in _WELL:
+        state = SUCCEEDED
+    _explain_missing(rows, failed, state)
+    summary: dict[str, Any] = {
+        "pipeline": pipeline,
+        "run": directory.name if directory else None,
+        "state": state,
+        "failed_task": failed,
+        "error": error or None,
+        "written": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "steps": rows,
+        "metrics": {f"{step}.{name}": value for step, record in records.items()
+                    for name, value in record.metrics.items()},
+    }  # fmt: skip
+    if directory:
+        write_json(directory / SUMMARY, summary)
+    _write_report(report, summary, records)
+    report.metadata.update(state=state, failed_task=failed or "")
+    return summary
+
+
+def _row(step: str, record: Record | None) -> dict[str, Any]:
+    if record is None:
+        return {"step": step, "status": NO_RECORD, "seconds": None}
+    # Every task but this one has ended.
+    return {**asdict(record), "status": KILLED if record.status == RUNNING else record.status}
+
+
+def _explain_missing(rows: list[dict[str, Any]], failed: str | None, state: str) -> None:
+    """A task that was cached leaves no record, nor does one that was not reached: the tasks run one by one."""
+    told = [index for index, row in enumerate(rows) if row["status"] != NO_RECORD]
+    last = len(rows) if state == SUCCEEDED else max(told, default=-1)
+    for index, row in enumerate(rows):
+        if row["status"] == NO_RECORD and (index < last or failed):
+            row["status"] = CACHED if index < last else NOT_RUN
+
+
+def _write_report(report: Artifact, summary: dict[str, Any], records: dict[str, Record]) -> None:
+    rows = [(row["step"], row["status"], "" if row["seconds"] is None else f"{row['seconds']:.1f}",
+             (row.get("summary") or [""])[0]) for row in summary["steps"]]  # fmt: skip
+    problems = [str(Problem(**problem)) for row in summary["steps"] for problem in row.get("problems", [])]
+    figures = [(name, f"{value:.6g}") for name, value in summary["metrics"].items()
+               if name.partition(".")[2] in _SHOWN]  # fmt: skip
+    head = [f"state: {summary['state']}"]
+    if summary["failed_task"]:
+        head.append(f"failed task: {summary['failed_task']}")
+    if summary["error"]:
+        head.append(f"Kubeflow Pipelines says: {summary['error']}")
+    if summary["run"] is None:
+        head.append("no run directory was mounted, so nothing is known of the single tasks")
+    write_page(
+        report,
+        f"Run of {summary['pipeline']}",
+        bullets(head),
+        bullets(problems),
+        table(("task", "status", "seconds", ""), rows),
+        table(("figure", "value"), figures) if figures else [],
+    )

@@ -1,0 +1,205 @@
+"""A verb as the task of a pipeline: settings from a parameter, directories from artifacts, failure as the CLI's.
+
+The library function runs in the task's own process. What it does not take from an artifact or leave in one lies in a
+scratch directory that goes with the task: a task writes to its own outputs and nowhere else.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+from ocrmem.config import PathsSection, RunConfig
+from ocrmem.console import note, print_problems, quiet_libraries
+from ocrmem.errors import ConfigError, OcrMemError, Problem
+from ocrmem.files import write_json, write_text
+from ocrmem.workflow.data import bring_data
+from ocrmem.workflow.records import DONE, FAILED, RUNNING, SKIPPED, Record, run_directory, write_record
+
+PARAMS = "params.yaml"
+# What outlives the pod where the run has a directory: checkpoints to go on from, and the offline tracking run.
+_KEPT = ("checkpoints", "tracking")
+
+
+class Artifact(Protocol):
+    """What is used of Kubeflow Pipelines' artifacts; nothing here imports kfp."""
+
+    path: str
+    metadata: dict[str, Any]
+
+
+class Task:
+    """A task that is running. Made by `running`.
+
+    Attributes:
+        scratch: a directory that goes with the task.
+        record: what will be told of it.
+    """
+
+    def __init__(self, record: Record, scratch: Path, overrides: Sequence[str]) -> None:
+        self.record = record
+        self.scratch = scratch
+        self.overrides = list(overrides)
+
+    @property
+    def params(self) -> Path:
+        """The settings as a file."""
+        return self.scratch / PARAMS
+
+    def config(self) -> RunConfig:
+        """The run's configuration, its directories being those of this task.
+
+        Raises:
+            ConfigError: every fault of the settings.
+        """
+        return RunConfig.load(self.params, self.overrides)
+
+    def report(self, name: str) -> Path:
+        """A file of ``paths.reports``."""
+        return self.scratch / "reports" / name
+
+    def done(self, summary: Sequence[str], metrics: dict[str, float] | None = None) -> None:
+        """Say what came out."""
+        self.record.summary = [line.replace(f"{self.scratch}/", "") for line in summary]
+        self.record.metrics = metrics or {}
+
+    def skip(self, reason: str) -> None:
+        """Say that there was nothing to do, and why."""
+        self.record.status = SKIPPED
+        self.record.summary = [reason]
+
+
+@contextmanager
+def running(
+    step: str,
+    settings: str,
+    overrides: Sequence[str] = (),
+    *,
+    data: str = "",
+    keep: Sequence[str] = (),
+    **paths: str,
+) -> Iterator[Task]:
+    """Run a verb as a task.
+
+    Args:
+        step: the verb, which names the record.
+        settings: text of params.yaml, or the part of it that `sections` has for the step.
+        overrides: ``key.path=value``, as for ``--set``.
+        data: where the conversations are: a path, or ``s3://bucket/prefix``; empty: ``data.path`` of the settings.
+        keep: fields of ``paths`` whose directories are kept in the run's directory if the task fails: Kubeflow
+            Pipelines stores no artifact of a failed task.
+        paths: fields of ``paths`` and the directories of the artifacts behind them.
+
+    Raises:
+        SystemExit: the verb failed. Its problems have been printed as the command line prints them, and the code is
+            the command line's.
+    """
+    quiet_libraries()
+    record = Record(step, RUNNING, started=time.time())
+    began = time.monotonic()
+    _write(record)
+    with tempfile.TemporaryDirectory(prefix="ocrmem-") as directory:
+        scratch = Path(directory)
+        task = Task(record, scratch, overrides)
+        try:
+            write_text(task.params, settings)
+            places = _places(scratch, paths)
+            if data:
+                places["data.path"] = str(bring_data(data, scratch / "data"))
+            task.overrides += [f"{name}={json.dumps(place)}" for name, place in places.items()]
+            yield task
+            if record.status == RUNNING:
+                record.status = DONE
+        except OcrMemError as error:
+            problems = [_without(scratch, problem) for problem in error.problems]
+            record.problems = [problem.as_dict() for problem in problems]
+            record.exit_code = error.exit_code
+            _keep({name: places[f"paths.{name}"] for name in keep}, step)
+            sys.stdout.flush()
+            print_problems(problems)
+            raise SystemExit(error.exit_code) from None
+        except SystemExit as left:  # training that was stopped: its checkpoint is written, and it has said so
+            record.exit_code = left.code if isinstance(left.code, int) else 1
+            raise
+        except BaseException as error:
+            remedy = "Report it with the task's log"
+            record.problems = [Problem(step, f"stopped by {type(error).__name__}: {error}", remedy).as_dict()]
+            record.exit_code = 1
+            raise
+        finally:
+            if record.exit_code is not None:
+                record.status = FAILED
+            record.seconds = round(time.monotonic() - began, 3)
+            _write(record)
+    for line in record.summary:
+        print(line)
+
+
+def _write(record: Record) -> None:
+    try:
+        write_record(record)
+    except ConfigError as error:
+        print_problems(error.problems)
+        raise SystemExit(error.exit_code) from None
+
+
+def _places(scratch: Path, paths: dict[str, str]) -> dict[str, str]:
+    """Every field of ``paths``, and ``data.path`` where it lies elsewhere than the settings say."""
+    run = run_directory()
+    places = {}
+    for name in PathsSection.model_fields:
+        root = run if run is not None and name in _KEPT else scratch
+        places[f"paths.{name}"] = paths.get(name) or str(root / name)
+    return places
+
+
+def _without(scratch: Path, problem: Problem) -> Problem:
+    """The problem with the names that the command line would have printed."""
+
+    def shown(text: str) -> str:
+        return text.replace(f"{scratch}/", "")
+
+    return Problem(shown(problem.place), shown(problem.message), shown(problem.remedy))
+
+
+def _keep(directories: dict[str, str], step: str) -> None:
+    run = run_directory()
+    if run is None:
+        return
+    for name, directory in directories.items():
+        if Path(directory).is_dir():
+            kept = run / "failed" / step / name
+            shutil.copytree(directory, kept, dirs_exist_ok=True)
+            note(f"reports of the failed task: {kept}")
+
+
+def flat(figures: dict[str, Any], *names: str) -> dict[str, float]:
+    """Chosen numbers of nested figures by dotted name; those that are not there are left out."""
+    found = {}
+    for name in names:
+        value: Any = figures
+        for part in name.split("."):
+            value = value.get(part) if isinstance(value, dict) else None
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            found[name] = float(value)
+    return found
+
+
+def log_metrics(artifact: Artifact, metrics: dict[str, float]) -> None:
+    """Write figures where Kubeflow Pipelines' page of the run shows them, and into the artifact's file: without one
+    the local runner takes a cached task for lost."""
+    artifact.metadata.update(metrics)
+    write_json(Path(artifact.path), metrics)
+
+
+def copy_file(source: Path, artifact: Artifact) -> None:
+    """Make a file the artifact."""
+    Path(artifact.path).parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, artifact.path)

@@ -1,0 +1,284 @@
+"""`ocrmem pipeline run --local`, as a process: both pipelines to their end, each way to fail, and a kill in the middle.
+
+All runs share one folder and its cache, so a task is run again only where its inputs have changed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from safetensors.torch import load_file, save_file
+
+from ocrmem.cli import main
+from ocrmem.evaluation.result import adapter_sha256, metrics_of
+from ocrmem.files import sha256_tree
+from ocrmem.workflow.records import read_records
+from ocrmem.workflow.sections import OF_STEP
+
+pytestmark = pytest.mark.slow
+ROOT = Path(__file__).resolve().parents[2]
+PIPELINES = ROOT / "pipelines"
+STEPS = ["validate", *OF_STEP]
+# The tiny preset in seconds: nothing is learnt, so nothing is asked of it.
+QUICK = {
+    "base": {"encoder_steps": 4, "lm_steps": 4, "text_recall": 0.0},
+    "train": {
+        "target_loss": None,
+        "max_steps": 4,
+        "per_device_batch_size": 8,
+        "warmup_steps": 0,
+        "save_steps": 4,
+        "logging_steps": 1,
+    },
+    "evaluate": {"max_samples": 4, "examples": 1},
+    "register": {
+        "gate": {"min_recall": 0.0, "max_shuffled_recall": 0.0, "max_no_memory_recall": 0.0, "min_loss_gain": -1e9}
+    },
+}
+
+
+@dataclass
+class Run:
+    """A run that has ended."""
+
+    code: int
+    out: str
+    err: str
+    directory: Path
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        return json.loads((self.directory / "summary.json").read_text(encoding="utf-8"))
+
+    @property
+    def statuses(self) -> dict[str, str]:
+        return {row["step"]: row["status"] for row in self.summary["steps"]}
+
+    def artifact(self, task: str, name: str) -> Path:
+        [found] = self.directory.glob(f"*/{task}/{name}")
+        return found
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with settings and conversations, as a user has them."""
+    directory = tmp_path_factory.mktemp("local")
+    settings = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    for name, fields in QUICK.items():
+        settings[name] = settings.get(name, {}) | fields
+    (directory / "params.yaml").write_text(yaml.safe_dump(settings), encoding="utf-8")
+    (directory / "data").mkdir()
+    for name in ("train", "eval", "counterfactual"):
+        lines = (ROOT / "samples" / "conversations" / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
+        (directory / "data" / f"{name}.jsonl").write_text("\n".join(lines[:12]) + "\n", encoding="utf-8")
+    return directory
+
+
+def command(name: str, *more: str) -> list[str]:
+    place = ["--local", "--directory", str(PIPELINES), "--cache"]
+    return [sys.executable, "-m", "ocrmem", "pipeline", "run", name, *place, *more]
+
+
+def run(place: Path, name: str, *more: str) -> Run:
+    before = _runs(place)
+    done = subprocess.run(command(name, *more), cwd=place, capture_output=True, text=True, timeout=1500)
+    [directory] = _runs(place) - before or {place}
+    return Run(done.returncode, done.stdout, done.stderr, directory)
+
+
+def _runs(place: Path) -> set[Path]:
+    return {path for path in (place / "runs").glob("[!.]*") if path.is_dir()}
+
+
+def problems(err: str) -> list[str]:
+    """The lines on stderr that are no progress of the run."""
+    return [line for line in err.splitlines() if line and not line.startswith(("run ", "  "))]
+
+
+@pytest.fixture(scope="module")
+def trained(place: Path) -> Run:
+    """The training pipeline to its end."""
+    done = run(place, "adapter_training")
+    assert done.code == 0, done.err + (done.directory / "log.txt").read_text(encoding="utf-8")[-4000:]
+    return done
+
+
+def test_every_task_is_run_and_told_in_one_line(trained: Run) -> None:
+    assert trained.statuses == dict.fromkeys(STEPS, "done") | {"version": "skipped"}
+    told = [line.split()[:2] for line in trained.err.splitlines() if line.startswith("  ")]
+    assert told == [[step, trained.statuses[step]] for step in STEPS]
+    assert "Executing task" not in trained.err, "kfp's own lines go to the log"
+    log = (trained.directory / "log.txt").read_text(encoding="utf-8")
+    assert "Executing task" in log
+    assert "succeeded" in trained.out.splitlines()[-1]
+    assert "version.remote is not configured" in trained.err
+
+
+def test_the_results_are_those_of_the_bare_verbs(
+    trained: Run, tmp_path: Path, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(place / "data", tmp_path / "data")
+    shutil.copy(place / "params.yaml", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    for verb in ("validate", "base", "render", "encode", "smoke", "train", "evaluate", "register"):
+        assert main([verb, "--quiet"]) == 0, verb
+    same = {
+        "models": ("build-base", "models", lambda path: sha256_tree(path / "base")),
+        "dataset": ("render-dataset", "dataset", sha256_tree),
+        "adapter": ("train-adapter", "adapter", adapter_sha256),
+        "evaluation.json": ("evaluate-adapter", "evaluation", _metrics),
+        "registration.json": ("register-adapter", "package", _package),
+    }
+    for name, (task, artifact, figure) in same.items():
+        assert figure(trained.artifact(task, artifact)) == figure(tmp_path / name), name
+
+
+def _metrics(path: Path) -> Any:
+    evaluation = json.loads(path.read_text(encoding="utf-8"))
+    return metrics_of(evaluation), evaluation["adapter_sha256"], evaluation["dataset_manifest_sha256"]
+
+
+def _package(path: Path) -> str:
+    file = path / "provenance.json" if path.is_dir() else path
+    return json.loads(file.read_text(encoding="utf-8"))["package_sha256"]
+
+
+def test_a_task_runs_its_verb_in_its_own_process(trained: Run) -> None:
+    """One Python process a task, kfp's executor: a second one for the verb would cost seconds of imports."""
+    log = (trained.directory / "log.txt").read_text(encoding="utf-8")
+    assert log.count("Got executor_input") == len(STEPS) + 1  # and the summary
+    assert log.count("Executing task") == len(STEPS) + 1
+    assert "ocrmem" not in {Path(line.split()[0]).name for line in log.splitlines() if line.strip()}
+
+
+def test_an_unmet_gate_fails_registration_and_leaves_the_alias(place: Path, trained: Run) -> None:
+    done = run(place, "adapter_training", "--set", "register.gate.min_recall=1.0")
+    assert done.code == 1
+    assert done.statuses["gate"] == "done"
+    assert done.statuses["register"] == "failed"
+    assert {done.statuses[step] for step in ("base", "render", "check", "encode", "smoke")} == {"cached"}
+    [line] = problems(done.err)
+    assert line.startswith("register.gate.min_recall: memory.recall = ")
+    assert "'champion' did not move" in line
+    assert done.summary["failed_task"] == "register"
+    assert done.summary["metrics"]["gate.passed"] == 0.0
+    assert "not met" in done.artifact("check-gate", "report").read_text(encoding="utf-8")
+
+
+def test_bad_settings_stop_the_run_at_once_with_the_command_lines_own_lines(place: Path) -> None:
+    given = ("--set", "train.max_steps=0", "--set", "model.features=both")
+    bare = subprocess.run(
+        [sys.executable, "-m", "ocrmem", "validate", *given], cwd=place, capture_output=True, text=True, timeout=300
+    )
+    done = run(place, "adapter_training", *given)
+    assert done.code == bare.returncode == 2
+    assert problems(done.err) == bare.stderr.splitlines()
+    assert "Traceback" not in done.err
+    assert done.statuses == dict.fromkeys(STEPS, "not run") | {"validate": "failed"}
+    assert "features" in done.artifact("summarise-run", "report").read_text(encoding="utf-8")
+
+
+def test_a_failed_smoke_test_stops_the_run_before_training(place: Path, trained: Run) -> None:
+    """A base model whose blocks write nothing: what memory says reaches no answer, so proj gets no gradient."""
+    weights = trained.artifact("build-base", "models") / "base" / "model.safetensors"
+    kept = weights.read_bytes()
+    tensors = load_file(weights)
+    for name, tensor in tensors.items():
+        if name.endswith(("o_proj.weight", "down_proj.weight")):
+            tensor.zero_()
+    try:
+        save_file(tensors, weights, metadata={"format": "pt"})
+        done = run(place, "adapter_training", "--set", "smoke.samples=3")
+    finally:
+        weights.write_bytes(kept)
+    assert done.code == 1
+    assert done.summary["failed_task"] == "smoke"
+    assert done.statuses["encode"] == "cached"
+    assert done.statuses["train"] == "not run"
+    assert any("GF0" in line for line in problems(done.err))
+    report = done.directory / "failed" / "smoke" / "smoke" / "report.json"
+    assert json.loads(report.read_text(encoding="utf-8"))["ok"] is False
+    assert "smoke" in done.artifact("summarise-run", "report").read_text(encoding="utf-8")
+
+
+def test_a_killed_run_leaves_nothing_that_the_next_takes_for_complete(place: Path, trained: Run) -> None:
+    before = _runs(place)
+    more = ("--param", "conversations=8")
+    with subprocess.Popen(
+        command("smoke_test", *more), cwd=place, stderr=subprocess.DEVNULL, start_new_session=True
+    ) as process:
+        try:
+            directory = _wait(lambda: next(iter(_runs(place) - before), None))
+            _wait(lambda: _status(directory, "encode") == "running")
+            os.killpg(process.pid, signal.SIGKILL)  # the run and the task in its middle
+        finally:
+            process.kill()
+            process.wait()
+    assert process.returncode == -signal.SIGKILL
+    assert _status(directory, "encode") == "running", "it never said that it was done"
+    assert not (directory / "summary.json").exists()
+    assert not list(directory.glob("*/encode-pages/executor_output.json"))
+
+    done = run(place, "smoke_test", *more)
+    assert done.code == 0, done.err
+    assert done.statuses == {
+        "validate": "done",
+        "base": "cached",
+        "render": "cached",
+        "encode": "done",
+        "smoke": "done",
+    }
+    manifest = json.loads((done.artifact("encode-pages", "features") / "manifest.json").read_text(encoding="utf-8"))
+    assert manifest["shape"][0] == manifest["dataset_pages"] > 0
+    report = done.artifact("smoke-test", "report").read_text(encoding="utf-8")
+    assert "All checks passed" in report
+
+
+def _status(directory: Path, step: str) -> str | None:
+    record = read_records(directory).get(step)
+    return record.status if record else None
+
+
+def _wait(look: Callable[[], Any], seconds: float = 900) -> Any:
+    """What ``look`` finds as soon as it finds something; the time only bounds a hang."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        if found := look():
+            return found
+        time.sleep(0.05)
+    raise TimeoutError(look)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "smoke_test", "--directory", str(PIPELINES)], "Add --local"),
+        (["run", "smoke_test", "--local"], "is no folder of pipelines"),
+        (["run", "nope", "--local", "--directory", str(PIPELINES)], "nope.yaml: is not there"),
+        (["run", "smoke_test", "--local", "--directory", str(PIPELINES), "--config", "no.yaml"], "no.yaml: is not"),
+        (["submit", "smoke_test", "--directory", str(PIPELINES), "--endpoint", "ftp://x"], "no http"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_exit_code_2(
+    arguments: Sequence[str],
+    message: str,
+    place: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(place)
+    assert main(["pipeline", *arguments]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert message in line
