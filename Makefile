@@ -16,7 +16,7 @@ export WANDB_SILENT ?= true
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format lock bench clean
+.PHONY: help install demo test lint format manifests lock bench clean
 
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,6 +54,9 @@ lint: $(VENV)/.test-installed  ## ruff and mypy
 format: $(VENV)/.test-installed  ## let ruff rewrite what it can
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
 
+manifests: $(VENV)/.test-installed  ## write anew what is made of settings and kept in git: pipelines/*.yaml, example TrainJobs
+	$(BIN)/ocrmem pipeline compile && $(BIN)/python scripts/example_trainjobs.py
+
 lock: $(VENV)/.test-installed  ## resolve constraints.txt anew, for Python 3.11 to 3.13
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --all-extras --no-annotate \
 	  --custom-compile-command "make lock" -o constraints.txt pyproject.toml
@@ -62,5 +65,5 @@ bench: $(VENV)/.test-installed  ## the measured comparisons of benchmarks/
 	@set -e; for script in benchmarks/*.py; do echo "== $$script"; PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python $$script; done
 
 clean:  ## remove what the verbs wrote (not .venv)
-	rm -rf models dataset checks features smoke adapter checkpoints plots registry wandb validation.json train.json \
-	  evaluation.json evaluation.html registration.json package
+	rm -rf models dataset checks features smoke adapter checkpoints plots registry runs wandb validation.json train.json \
+	  evaluation.json evaluation.html registration.json version version.json package

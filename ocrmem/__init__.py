@@ -1,7 +1,7 @@
 """Optical memory adapters: old conversation text as page images in front of a frozen language model.
 
 The public names are imported when they are first used, so ``import ocrmem`` stays light:
-MEMConfig, MEMModel, AdapterOnlyTrainer, AdapterTrainingArguments, RunConfig, gradflow.
+MEMConfig, MEMModel, AdapterOnlyTrainer, AdapterTrainingArguments, ChatSession, RunConfig, gradflow.
 """
 
 from __future__ import annotations
@@ -17,8 +17,17 @@ _EXPORTS = {
     "AdapterOnlyTrainer": "ocrmem.training.trainer",
     "AdapterTrainingArguments": "ocrmem.training.arguments",
     "RunConfig": "ocrmem.config",
+    "ChatSession": "ocrmem.generation",
 }
-__all__ = ["AdapterOnlyTrainer", "AdapterTrainingArguments", "MEMConfig", "MEMModel", "RunConfig", "gradflow"]
+__all__ = [
+    "AdapterOnlyTrainer",
+    "AdapterTrainingArguments",
+    "ChatSession",
+    "MEMConfig",
+    "MEMModel",
+    "RunConfig",
+    "gradflow",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -16,6 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field
 PositiveInt = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 TINY = "tiny"
+Quantity = Annotated[str, Field(coerce_numbers_to_str=True)]  # of Kubernetes: 4, 500m, 32Gi
+PLACEHOLDER_IMAGE = "registry.example.org/ocrmem:0.1.0"
 
 
 class Section(BaseModel):
@@ -109,6 +111,9 @@ class TrainSection(Section):
     gradient_accumulation_steps: PositiveInt = 1
     processes: PositiveInt = 1  # data-parallel processes that the batch sizes are meant for
     global_batch_size: PositiveInt | None = None  # if given: per_device x accumulation x processes
+    deepspeed: str | None = None  # zero1, zero2, zero3 or a DeepSpeed JSON file; None: plain data parallel
+    offload: Literal["none", "optimizer", "all"] = "none"  # what DeepSpeed keeps in CPU memory; all: zero3 only
+    activation_checkpointing: bool = False  # compute activations again in backward: far less memory, more time
     warmup_steps: Annotated[int, Field(ge=0)] = 0
     lr_scheduler_type: Literal["linear", "cosine", "constant", "constant_with_warmup"] = "cosine"
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
@@ -116,6 +121,7 @@ class TrainSection(Section):
     target_loss: Annotated[float, Field(gt=0)] | None = None  # begin anew from another seed while the loss stays above
     max_attempts: PositiveInt = 1  # seeds tried for target_loss; the best one is kept
     curriculum: Share = 0.0  # share of the steps over which samples are let in, shortest memory first
+    group_by_length: bool = False  # batches of samples of like length, which need less padding
     seed: int = 0
     logging_steps: PositiveInt = 10
     save_steps: PositiveInt = 500
@@ -144,9 +150,18 @@ class RegisterSection(Section):
     """The model registry."""
 
     name: str = "ocrmem-adapter"
-    uri: str = "sqlite:///registry/mlflow.db"  # or http(s)://mlflow.example.org
+    uri: str = "sqlite:///registry/mlflow.db"  # or http(s)://mlflow.example.org, or kubeflow+http(s)://registry:8080
+    store: str | None = None  # where packages go for the Kubeflow Model Registry: a directory or s3://bucket/prefix
+    endpoint_url: str | None = None  # of the store's S3 service, where that is not Amazon's
     alias: str = "champion"
     gate: GateSection = GateSection()
+
+
+class VersionSection(Section):
+    """The DVC remote that `version` pushes the dataset to."""
+
+    remote: str | None = None  # a directory or s3://bucket/prefix; null: none is configured
+    endpoint_url: str | None = None  # of the remote's S3 service, where that is not Amazon's
 
 
 class TrackingSection(Section):
@@ -156,6 +171,89 @@ class TrackingSection(Section):
     project: str = "ocrmem"
     entity: str | None = None
     run_name: str | None = None
+
+
+class VolumeSection(Section):
+    """A PersistentVolumeClaim in the pods of a training job."""
+
+    claim: str | None  # null: not mounted
+    path: str  # where it is mounted
+    read_only: bool
+
+
+class DatasetVolume(VolumeSection):
+    claim: str | None = "ocrmem-dataset"
+    path: str = "/workspace/dataset"
+    read_only: bool = True
+
+
+class FeaturesVolume(VolumeSection):
+    claim: str | None = "ocrmem-features"
+    path: str = "/workspace/features"
+    read_only: bool = True
+
+
+class ModelsVolume(VolumeSection):
+    claim: str | None = "ocrmem-models"
+    path: str = "/workspace/models"
+    read_only: bool = False  # the hub's cache writes to it
+
+
+class OutputVolume(VolumeSection):
+    claim: str | None = "ocrmem-output"
+    path: str = "/workspace/output"
+    read_only: bool = False
+
+
+class VolumesSection(Section):
+    """What a training job reads and writes; paths.* in the pods are made from these."""
+
+    dataset: DatasetVolume = DatasetVolume()
+    features: FeaturesVolume = FeaturesVolume()
+    models: ModelsVolume = ModelsVolume()
+    output: OutputVolume = OutputVolume()
+
+
+class KubernetesSection(Section):
+    """Training as a Kubeflow TrainJob (`ocrmem train --launcher kubernetes`); docs/kubernetes.md."""
+
+    context: str | None = None  # of the kubeconfig; null: the current one, or the pod's service account
+    namespace: str = "ocrmem"
+    image: str = PLACEHOLDER_IMAGE
+    image_pull_secrets: list[str] = []  # names of Secrets
+    runtime: str = "ocrmem-deepspeed"  # a ClusterTrainingRuntime
+    nodes: PositiveInt = 1
+    gpus_per_node: Annotated[int, Field(ge=0)] = 1  # 0: CPU, one process a node
+    gpu_resource: str = "nvidia.com/gpu"
+    cpu: Quantity = "4"  # requested, a node
+    memory: Quantity = "32Gi"  # requested, a node; /dev/shm counts
+    cpu_limit: Quantity | None = None  # null: as requested
+    memory_limit: Quantity | None = None  # null: as requested
+    shm_size: Quantity | None = "8Gi"  # /dev/shm, in memory; null: the container engine's 64 MiB
+    volumes: VolumesSection = VolumesSection()
+    secret_name: str | None = "ocrmem-secrets"  # Secret whose secret_variables become environment variables
+    secret_variables: list[str] = [
+        "WANDB_API_KEY",
+        "HF_TOKEN",
+        "AWS_ACCESS_KEY_ID",
+        "AWS_SECRET_ACCESS_KEY",
+        "MLFLOW_TRACKING_USERNAME",
+        "MLFLOW_TRACKING_PASSWORD",
+    ]  # keys of secret_name; those that it does not hold are left out
+    secret_env: list[str] = []  # VARIABLE=SECRET/KEY; the pods do not start without them
+    env: dict[str, str] = {}  # plain variables
+    tolerations: list[str] = []  # as `kubectl taint` writes them: key=value:Effect, key:Effect or key
+    node_selector: dict[str, str] = {}
+    labels: dict[str, str] = {}  # of the TrainJob and its pods
+    queue: str | None = None  # Kueue's LocalQueue
+    priority: str | None = None  # Kueue's WorkloadPriorityClass
+    service_account: str = "ocrmem"
+    termination_grace_seconds: PositiveInt = 120  # from SIGTERM to SIGKILL; a checkpoint must fit in
+    active_deadline_seconds: PositiveInt | None = None  # the job is failed after that
+    backoff_limit: Annotated[int, Field(ge=0)] = 3  # new starts, with --resume, after a preemption or a lost node
+    pending_timeout_seconds: PositiveInt = 600  # unschedulable, or stuck before its start, for longer: failed
+    api_timeout_seconds: PositiveInt = 600  # an API server that does not answer for longer: given up
+    on_interrupt: Literal["keep", "delete"] = "keep"  # the job, when the launcher is stopped
 
 
 class PathsSection(Section):
@@ -195,8 +293,10 @@ class RunConfig(Section):
     train: TrainSection = TrainSection()
     evaluate: EvaluateSection = EvaluateSection()
     register_: RegisterSection = Field(default=RegisterSection(), alias="register")
+    version: VersionSection = VersionSection()
     tracking: TrackingSection = TrackingSection()
     paths: PathsSection = PathsSection()
+    kubernetes: KubernetesSection = KubernetesSection()
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), populate_by_name=True)
 

@@ -5,7 +5,9 @@ stdout is left to the verb's result, so that ``--json`` prints one JSON object t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+import sys
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -29,7 +31,7 @@ def set_quiet(quiet: bool) -> None:
 
 def note(text: str) -> None:
     """Print one line for the person who watches. The text is data: rich markup in it is not read."""
-    console.print(text, markup=False, soft_wrap=True)
+    console.print(text, markup=False, emoji=False, soft_wrap=True)
 
 
 class Bar:
@@ -62,3 +64,25 @@ def progress_bar(description: str, total: float | None) -> Iterator[Bar]:
     )
     with Progress(*columns, console=console, disable=console.quiet) as progress:
         yield Bar(progress, progress.add_task(description, total=total))
+
+
+def print_problems(problems: Sequence[object]) -> None:
+    """Print what went wrong on stderr, a line each, however quiet it is meant to be."""
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    if len(problems) > 1:
+        print(f"{len(problems)} problems.", file=sys.stderr)
+    sys.stderr.flush()
+
+
+def quiet_libraries() -> None:
+    """Libraries answer to the environment; what a person has set there stands."""
+    for name, value in {
+        "TRANSFORMERS_VERBOSITY": "error",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "GX_ANALYTICS_ENABLED": "false",
+    }.items():
+        os.environ.setdefault(name, value)

@@ -81,3 +81,13 @@ class CheckFailed(OcrMemError):
 
 class TrainingError(OcrMemError):
     """Training went wrong: non-finite loss, proj unchanged, frozen weights changed."""
+
+
+class ClusterError(OcrMemError):
+    """The Kubernetes API, or something on the cluster, is not as a run needs it."""
+
+
+class PreemptedError(TrainingError):
+    """Training was stopped from outside and can go on from its last checkpoint."""
+
+    exit_code = 75  # EX_TEMPFAIL of sysexits.h

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ocrmem.errors import MissingInputError
+from ocrmem.errors import ConfigError, MissingInputError
 
 _CHUNK = 1 << 20
 
@@ -69,7 +69,12 @@ def replacing_directory(path: Path) -> Iterator[Path]:
 
     What an interrupted run left under the temporary name is deleted first. The old directory is moved
     aside before the new one is moved in, and only then deleted, so no moment shows a mixture.
+
+    Raises:
+        ConfigError: ``path`` is a mount point, which cannot be moved.
     """
+    if path.is_mount():
+        raise ConfigError.of(str(path), "is a mount point, which cannot be replaced", "Name a folder below it")
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.new")
     old = path.with_name(f".{path.name}.old")

@@ -3,6 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from support.s3 import S3Service
 
 os.environ.update(
     {
@@ -17,3 +24,27 @@ os.environ.update(
         "OMP_NUM_THREADS": "1",
     }
 )
+
+
+@pytest.fixture(scope="session")
+def s3_running() -> Iterator[S3Service]:
+    from support.s3 import s3_service
+
+    with s3_service() as service:
+        yield service
+
+
+@pytest.fixture
+def s3(s3_running: S3Service, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3Service]:
+    """A real S3 API on loopback, with keys for it in the environment and none from elsewhere."""
+    from support.s3 import ENVIRONMENT
+
+    for name, value in ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.setenv(name, "/nonexistent/aws")
+    s3_running.reset()
+    yield s3_running
+    s3_running.reset()

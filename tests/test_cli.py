@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from ocrmem.cli import VERBS, build_parser
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -40,7 +43,7 @@ def test_wrong_usage_leaves_with_2(arguments: list[str], tmp_path: Path) -> None
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("verb", [v for v in VERBS if v not in {"generate", "synth", "import-adapter"}])
+@pytest.mark.parametrize("verb", [v for v in VERBS if v not in {"generate", "pipeline", "synth", "import-adapter"}])
 def test_a_missing_configuration_is_named_without_a_traceback(verb: str, tmp_path: Path) -> None:
     done = run(verb, "--config", "nowhere.yaml", cwd=tmp_path)
     assert done.returncode == 2
@@ -81,6 +84,19 @@ def test_a_verb_without_its_input_names_the_verb_to_run(verb: str, first: str, t
     assert done.returncode == 2, done.stderr
     assert f"ocrmem {first}" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_library_that_is_not_installed_names_the_extra(tmp_path: Path) -> None:
+    shutil.copy(ROOT / "params.yaml", tmp_path)
+    (tmp_path / "data").symlink_to(ROOT / "samples" / "conversations")
+    code = (
+        "import sys; sys.modules['pyarrow'] = None; from ocrmem.cli import main; sys.exit(main(['render', '--quiet']))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr == (
+        "ocrmem render: needs the package pyarrow, which is not installed. pip install 'ocrmem[dataset]'.\n"
+    )
 
 
 def test_the_output_of_a_closed_pipe_is_no_error(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from ocrmem.config import DataSection, RunConfig
 from ocrmem.conversations import Conversation, Message, read_conversations, scan_conversations, split_turns
 from ocrmem.conversations.lines import MAX_LINE_BYTES, read_lines
 from ocrmem.conversations.parse import MAX_MESSAGES, parse_line
-from ocrmem.conversations.read import held_out
+from ocrmem.conversations.sources import held_out
 from ocrmem.errors import DataError
 
 USER, ASSISTANT = {"role": "user", "content": "hi"}, {"role": "assistant", "content": "yo"}
@@ -446,7 +446,7 @@ def test_splits_come_from_names_and_otherwise_from_ids(tmp_path: Path) -> None:
 
 
 def test_holding_out_does_not_depend_on_the_process() -> None:
-    code = "from ocrmem.conversations.read import held_out\nprint([n for n in range(60) if held_out(str(n), 0.2)])"
+    code = "from ocrmem.conversations.sources import held_out\nprint([n for n in range(60) if held_out(str(n), 0.2)])"
     outputs = {
         subprocess.run(
             [sys.executable, "-c", code],

@@ -14,12 +14,13 @@ PACKAGE = Path(__file__).resolve().parent.parent / "ocrmem"
 
 # A module imports from its own layer and from the layers before it.
 LAYERS = [
-    {"errors", "files", "console", "secrets", "config", "config_rules"},
+    {"errors", "files", "console", "secrets", "storage", "config", "config_rules"},
     {"conversations"},
     {"synthetic"},
     {"tokens"},
     {"render"},
     {"dataset"},
+    {"versioning"},
     {"validate"},
     {"encoder"},
     {"model"},
@@ -28,14 +29,25 @@ LAYERS = [
     {"training"},
     {"evaluation"},
     {"adapter", "registry", "generation"},
+    {"cluster", "planning"},
+    {"preflight"},
+    {"workflow"},
     {"cli"},
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 
 ONLY_IN = {
     "great_expectations": {"dataset/quality.py"},
-    "mlflow": {"registry.py"},
+    "mlflow": {"registry/mlflow_backend.py"},
+    "model_registry": {"registry/kubeflow_backend.py"},
+    "boto3": {"storage.py"},
+    "dvc": {"versioning/dvc_remote.py"},
+    "dvc_data": {"versioning/dvc_remote.py"},
+    "deepspeed": {"training/deepspeed.py", "training/optimizer_state.py", "training/partitioned.py"},
     "wandb": {"tracking.py"},
+    "kfp": {"workflow/compiling.py", "workflow/local.py", "workflow/submitting.py"},
+    "kubernetes": {"cluster/sdk.py"},
+    "kubeflow_trainer_api": {"cluster/sdk.py"},
 }
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 
@@ -109,6 +121,9 @@ HEAVY = [
     "pandas",
     "datasets",
     "matplotlib",
+    "kubernetes",
+    "kubeflow",
+    "kfp",
 ]
 
 

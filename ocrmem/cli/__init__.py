@@ -1,7 +1,8 @@
 """The command line: one sub-command a verb.
 
-Exit codes: 0 done, 1 a check said no, 2 usage or configuration error, 130 interrupted. Human output goes to
-stderr and the closing summary to stdout; with ``--json`` stdout holds one JSON object and nothing else.
+Exit codes: 0 done, 1 a check said no, 2 usage or configuration error, 75 training stopped with a checkpoint,
+130 interrupted. Human output goes to stderr and the closing summary to stdout; with ``--json`` stdout holds one JSON
+object and nothing else.
 Nothing heavy is imported before the verb is known, so ``ocrmem --help`` answers at once.
 """
 
@@ -16,6 +17,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ocrmem import __version__
+from ocrmem.cli.extras import not_installed
 from ocrmem.cli.verbs import VERBS, WITHOUT_CONFIG
 from ocrmem.errors import OcrMemError
 
@@ -27,7 +29,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="ocrmem",
         description="Train, test, version and register an optical memory adapter.",
-        epilog="Exit codes: 0 done, 1 a check said no, 2 usage or configuration error, 130 interrupted.",
+        epilog="Exit codes: 0 done, 1 a check said no, 2 usage or configuration error, 75 training stopped with a "
+        "checkpoint (go on with --resume), 130 interrupted.",
     )
     parser.add_argument("--version", action="version", version=f"ocrmem {__version__}")
     commands = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
@@ -52,9 +55,9 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit code."""
     arguments = build_parser().parse_args(argv)
-    _quiet_libraries()
-    from ocrmem.console import console, set_quiet
+    from ocrmem.console import console, quiet_libraries, set_quiet
 
+    quiet_libraries()
     set_quiet(arguments.quiet)
     try:
         # Libraries greet on stdout; that is the result's alone.
@@ -65,6 +68,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OcrMemError as error:
         _print_error(error, as_json=arguments.json)
         return error.exit_code
+    except ModuleNotFoundError as error:
+        missing = not_installed(arguments.verb, error)
+        if missing is None:
+            raise
+        _print_error(missing, as_json=arguments.json)
+        return missing.exit_code
     except KeyboardInterrupt:
         console.quiet = False
         console.print(f"Interrupted. Run `ocrmem {arguments.verb}` again: it ends in the same result.")
@@ -76,6 +85,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _print_result(result: dict[str, Any], *, as_json: bool) -> None:
+    if not result:  # one of several processes, whose result the first one prints
+        return
     if as_json:
         values = {key: value for key, value in result.items() if key != "summary"}
         print(json.dumps({"ok": True, **values}, ensure_ascii=False))
@@ -88,20 +99,6 @@ def _print_error(error: OcrMemError, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps({"ok": False, "problems": [p.as_dict() for p in error.problems]}, ensure_ascii=False))
     else:
-        for problem in error.problems:
-            print(problem, file=sys.stderr)
-        if len(error.problems) > 1:
-            print(f"{len(error.problems)} problems.", file=sys.stderr)
+        from ocrmem.console import print_problems
 
-
-def _quiet_libraries() -> None:
-    """Libraries answer to the environment; what a person has set there stands."""
-    for name, value in {
-        "TRANSFORMERS_VERBOSITY": "error",
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-        "TOKENIZERS_PARALLELISM": "false",
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        "GX_ANALYTICS_ENABLED": "false",
-    }.items():
-        os.environ.setdefault(name, value)
+        print_problems(error.problems)

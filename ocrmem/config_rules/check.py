@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from ocrmem.config import RunConfig
-from ocrmem.config_rules import model_rules, run_rules
+from ocrmem.config_rules import cluster_rules, deepspeed_rules, model_rules, run_rules, store_rules
 from ocrmem.config_rules.fields import field_problems
 from ocrmem.config_rules.settings_file import Settings, read_settings
 from ocrmem.errors import ConfigError, Problem
 from ocrmem.secrets import REMEDY, find_in_text, find_in_values, redact
+
+_RULES = (model_rules, run_rules, deepspeed_rules, cluster_rules, store_rules)
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,16 @@ def check_file(path: Path, overrides: Sequence[str] = ()) -> Checked:
     return _check(read_settings(path, overrides))
 
 
+def check_secrets(path: Path, overrides: Sequence[str] = ()) -> None:
+    """Refuse settings with a key in them before they leave this machine, whatever else may be wrong with them.
+
+    Raises:
+        ConfigError: with every key's place.
+    """
+    if problems := _secret_problems(read_settings(path, overrides)):
+        raise ConfigError(problems)
+
+
 def _check(settings: Settings) -> Checked:
     problems = list(settings.problems)
     if not settings.readable:
@@ -73,7 +85,7 @@ def _check(settings: Settings) -> Checked:
     checked = Checked(config, (), frozenset(faulty))
     problems += _secret_problems(settings)
     problems += faults
-    for rule in (*model_rules.rule.all, *run_rules.rule.all):
+    for rule in (rule for module in _RULES for rule in module.rule.all):
         if all(checked.sound(name.replace("register_.", "register.")) for name in rule.fields):
             for name, message, remedy in rule.check(config):
                 path = name.replace("register_.", "register.").split(".")

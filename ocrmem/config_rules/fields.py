@@ -28,6 +28,7 @@ _WANTED = {
     "model_type": "a section with fields below it",
     "model_attributes_type": "a section with fields below it",
     "dict_type": "a section with fields below it",
+    "list_type": "a list, as [a, b]",
 }
 _BOUNDS = {
     "greater_than": ("gt", "above {}"),
@@ -133,7 +134,11 @@ def _copy(value: Any) -> Any:
 
 def _remove(values: Any, path: Path) -> None:
     for part in path[:-1]:
-        values = values.get(part) if isinstance(values, dict) else None
+        inner = values.get(part) if isinstance(values, dict) else None
+        if isinstance(inner, list):  # an item cannot be left to its default, so the list is
+            values.pop(part)
+            return
+        values = inner
     if isinstance(values, dict):
         values.pop(path[-1], None)
 

@@ -32,7 +32,7 @@ TINY_ENCODER = Encoder({"sum": 64, "concat": 128}, (256,), 32)
 TINY_POSITIONS = 512
 
 _DEEPSEEK_NAME = re.compile(r"(?:^|/)deepseek-ocr$", re.I)
-_QWEN3_NAME = re.compile(r"^qwen/qwen3-(?:0\.6|1\.7|4|8|14|32)b(?P<kind>-base|-[a-z]+-2507)?$", re.I)
+QWEN3_NAME = re.compile(r"^qwen/qwen3-(?P<size>0\.6|1\.7|4|8|14|32)b(?P<kind>-base|-[a-z]+-2507)?$", re.I)
 _QWEN3_POSITIONS = {None: 40960, "-base": 32768}
 
 
@@ -54,7 +54,7 @@ def known_positions(name: str) -> int | None:
     if values is not None:
         positions = values.get("max_position_embeddings")
         return positions if isinstance(positions, int) else None
-    if match := _QWEN3_NAME.match(name):
+    if match := QWEN3_NAME.match(name):
         kind = match["kind"]
         return _QWEN3_POSITIONS.get(kind.lower() if kind else None, 262144)
     return None

@@ -11,7 +11,7 @@ from ocrmem.config_rules.rule import Fault, Rules
 
 rule = Rules()
 
-_OUTPUTS = ("models", "dataset", "checks", "features", "smoke", "adapter", "checkpoints", "tracking")
+OUTPUTS = ("models", "dataset", "checks", "features", "smoke", "adapter", "checkpoints", "tracking")
 
 
 @rule(
@@ -29,8 +29,16 @@ def batch_sizes_agree(config: RunConfig) -> Iterator[Fault]:
             f"is {train.global_batch_size}, but per_device_batch_size {train.per_device_batch_size} x "
             f"gradient_accumulation_steps {train.gradient_accumulation_steps} x processes {train.processes} "
             f"make {made}",
-            "Make the four agree, or leave global_batch_size out",
+            _fitting_accumulation(config),
         )
+
+
+def _fitting_accumulation(config: RunConfig) -> str:
+    train = config.train
+    steps, rest = divmod(train.global_batch_size or 0, train.per_device_batch_size * train.processes)
+    if steps and not rest:
+        return f"Set train.gradient_accumulation_steps={steps}, or leave global_batch_size out"
+    return "Make the four agree, or leave global_batch_size out"
 
 
 @rule("train.processes")
@@ -88,14 +96,14 @@ def gate_asks_that_memory_helps(config: RunConfig) -> Iterator[Fault]:
             )
 
 
-@rule("data.path", *(f"paths.{name}" for name in _OUTPUTS))
+@rule("data.path", *(f"paths.{name}" for name in OUTPUTS))
 def outputs_do_not_overlap(config: RunConfig) -> Iterator[Fault]:
     """Verbs replace their directories whole, so a shared one would be lost, data first of all."""
-    given = {name: getattr(config.paths, name) for name in _OUTPUTS}
+    given = {name: getattr(config.paths, name) for name in OUTPUTS}
     if not all(path.strip() and path.isprintable() for path in (config.data.path, *given.values())):
         return
-    outputs = {name: _absolute(path) for name, path in given.items()}
-    here, data = _absolute("."), _absolute(config.data.path)
+    outputs = {name: absolute(path) for name, path in given.items()}
+    here, data = absolute("."), absolute(config.data.path)
     for name, path in outputs.items():
         field = f"paths.{name}"
         if here.is_relative_to(path):
@@ -111,5 +119,5 @@ def outputs_do_not_overlap(config: RunConfig) -> Iterator[Fault]:
                 yield f"paths.{name}", message, "Give each a folder of its own"
 
 
-def _absolute(path: str) -> Path:
+def absolute(path: str) -> Path:
     return Path(os.path.realpath(path))  # unlike Path.resolve it does not mind a loop of links

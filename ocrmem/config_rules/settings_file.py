@@ -73,6 +73,11 @@ def read_settings(path: Path, overrides: Sequence[str] = ()) -> Settings:
         settings.text = text
         settings.values = _parse(text, settings)
     settings.readable = not settings.problems or bool(settings.values)
+    return apply_overrides(settings, overrides)
+
+
+def apply_overrides(settings: Settings, overrides: Sequence[str]) -> Settings:
+    """Put ``key.path=value`` overrides into settings; what is wrong is in ``problems``."""
     for override in overrides:
         _apply(override, settings)
     return settings

@@ -50,7 +50,7 @@ class AdapterModel(PreTrainedModel):
         )
         adapter_config.check()
         dtype, device = loading.DTYPES[parts.precision], loading.resolve_device(parts.device)
-        base = loading.load_base(base_at, revision=parts.base_revision, dtype=dtype)
+        base = loading.load_base(base_at, revision=parts.base_revision, dtype=dtype, device=device)
         encoder = _load_encoder(adapter_config, encoder_at, dtype, device) if with_encoder else None
         with torch.random.fork_rng(devices=[]):
             torch.random.default_generator.manual_seed(config.train.seed)
@@ -106,7 +106,7 @@ class AdapterModel(PreTrainedModel):
                 loading.locate(config.base_model_name, models, "base"),
                 config.base_revision,
             )
-            base_llm_model = loading.load_base(base_at, revision=base_revision, dtype=dtype)
+            base_llm_model = loading.load_base(base_at, revision=base_revision, dtype=dtype, device=target)
         found = loading.fingerprint(base_at, base_revision) if base_at else None
         fitting.check_identity("base", config.base_model_name, config.base_fingerprint, base_at, found)
         if with_encoder and ocr_embed is None:

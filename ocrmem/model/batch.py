@@ -11,6 +11,7 @@ import torch
 from ocrmem.dataset.schema import Sample
 from ocrmem.dataset.sequence import IGNORED, SequenceBuilder, TokenSequence
 from ocrmem.errors import DataError
+from ocrmem.render.page import pixel_batch
 
 if TYPE_CHECKING:
     from ocrmem.dataset.loader import MemoryDataset
@@ -92,7 +93,7 @@ class MemoryCollator:
         if self.features is not None:
             return {"memory_features": self.features.gather(pages, kept)}
         return {
-            "pixel_values": torch.from_numpy(np.stack([self.dataset.page(page).pixels() for page in pages])),
+            "pixel_values": torch.from_numpy(pixel_batch([self.dataset.page(page) for page in pages])),
             "page_kept": torch.from_numpy(np.stack(kept)),
         }
 

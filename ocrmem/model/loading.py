@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.utils import cached_file
 
 from ocrmem.config import TINY
@@ -50,14 +51,31 @@ def locate(name: str, models: Path | str, part: str) -> str:
     return str(directory)
 
 
-def load_base(location: str, *, revision: str | None = None, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
-    """Load the language model from a directory or a hub name, on the CPU.
+def load_base(
+    location: str,
+    *,
+    revision: str | None = None,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | None = None,
+) -> PreTrainedModel:
+    """Load the language model from a directory or a hub name.
+
+    On the CPU its weights are pages of the mapped file, which processes share, where the file has this ``dtype``.
+
+    Args:
+        location: the directory or name; ``revision`` a commit of the latter.
+        dtype: precision of the weights.
+        device: a GPU gets the weights tensor by tensor, so that the CPU's memory never holds them all; the CPU
+            where it is left out, and where ZeRO-3 is on, which places the weights itself.
 
     Raises:
         ModelError: it is not there, out of reach, or no causal language model.
     """
+    place = {}
+    if device is not None and device.type != "cpu" and not is_deepspeed_zero3_enabled():
+        place["device_map"] = {"": device}
     try:
-        return AutoModelForCausalLM.from_pretrained(location, revision=revision, dtype=dtype)
+        return AutoModelForCausalLM.from_pretrained(location, revision=revision, dtype=dtype, **place)
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise ModelError.of(
             location,

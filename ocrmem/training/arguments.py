@@ -12,6 +12,7 @@ from transformers import TrainingArguments
 
 from ocrmem.config import RunConfig
 from ocrmem.errors import ConfigError
+from ocrmem.training.deepspeed import deepspeed_config, prepare_for_cpu, require_deepspeed
 
 
 @dataclass
@@ -62,9 +63,16 @@ class AdapterTrainingArguments(TrainingArguments):
             raise ConfigError.of("curriculum", "needs max_steps, of which it is a share", "Set max_steps as well")
         if self.data_seed is None:
             self.data_seed = self.seed
+        if self.deepspeed and (self.use_cpu or not torch.cuda.is_available()):
+            prepare_for_cpu()
         super().__post_init__()
         if self.use_cpu or not torch.cuda.is_available():
             self.dataloader_pin_memory = False
+
+    @property
+    def global_batch_size(self) -> int:
+        """Samples of an optimizer step, over all processes and accumulation steps."""
+        return self.per_device_train_batch_size * self.gradient_accumulation_steps * self.world_size
 
     @classmethod
     def from_run_config(cls, config: RunConfig, **changes: Any) -> AdapterTrainingArguments:
@@ -75,7 +83,7 @@ class AdapterTrainingArguments(TrainingArguments):
             changes: fields to set otherwise.
 
         Raises:
-            ConfigError: the configured device or precision is not to be had here.
+            ConfigError: the configured device, precision or DeepSpeed is not to be had here.
         """
         use_cpu = uses_cpu(config)
         section, precision = config.train, config.model.precision
@@ -83,14 +91,17 @@ class AdapterTrainingArguments(TrainingArguments):
             raise ConfigError.of(
                 "model.precision", "is float16, which the CPU cannot train in", "Use float32 or bfloat16"
             )
+        require_deepspeed(config)
         values: dict[str, Any] = {
             "output_dir": str(Path(config.paths.checkpoints)),
             "max_seq_length": config.model.max_seq_length,
             "curriculum": section.curriculum,
+            "train_sampling_strategy": "group_by_length" if section.group_by_length else "random",
             "max_steps": section.max_steps,
             "learning_rate": section.learning_rate,
             "per_device_train_batch_size": section.per_device_batch_size,
             "gradient_accumulation_steps": section.gradient_accumulation_steps,
+            "activation_checkpointing": section.activation_checkpointing,
             "warmup_steps": section.warmup_steps,
             "lr_scheduler_type": section.lr_scheduler_type,
             "weight_decay": section.weight_decay,
@@ -105,10 +116,11 @@ class AdapterTrainingArguments(TrainingArguments):
             # needs no autocast. float16 does: its gradient scaler keeps small gradients from vanishing.
             "fp16": precision == "float16",
             "use_cpu": use_cpu,
+            "deepspeed": deepspeed_config(config, on_cpu=use_cpu),
             "report_to": "none",
             "include_num_input_tokens_seen": "non_padding",
         }
-        if use_cpu and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        if use_cpu and "WORLD_SIZE" in os.environ:
             values["ddp_backend"] = "gloo"
         return cls(**(values | changes))
 

@@ -13,6 +13,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from ocrmem import console
 from ocrmem.tracking import Run
+from ocrmem.training import processes
 
 
 class BarCallback(TrainerCallback):
@@ -76,27 +77,31 @@ class StopWish:
 
 
 class StopCallback(TrainerCallback):
-    """Ends the training with a checkpoint after the step in which a stop was wished for."""
+    """Ends the training with a checkpoint after the step in which any process was asked to stop.
+
+    A signal reaches the processes at different moments, and some of them not at all: what they agree on after
+    each step counts, so that all save the same one.
+    """
 
     def __init__(self, wish: StopWish) -> None:
         self.wish = wish
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        if self.wish.signal is not None and state.global_step < state.max_steps:
+        (agreed,) = processes.greatest([self.wish.signal or 0], args.device)
+        if agreed and state.global_step < state.max_steps:
+            self.wish.signal = agreed
             control.should_save = True
             control.should_training_stop = True
 
 
 @contextmanager
-def stop_on_signal(enabled: bool = True) -> Iterator[StopWish]:
+def stop_on_signal() -> Iterator[StopWish]:
     """Turn the first SIGINT or SIGTERM into a wish to stop; a second one acts at once, as it always would.
 
-    Args:
-        enabled: False leaves the signals alone. They are also left alone outside the main thread, where
-            Python takes no handlers.
+    Outside the main thread, where Python takes no handlers, the signals are left alone.
     """
     wish = StopWish()
-    if not enabled or threading.current_thread() is not threading.main_thread():
+    if threading.current_thread() is not threading.main_thread():
         yield wish
         return
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -5,7 +5,8 @@
 the identity of the run: everything on which the sequence of losses depends. In it lie::
 
     proj.safetensors     the trained weights; frozen weights are never written
-    optimizer.pt, scheduler.pt, rng_state*.pth, scaler.pt   as Hugging Face's Trainer writes them
+    optimizer.safetensors   the optimizer's state, put together from all processes
+    scheduler.pt, rng_state*.pth, scaler.pt   as Hugging Face's Trainer writes them
     trainer_state.json   progress and the log
 """
 
@@ -21,12 +22,13 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import nn
 
 from ocrmem import console
 from ocrmem.errors import TrainingError
 from ocrmem.files import sha256_file, write_json
+from ocrmem.training.partitioned import whole
 
 COMPLETE = "complete.json"
 PROJ_FILE = "proj.safetensors"
@@ -114,7 +116,7 @@ def newest_complete(directory: Path) -> Checkpoint | None:
         try:
             return open_checkpoint(path)
         except TrainingError as error:
-            console.note(f"Passing over {path}: {error.problems[0].message}")
+            console.note(f"Warning: passing over {path}: {error.problems[0].message}")
     return None
 
 
@@ -175,14 +177,15 @@ def require_same_run(checkpoint: Checkpoint, identity: Mapping[str, Any]) -> Non
         )
 
 
-def save_proj(model: nn.Module, path: Path) -> None:
-    """Write proj's parameters and buffers, in their own dtype."""
-    state = {name: tensor.detach().contiguous().cpu() for name, tensor in _proj(model).state_dict().items()}
-    save_file(state, path)
+def proj_state(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Copies of proj's parameters and buffers on the CPU, in their own dtype; all processes call this together."""
+    proj = _proj(model)
+    with whole(proj.parameters()):
+        return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in proj.state_dict().items()}
 
 
 def load_proj(model: nn.Module, path: Path) -> None:
-    """Read into proj what `save_proj` wrote.
+    """Read into proj what `proj_state` gave; all processes call this together.
 
     Raises:
         TrainingError: the file is damaged, or holds other names or shapes than this model's proj.
@@ -192,15 +195,15 @@ def load_proj(model: nn.Module, path: Path) -> None:
         state = load_file(path)
     except (OSError, SafetensorError) as error:
         raise TrainingError.of(str(path), f"cannot be read ({error})", _ANOTHER) from None
-    expected = {name: list(tensor.shape) for name, tensor in proj.state_dict().items()}
-    found = {name: list(tensor.shape) for name, tensor in state.items()}
-    if expected != found:
-        raise TrainingError.of(
-            str(path),
-            f"holds a projector of {found}, but the model's is {expected}",
-            "Resume with the model settings of that run, or train without --resume",
-        )
-    with torch.no_grad():
+    with whole(proj.parameters(), writer=0), torch.no_grad():
+        expected = {name: list(tensor.shape) for name, tensor in proj.state_dict().items()}
+        found = {name: list(tensor.shape) for name, tensor in state.items()}
+        if expected != found:
+            raise TrainingError.of(
+                str(path),
+                f"holds a projector of {found}, but the model's is {expected}",
+                "Resume with the model settings of that run, or train without --resume",
+            )
         proj.load_state_dict(state)
 
 

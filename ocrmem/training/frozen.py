@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -14,6 +14,8 @@ from torch import nn
 from ocrmem.errors import ModelError, TrainingError
 from ocrmem.files import sha256_json
 from ocrmem.model.trainable import check_trainable
+from ocrmem.training import processes
+from ocrmem.training.partitioned import is_partitioned, whole
 
 PROJ = "proj"
 _CHUNK = 1 << 24
@@ -43,14 +45,31 @@ class Fingerprint:
 
 
 def fingerprint(model: nn.Module) -> Fingerprint:
-    """Hash all parameters and buffers: dtype, shape and bytes. Reads 1-2 GB/s a core, on a few cores."""
+    """Hash all parameters and buffers: dtype, shape and bytes. Reads 1-2 GB/s a core, on a few cores.
+
+    A model that ZeRO-3 has partitioned has the hashes of the same model in one piece. All processes call this
+    together then; one parameter at a time is gathered, and the processes hash them by turns.
+    """
     named = dict(_tensors(model))
+    partitioned = {name: tensor for name, tensor in named.items() if is_partitioned(tensor)}
     with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
-        hashes = dict(zip(named, pool.map(tensor_hash, named.values()), strict=True))
+        others = [name for name in named if name not in partitioned]
+        hashes = dict(zip(others, pool.map(tensor_hash, (named[name] for name in others)), strict=True))
+    hashes |= _gathered_hashes(partitioned)
     return Fingerprint(
         frozen={name: value for name, value in sorted(hashes.items()) if not in_proj(name)},
         proj={name: value for name, value in sorted(hashes.items()) if in_proj(name)},
     )
+
+
+def _gathered_hashes(tensors: Mapping[str, torch.Tensor]) -> dict[str, str]:
+    mine: dict[str, str] = {}
+    turns = len(processes.of_all(None))
+    for number, (name, tensor) in enumerate(tensors.items()):
+        with whole([tensor]):
+            if number % turns == processes.rank():
+                mine[name] = tensor_hash(tensor)
+    return {name: value for part in processes.of_all(mine) for name, value in part.items()}
 
 
 def tensor_hash(tensor: torch.Tensor) -> str:
@@ -79,6 +98,22 @@ def require_only_proj_trainable(model: nn.Module) -> None:
         check_trainable(model)
     except ModelError as error:
         raise TrainingError(error.problems) from None
+
+
+def require_same_frozen(found: Fingerprint) -> None:
+    """See that all processes hold the same frozen weights, which are not sent from one to the others.
+
+    Raises:
+        TrainingError: names the processes that differ from the first.
+    """
+    hashes = processes.of_all(found.frozen_hash)
+    others = [str(rank) for rank, value in enumerate(hashes) if value != hashes[0]]
+    if others:
+        raise TrainingError.of(
+            "model",
+            f"the frozen weights of process {', '.join(others)} are not those of process 0",
+            "Give all nodes the same model files; compare model.base_revision and the files' hashes",
+        )
 
 
 def require_only_proj_moved(before: Fingerprint, after: Fingerprint) -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import importlib.metadata
+import math
 import platform
 import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,19 +17,24 @@ import torch
 from ocrmem import console
 from ocrmem.config import RunConfig
 from ocrmem.dataset.loader import MemoryDataset
-from ocrmem.dataset.schema import Sample
 from ocrmem.dataset.sequence import SequenceBuilder
+from ocrmem.dataset.stored import StoredSamples
 from ocrmem.encoder.features import FeatureStore
-from ocrmem.errors import ConfigError, DataError
+from ocrmem.errors import ConfigError, DataError, PreemptedError
 from ocrmem.files import replacing_directory, sha256_json, sha256_tree, write_json
 from ocrmem.model.batch import MemoryCollator
+from ocrmem.model.configuration import MEMConfig
+from ocrmem.model.loading import DTYPES, write_adapter
 from ocrmem.model.modeling import MEMModel
+from ocrmem.model.trainable import count_parameters
 from ocrmem.tokens import load_tokenizer
 from ocrmem.tracking import Run, track
+from ocrmem.training import partitioned, processes
 from ocrmem.training.arguments import AdapterTrainingArguments
 from ocrmem.training.callbacks import StopCallback, TrackingCallback, stop_on_signal
 from ocrmem.training.checkpoint import PREVIOUS, all_checkpoints, newest_complete, set_aside
 from ocrmem.training.plots import curve, write_curve
+from ocrmem.training.processes import process_group
 from ocrmem.training.trainer import AdapterOnlyTrainer
 
 REPORT = "train.json"
@@ -43,34 +48,49 @@ def train(config: RunConfig, *, resume: bool = False, output: str | None = None)
     """Train proj and write adapter/, train.json and plots/train.csv; from another seed while the loss stays high.
 
     With ``train.target_loss``, attempt k (from 0) has the seed ``train.seed + 1000 * k`` and checkpoints of its
-    own; the attempts end at the first whose last logged loss is low enough, and the best one is kept.
+    own; the attempts end at the first whose last logged loss is low enough, and the best one is written.
 
-    Arguments, result and errors are those of `train_once`; the result also has ``attempts``.
+    Args:
+        config: the run; ``train.processes`` must be the number of processes that run this.
+        resume: go on from the newest complete checkpoint, if there is one.
+        output: directory for the adapter instead of ``paths.adapter``.
+
+    Returns:
+        What train.json holds, and ``summary``; empty in all processes but the first.
+
+    Raises:
+        MissingInputError: an earlier verb has not run.
+        ConfigError: device, number of processes, DeepSpeed or output directory will not do.
+        DataError: there are no training samples.
+        TrainingError: see `AdapterOnlyTrainer.train`; as PreemptedError after SIGTERM, once a checkpoint is
+            written.
+        KeyboardInterrupt: after Ctrl-C, once a checkpoint is written.
     """
+    started = time.monotonic()
+    section = config.train
+    adapter = Path(output or config.paths.adapter)
+    _check_output(adapter)
     attempts: list[dict[str, Any]] = []
-    best: dict[str, Any] = {}
-    for number in range(config.train.max_attempts if config.train.target_loss is not None else 1):
-        chosen = _attempt(config, number)
-        least = min((attempt["loss"] for attempt in attempts), default=None)
-        result = train_once(chosen, resume=resume, output=output, below=least)
-        if not result["summary"]:  # not the main process
-            return result
-        loss = result["loss"]["last"] if result["loss"] else float("inf")
-        attempts.append({"seed": chosen.train.seed, "loss": loss})
-        if least is None or loss < least:
-            best = result
-        if config.train.target_loss is None or loss <= config.train.target_loss:
-            break
-        console.note(
-            f"attempt {number + 1} of {config.train.max_attempts}, seed {chosen.train.seed}: loss {loss:.4f} is above "
-            f"train.target_loss {config.train.target_loss}"
-        )
-    best["attempts"] = attempts
-    write_json(config.paths.report(REPORT), {key: value for key, value in best.items() if key != "summary"})
-    if len(attempts) > 1:
-        told = ", ".join(f"seed {attempt['seed']}: {attempt['loss']:.4f}" for attempt in attempts)
-        best["summary"].append(f"{len(attempts)} attempts ({told}); the one with the lowest loss is kept")
-    return best
+    best: _Trained | None = None
+    with process_group():
+        for number in range(section.max_attempts if section.target_loss is not None else 1):
+            chosen = _attempt(config, number)
+            trained = _train_once(chosen, resume)
+            # Every process has the same log; the first one's word counts, so that none tries alone.
+            loss = processes.of_main(trained.loss)
+            attempts.append({"seed": chosen.train.seed, "loss": loss if math.isfinite(loss) else None})
+            if best is None or loss < best.loss:
+                best = trained
+            if section.target_loss is None or loss <= section.target_loss:
+                break
+            if processes.rank() == 0:
+                console.note(
+                    f"attempt {number + 1} of {section.max_attempts}, seed {chosen.train.seed}: loss {loss:.4f} is "
+                    f"above train.target_loss {section.target_loss}"
+                )
+        if processes.rank() != 0 or best is None:
+            return {}
+        return _write(config, best, adapter, attempts, started)
 
 
 def _attempt(config: RunConfig, number: int) -> RunConfig:
@@ -82,41 +102,36 @@ def _attempt(config: RunConfig, number: int) -> RunConfig:
     return config.model_copy(update={"train": section, "paths": paths})
 
 
-def train_once(
-    config: RunConfig, *, resume: bool = False, output: str | None = None, below: float | None = None
-) -> dict[str, Any]:
-    """Train proj from one seed and write adapter/, train.json and plots/train.csv.
+@dataclass(frozen=True)
+class _Trained:
+    """What one attempt leaves: the adapter in memory, the curve, and what train.json says of it."""
 
-    Args:
-        config: the run; ``train.processes`` must be the number of processes that run this.
-        resume: go on from the newest complete checkpoint, if there is one.
-        output: directory for the adapter instead of ``paths.adapter``.
-        below: write nothing unless the last logged loss is under this.
+    config: MEMConfig
+    tensors: dict[str, torch.Tensor]
+    curve: list[dict[str, float]]
+    report: dict[str, Any]
+    resumed_step: int
+    tracked: Path | None
 
-    Returns:
-        What train.json holds, and ``summary``.
+    @property
+    def loss(self) -> float:
+        """The last logged loss; infinite where none was logged."""
+        return self.curve[-1]["loss"] if self.curve else math.inf
 
-    Raises:
-        MissingInputError: an earlier verb has not run.
-        ConfigError: device, number of processes or output directory will not do.
-        DataError: there are no training samples.
-        TrainingError: see `AdapterOnlyTrainer.train`.
-        KeyboardInterrupt: after Ctrl-C, once a checkpoint is written.
-    """
-    started = time.monotonic()
-    adapter = Path(output or config.paths.adapter)
-    _check_output(adapter)
+
+def _train_once(config: RunConfig, resume: bool) -> _Trained:
+    """Train proj from one seed; writes checkpoints only."""
     arguments = AdapterTrainingArguments.from_run_config(config)
     _check_processes(config, arguments)
     is_main = arguments.process_index == 0
     inputs = _Inputs.open(config)
-    model = MEMModel.from_run_config(config, with_encoder=False)
+    with partitioned.loading(getattr(arguments, "hf_deepspeed_config", None), DTYPES[config.model.precision]):
+        model = MEMModel.from_run_config(config, with_encoder=False)
     model.set_feature_statistics(inputs.features.mean, inputs.features.std)
     builder = SequenceBuilder(load_tokenizer(config), config.model.max_seq_length)
-    with arguments.main_process_first(local=False, desc="looking for checkpoints"):
-        going_on = _prepare_checkpoints(Path(config.paths.checkpoints), resume, is_main)
+    going_on = _prepare_checkpoints(Path(config.paths.checkpoints), resume)
     tracking = track(config, "train") if is_main else nullcontext(Run())
-    with _process_group(arguments), tracking as run, stop_on_signal(arguments.world_size == 1) as wish:
+    with tracking as run, stop_on_signal() as wish:
         trainer = AdapterOnlyTrainer(
             model=model,
             args=arguments,
@@ -127,18 +142,11 @@ def train_once(
         )
         trainer.train(resume_from_checkpoint=going_on)
         if wish.signal is not None and trainer.state.global_step < config.train.max_steps:
-            _stop(wish.signal, trainer)
-        if not is_main:
-            return {"summary": []}
+            _stop(wish.signal, trainer, is_main)
         rows = curve(trainer.state.log_history)
-        if below is not None and not (rows and rows[-1]["loss"] < below):
-            loss = {"first": rows[0]["loss"], "last": rows[-1]["loss"]} if rows else None
-            return {"loss": loss, "summary": ["not kept: an earlier attempt's loss is lower"]}
-        report = _write(config, model, trainer, inputs, adapter)
-        report["seconds"] = round(time.monotonic() - started, 1)
-        write_json(config.paths.report(REPORT), report)
+        report = _report(trainer, inputs, rows)
         run.summarize(report)
-    return report | {"summary": _summary(config, report, adapter, trainer.resumed_step, run)}
+        return _Trained(model.config, trainer.adapter_tensors(), rows, report, trainer.resumed_step, run.place)
 
 
 @dataclass(frozen=True)
@@ -147,7 +155,12 @@ class _Inputs:
 
     dataset: MemoryDataset
     features: FeatureStore
-    samples: list[Sample]
+    samples: StoredSamples
+
+    @property
+    def with_memory(self) -> int:
+        """Training samples that have memory."""
+        return int((self.samples.column("memory_tokens") > 0).sum())
 
     @classmethod
     def open(cls, config: RunConfig) -> _Inputs:
@@ -174,15 +187,6 @@ class _Inputs:
         }
 
 
-@contextmanager
-def _process_group(arguments: AdapterTrainingArguments) -> Iterator[None]:
-    """Leave the process group in order: processes that just exit abort now and then. After an error they do
-    just exit: waiting for the others could hang."""
-    yield
-    if arguments.world_size > 1:
-        torch.distributed.destroy_process_group()
-
-
 def _check_output(adapter: Path) -> None:
     """The adapter's directory is replaced as a whole: it must not hold anything else."""
     if adapter.exists() and not adapter.is_dir():
@@ -201,67 +205,86 @@ def _check_processes(config: RunConfig, arguments: AdapterTrainingArguments) -> 
         raise ConfigError.of(
             "train.processes",
             f"is {config.train.processes}, but {arguments.world_size} run: batches would be of another size",
-            "Set train.processes to the number that runs; torchrun --nproc-per-node N starts more",
+            "Start them with `ocrmem train --nproc N`, which also sets train.processes",
         )
 
 
-def _prepare_checkpoints(directory: Path, resume: bool, is_main: bool) -> bool:
-    """Whether there is a checkpoint to go on from; a run from the start moves older ones out of its way."""
-    if resume:
-        if newest_complete(directory) is not None:
-            return True
-        console.note(f"{directory} has no complete checkpoint: starting from the first step.")
-    elif is_main and (moved := set_aside(directory)):
-        console.note(
-            f"Starting from the first step. {len(moved)} older checkpoints are now in {directory / PREVIOUS}."
-            " To go on from them instead, interrupt this run, move them back and use --resume."
+def _prepare_checkpoints(directory: Path, resume: bool) -> str | None:
+    """The checkpoint to go on from; a run from the start moves older ones out of its way.
+
+    The first process looks and moves, and tells the others.
+    """
+    found = None
+    if processes.rank() == 0:
+        found = newest_complete(directory) if resume else None
+        if resume and found is None:
+            console.note(f"{directory} has no complete checkpoint: starting from the first step.")
+        elif not resume and (moved := set_aside(directory)):
+            console.note(
+                f"Starting from the first step. {len(moved)} older checkpoints are now in {directory / PREVIOUS}."
+                " To go on from them instead, interrupt this run, move them back and use --resume."
+            )
+    return processes.of_main(str(found.path) if found else None)
+
+
+def _stop(number: int, trainer: AdapterOnlyTrainer, is_main: bool) -> None:
+    step, newest = trainer.state.global_step, all_checkpoints(trainer.directory)[-1]
+    if number != signal.SIGINT:
+        raise PreemptedError.of(
+            "train",
+            f"was stopped by {signal.Signals(number).name} after step {step}; {newest} holds all of it",
+            "Go on with `ocrmem train --resume`",
         )
-    return False
+    if is_main:
+        console.note(f"Stopped at step {step}. To go on from {newest}: ocrmem train --resume")
+    raise KeyboardInterrupt
 
 
-def _stop(number: int, trainer: AdapterOnlyTrainer) -> None:
-    newest = all_checkpoints(trainer.directory)[-1]
-    console.note(f"Stopped at step {trainer.state.global_step}. To go on from {newest}: ocrmem train --resume")
-    if number == signal.SIGINT:
-        raise KeyboardInterrupt
-    raise SystemExit(128 + number)
-
-
-def _write(
-    config: RunConfig, model: MEMModel, trainer: AdapterOnlyTrainer, inputs: _Inputs, adapter: Path
-) -> dict[str, Any]:
-    """Write the adapter and the curve; returns the report without its seconds."""
-    if adapter.is_mount():  # a mounted volume cannot be renamed: its files are replaced one by one
-        for name in _ADAPTER_FILES:
-            (adapter / name).unlink(missing_ok=True)
-        model.save_pretrained(adapter)
-    else:
-        with replacing_directory(adapter) as directory:
-            model.save_pretrained(directory)
-    rows = curve(trainer.state.log_history)
-    write_curve(config.paths.report(PLOT), rows)
-    with_memory = len([sample for sample in inputs.samples if sample.has_memory])
+def _report(trainer: AdapterOnlyTrainer, inputs: _Inputs, rows: list[dict[str, float]]) -> dict[str, Any]:
+    """What train.json says of an attempt."""
     before, after = trainer.fingerprints()
     return {
         "steps": trainer.state.global_step,
         "loss": {"first": rows[0]["loss"], "last": rows[-1]["loss"]} if rows else None,
-        "samples": {"train": len(inputs.samples), "with_memory": with_memory},
+        "samples": {"train": len(inputs.samples), "with_memory": inputs.with_memory},
         "tokens": trainer.state.num_input_tokens_seen,
-        "parameters": sum(parameter.numel() for parameter in model.proj.parameters()),
-        "adapter_sha256": sha256_tree(adapter),
+        "parameters": sum(part.trainable for part in count_parameters(trainer.model)),
         "frozen_sha256": {"before": before.frozen_hash, "after": after.frozen_hash},
         "proj_sha256": {"before": before.proj_hash, "after": after.proj_hash},
         "device": str(trainer.args.device),
+        "processes": trainer.args.world_size,
         "versions": {name: importlib.metadata.version(name) for name in _VERSIONED}
         | {"python": platform.python_version()},
     }
 
 
-def _summary(config: RunConfig, report: dict[str, Any], adapter: Path, resumed: int, run: Run) -> list[str]:
-    loss = report["loss"]
+def _write(
+    config: RunConfig, trained: _Trained, adapter: Path, attempts: list[dict[str, Any]], started: float
+) -> dict[str, Any]:
+    """Write adapter, curve and train.json; returns the report with its summary."""
+    if adapter.is_mount():  # a mounted volume cannot be renamed: its files are replaced one by one
+        for name in _ADAPTER_FILES:
+            (adapter / name).unlink(missing_ok=True)
+        write_adapter(adapter, trained.config, trained.tensors)
+    else:
+        with replacing_directory(adapter) as directory:
+            write_adapter(directory, trained.config, trained.tensors)
+    write_curve(config.paths.report(PLOT), trained.curve)
+    report = trained.report | {
+        "adapter_sha256": sha256_tree(adapter),
+        "attempts": attempts,
+        "seconds": round(time.monotonic() - started, 1),
+    }
+    write_json(config.paths.report(REPORT), report)
+    return report | {"summary": _summary(config, report, adapter, trained)}
+
+
+def _summary(config: RunConfig, report: dict[str, Any], adapter: Path, trained: _Trained) -> list[str]:
+    loss, attempts = report["loss"], report["attempts"]
     lines = [
         f"Trained {report['parameters']:,} parameters of proj for {report['steps']} steps"
-        + (f" (from a checkpoint at step {resumed})" if resumed else "")
+        + (f" (from a checkpoint at step {trained.resumed_step})" if trained.resumed_step else "")
+        + (f" on {report['processes']} processes" if report["processes"] > 1 else "")
         + f" in {report['seconds']} s.",
         f"  samples: {report['samples']['train']}, {report['samples']['with_memory']} of them with memory",
     ]
@@ -270,6 +293,9 @@ def _summary(config: RunConfig, report: dict[str, Any], adapter: Path, resumed: 
     lines.append(f"  frozen weights unchanged: sha256 {report['frozen_sha256']['after'][:12]} before and after")
     lines.append(f"Adapter: {adapter} (sha256 {report['adapter_sha256'][:12]})")
     lines.append(f"Report: {config.paths.report(REPORT)}; curve: {config.paths.report(PLOT)}")
-    if run.place is not None:
-        lines.append(f"Weights & Biases, offline: {run.place}")
+    if trained.tracked is not None:
+        lines.append(f"Weights & Biases, offline: {trained.tracked}")
+    if len(attempts) > 1:
+        told = ", ".join(f"seed {attempt['seed']}: {attempt['loss']:.4f}" for attempt in attempts)
+        lines.append(f"{len(attempts)} attempts ({told}); the one with the lowest loss is kept")
     return lines

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import math
 import os
-import shutil
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from torch import nn
-from torch.utils.data import Sampler
+from torch.utils.data import DataLoader, Sampler
 from transformers import (
     PreTrainedModel,
     PrinterCallback,
     ProgressCallback,
-    Trainer,
     TrainerCallback,
     TrainerControl,
     TrainerState,
@@ -34,21 +33,23 @@ from ocrmem.model.trainable import TRAINED
 from ocrmem.training import checkpoint as store
 from ocrmem.training.arguments import AdapterTrainingArguments
 from ocrmem.training.callbacks import BarCallback
-from ocrmem.training.curriculum import CurriculumSampler, EpochSampler, memory_lengths
+from ocrmem.training.curriculum import RunSampler, memory_lengths
 from ocrmem.training.frozen import (
     Fingerprint,
     fingerprint,
     require_only_proj_moved,
     require_only_proj_trainable,
+    require_same_frozen,
 )
+from ocrmem.training.grouping import GroupedSampler, sequence_lengths
+from ocrmem.training.guard import SAMPLE_IDS, NamingCollator, StepGuard, is_usable
+from ocrmem.training.partitioned import keep_frozen_to_itself
+from ocrmem.training.resumable import ResumableTrainer, plain
 
-# What the sequence of losses depends on; a checkpoint goes on only where these are the same.
+# What the sequence of losses depends on, besides the global batch; a checkpoint goes on only where these are the
+# same. How the batch is cut into processes and accumulation steps may change, and so may DeepSpeed's stage.
 _IDENTITY_ARGUMENTS = (
     "max_steps",
-    "num_train_epochs",
-    "per_device_train_batch_size",
-    "gradient_accumulation_steps",
-    "world_size",
     "learning_rate",
     "lr_scheduler_type",
     "warmup_steps",
@@ -58,6 +59,7 @@ _IDENTITY_ARGUMENTS = (
     "seed",
     "data_seed",
     "curriculum",
+    "train_sampling_strategy",
     "bf16",
     "fp16",
 )
@@ -65,14 +67,14 @@ _IDENTITY_ARGUMENTS = (
 _SCALER_PATIENCE = 17
 
 
-class AdapterOnlyTrainer(Trainer):
+class AdapterOnlyTrainer(ResumableTrainer):
     """Trains ``model.proj`` and proves that nothing else moved.
 
     Differences from `transformers.Trainer`: a model with other trainable parameters is refused; checkpoints
     hold proj and never the frozen weights, are written atomically, and are gone on from exactly; samples come
     in a curriculum when the arguments ask for one; ``num_items_in_batch`` reaches a forward that names it;
-    the log has ``proj_grad_norm``; a loss or gradient that is not finite ends the training; and progress is
-    one bar on stderr, nothing on stdout.
+    the log has ``proj_grad_norm``; a loss or gradient that is not finite ends the training; ``num_train_epochs``
+    counts samples, so that every step has a whole batch; and progress is one bar on stderr, nothing on stdout.
 
     Args:
         model: a module whose parameters outside ``proj`` are frozen, such as `ocrmem.MEMModel`.
@@ -86,9 +88,6 @@ class AdapterOnlyTrainer(Trainer):
     Raises:
         TrainingError: something outside proj would be trained, or proj would not.
     """
-
-    args: AdapterTrainingArguments
-    model: nn.Module
 
     def __init__(
         self,
@@ -120,9 +119,12 @@ class AdapterOnlyTrainer(Trainer):
         # memory of a batch is one flat list of tokens. One process a GPU (torchrun) is the way to use them.
         if args.n_gpu > 1:
             args._n_gpu = 1
+        keep_frozen_to_itself(model)
+        dataset: Any = kwargs.get("train_dataset")
+        if args.max_steps <= 0 and hasattr(dataset, "__len__"):
+            args.max_steps = math.ceil(args.num_train_epochs * len(dataset) / args.global_batch_size)
         with _config_kept(model):
             super().__init__(model=model, args=args, **kwargs)
-        self.directory = Path(args.output_dir or ".")
         for printing in (PrinterCallback, ProgressCallback):
             self.remove_callback(printing)
         if "num_items_in_batch" in inspect.signature(model.forward).parameters:
@@ -131,10 +133,9 @@ class AdapterOnlyTrainer(Trainer):
         self._after: Fingerprint | None = None
         self.resumed_step = 0
         self._extra_identity = dict(identity or {})
-        self._sampler: EpochSampler | CurriculumSampler | None = None
         self._overflows = 0
-        self._resumed: store.Checkpoint | None = None
-        self.add_callback(_Continue(self))
+        self._guard = StepGuard()
+        self.add_callback(_Settle(self))
 
     def train(  # type: ignore[override]
         self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any
@@ -150,6 +151,7 @@ class AdapterOnlyTrainer(Trainer):
                 finite, with its step; a frozen tensor that changed, or a proj that did not.
         """
         self._before, self._after = fingerprint(self.model), None
+        require_same_frozen(self._before)
         self._resumed = self._find_checkpoint(resume_from_checkpoint)
         self.resumed_step = self._resumed.step if self._resumed else 0
         if self._resumed and 0 < self.args.max_steps <= self._resumed.step:
@@ -177,11 +179,13 @@ class AdapterOnlyTrainer(Trainer):
         """What the sequence of losses depends on, as plain values."""
         if self._before is None:
             self._before = fingerprint(self.model)
-        values = {name: getattr(self.args, name) for name in _IDENTITY_ARGUMENTS}
-        plain = {name: getattr(value, "value", value) for name, value in values.items()}
         dataset: Any = self.train_dataset
-        size = len(dataset) if hasattr(dataset, "__len__") else None
-        return plain | {"samples": size, "frozen": self._before.frozen_hash} | self._extra_identity
+        values = {name: getattr(self.args, name) for name in _IDENTITY_ARGUMENTS} | {
+            "global_batch": self.args.global_batch_size,
+            "samples": len(dataset) if hasattr(dataset, "__len__") else None,
+            "frozen": self._before.frozen_hash,
+        }
+        return plain(values) | self._extra_identity
 
     def training_step(
         self,
@@ -192,9 +196,10 @@ class AdapterOnlyTrainer(Trainer):
         """One forward and backward; see `transformers.Trainer.training_step`.
 
         Raises:
-            TrainingError: the batch is longer than ``max_seq_length``, the loss is not finite, or no gradient
-                reaches proj; the last carries the gradient doctor's findings.
+            TrainingError: the batch is longer than ``max_seq_length``, or no gradient reaches proj; the latter
+                carries the gradient doctor's findings.
         """
+        samples: Any = inputs.pop(SAMPLE_IDS, [])
         length = inputs["input_ids"].shape[-1] if "input_ids" in inputs else 0
         if length > self.args.max_seq_length:
             raise TrainingError.of(
@@ -207,12 +212,21 @@ class AdapterOnlyTrainer(Trainer):
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:
+            # The doctor runs the step again, which several processes could only do together.
+            if self.args.world_size > 1 or self.is_deepspeed_enabled:
+                raise
             raise self._diagnosed(error, inputs) from error
-        if not torch.isfinite(loss).all():
-            raise TrainingError.of(
-                self._step_name(), f"the loss is {loss.item()}", _NOT_FINITE.format(self.args.learning_rate)
-            )
+        self._guard.saw(loss, samples)
         return loss
+
+    def settle_step(self) -> None:
+        """See that all that this step was made of is finite, on all processes; called before the optimizer steps.
+
+        Raises:
+            TrainingError: it is not; names step, process and samples.
+        """
+        remedy = _NOT_FINITE.format(self.args.learning_rate)
+        self._guard.settle(self.state.global_step + 1, remedy, self.args.device)
 
     def _diagnosed(self, error: RuntimeError, inputs: Mapping[str, Any]) -> RuntimeError | TrainingError:
         """The error with its cause, where the doctor finds one: PyTorch's own text has eight."""
@@ -232,29 +246,31 @@ class AdapterOnlyTrainer(Trainer):
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Write the adapter: ``model.save_pretrained`` of a MEMModel, which holds no frozen weights."""
         target = Path(output_dir) if output_dir else self.directory
+        tensors = self.adapter_tensors()
         if self.args.should_save:
             target.mkdir(parents=True, exist_ok=True)
             if isinstance(self.model, PreTrainedModel):
-                self.model.save_pretrained(str(target))
+                self.model.save_pretrained(str(target), state_dict=tensors)
             else:
-                store.save_proj(self.model, target / store.PROJ_FILE)
+                save_file(tensors, target / store.PROJ_FILE)
         self.accelerator.wait_for_everyone()
 
+    def adapter_tensors(self) -> dict[str, torch.Tensor]:
+        """What an adapter holds, in one piece: proj and the model's own buffers; all processes call this together."""
+        proj = {f"{TRAINED}.{name}": tensor for name, tensor in store.proj_state(self.model).items()}
+        return proj | dict(self.model.named_buffers(recurse=False))
+
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
-        """The norm of proj's gradient before clipping; refuses one that is not finite."""
+        """The norm of proj's gradient before clipping; one that is not finite ends the step."""
         norm = super()._get_grad_norm(model, grad_norm)
-        if math.isfinite(float(norm)):
+        if is_usable(float(norm)):
             self._overflows = 0
             return norm
         self._overflows += 1
         # With float16 a gradient scaler skips such a step and lowers its scale: that is its normal work.
-        if self.accelerator.scaler is not None and self._overflows < _SCALER_PATIENCE:
-            return norm
-        raise TrainingError.of(
-            self._step_name(),
-            f"the gradient norm of proj is {float(norm)}",
-            _NOT_FINITE.format(self.args.learning_rate),
-        )
+        if self.accelerator.scaler is None or self._overflows >= _SCALER_PATIENCE:
+            self._guard.saw_norm(float(norm))
+        return norm
 
     @contextmanager
     def _bar(self) -> Iterator[None]:
@@ -276,33 +292,22 @@ class AdapterOnlyTrainer(Trainer):
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int] | None:
         dataset: Any = train_dataset if train_dataset is not None else self.train_dataset
         args = self.args
-        if args.train_sampling_strategy != "random" or not hasattr(dataset, "__len__"):
+        grouped = args.train_sampling_strategy == "group_by_length"
+        if not (grouped or args.train_sampling_strategy == "random") or not hasattr(dataset, "__len__"):
             return super()._get_train_sampler(train_dataset)
         seed = args.seed if args.data_seed is None else args.data_seed
-        if args.curriculum > 0:
-            batch = self._train_batch_size * args.gradient_accumulation_steps * args.world_size
-            self._sampler = CurriculumSampler(memory_lengths(dataset), batch, args.max_steps, args.curriculum, seed)
-        else:
-            self._sampler = EpochSampler(len(dataset), seed)
-        return self._sampler
+        lengths = memory_lengths(dataset) if args.curriculum > 0 else [0] * len(dataset)
+        run = (lengths, args.global_batch_size, args.max_steps, args.curriculum, seed)
+        return GroupedSampler(sequence_lengths(dataset), *run) if grouped else RunSampler(*run)
 
-    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
-        # A distributed run that resumes wraps the sampler deeper than set_epoch of its loader reaches.
-        if isinstance(self._sampler, EpochSampler):
-            self._sampler.set_epoch(kwargs["epoch"])
-        super()._run_epoch(*args, **kwargs)
-
-    def _find_checkpoint(self, wanted: str | bool | None) -> store.Checkpoint | None:
-        if not wanted:
-            return None
-        if wanted is True:
-            found = store.newest_complete(self.directory)
-            if found is None:
-                raise TrainingError.of(str(self.directory), "has no complete checkpoint", "Train without resuming")
-        else:
-            found = store.open_checkpoint(Path(wanted))
-        store.require_same_run(found, self.identity())
-        return found
+    def get_train_dataloader(self) -> DataLoader:
+        """Batches of the training samples, with their names."""
+        collator = self.data_collator
+        self.data_collator = NamingCollator(collator)
+        try:
+            return super().get_train_dataloader()
+        finally:
+            self.data_collator = collator
 
     def _take_finished(self, checkpoint: store.Checkpoint) -> TrainOutput:
         """A checkpoint of the last step: there is nothing left to train."""
@@ -310,30 +315,6 @@ class AdapterOnlyTrainer(Trainer):
         self.state = TrainerState.load_from_json(str(checkpoint.path / TRAINER_STATE_NAME))
         losses = [entry["loss"] for entry in self.state.log_history if "loss" in entry]
         return TrainOutput(self.state.global_step, losses[-1] if losses else math.nan, {})
-
-    def _save_checkpoint(self, model: nn.Module, trial: Any = None) -> None:
-        """Write proj, optimizer, scheduler, random states and progress; rename once all is there."""
-        directory, step = self.directory, self.state.global_step
-        temporary = store.staging(directory, step)
-        self.store_flos()
-        if self.args.should_save:
-            shutil.rmtree(temporary, ignore_errors=True)
-            temporary.mkdir(parents=True)
-            store.save_proj(self.model, temporary / store.PROJ_FILE)
-        self.accelerator.wait_for_everyone()
-        self._save_optimizer_and_scheduler(str(temporary))
-        self._save_scaler(str(temporary))
-        self._save_rng_state(str(temporary))
-        open_loss = float(self.accelerator.gather(self._tr_loss.reshape(1)).mean())
-        self.accelerator.wait_for_everyone()
-        if self.args.should_save:
-            self.state.save_to_json(str(temporary / TRAINER_STATE_NAME))
-            store.seal(directory, step, self.identity(), open_loss, self._globalstep_last_logged)
-            store.rotate(directory, self.args.save_total_limit)
-        self.accelerator.wait_for_everyone()
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        store.load_proj(self.model, Path(resume_from_checkpoint) / store.PROJ_FILE)
 
 
 @contextmanager
@@ -352,19 +333,14 @@ def _config_kept(model: nn.Module) -> Iterator[None]:
             vars(config).update(before)
 
 
-class _Continue(TrainerCallback):
-    """Puts back what Trainer resets when it resumes: the losses since the last log entry, the intervals."""
+class _Settle(TrainerCallback):
+    """Lets the trainer judge a step before the optimizer takes it."""
 
     def __init__(self, trainer: AdapterOnlyTrainer) -> None:
         self.trainer = trainer
 
-    def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        # Trainer takes the logging and saving intervals of the checkpoint; the arguments of this run count.
-        state.compute_steps(args, state.max_steps)
-        resumed = self.trainer._resumed
-        if resumed is not None:
-            self.trainer._tr_loss = torch.tensor(resumed.open_loss, device=args.device)
-            self.trainer._globalstep_last_logged = resumed.logged_step
+    def on_pre_optimizer_step(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self.trainer.settle_step()
 
 
 _NOT_FINITE = (

@@ -301,3 +301,11 @@ def test_odd_fields_are_config_errors_and_value_errors():
     assert issubclass(InvalidModelConfig, ConfigError)
     assert issubclass(InvalidModelConfig, ValueError)
     assert issubclass(AdapterMismatch, ModelError)
+
+
+def test_base_goes_straight_to_the_device_that_is_named(tmp_path: Path) -> None:
+    # No GPU is needed to see that the weights are placed while they are read: meta is a device as well.
+    small_base().save_pretrained(tmp_path)
+    base = loading.load_base(str(tmp_path), device=torch.device("meta"))
+    assert {parameter.device.type for parameter in base.parameters()} == {"meta"}
+    assert {p.device.type for p in loading.load_base(str(tmp_path), device=torch.device("cpu")).parameters()} == {"cpu"}

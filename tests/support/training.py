@@ -25,6 +25,7 @@ def standalone_samples(count: int = 24, *, seed: int = 0) -> list[dict[str, Any]
         ids = [PLACEHOLDER] * memory + prompt
         samples.append(
             {
+                "id": f"s{index}",
                 "input_ids": ids + torch.randint(6, 60, (answer,), generator=generator).tolist(),
                 "supervised": answer,
                 "memory_tokens": memory,
@@ -32,6 +33,14 @@ def standalone_samples(count: int = 24, *, seed: int = 0) -> list[dict[str, Any]
             }
         )
     return samples
+
+
+def mixed_samples() -> list[dict[str, Any]]:
+    """`standalone_samples` in which every second one has no memory, so that whole batches have none."""
+    samples = standalone_samples(48)
+    return [sample for sample in samples if sample["memory_tokens"] == 0] * 2 + [
+        sample for sample in samples if sample["memory_tokens"] > 2
+    ][:16]
 
 
 def collate(samples: list[dict[str, Any]]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from ocrmem.errors import TrainingError
@@ -23,8 +24,8 @@ class Small(nn.Module):
 def write(directory: Path, step: int, identity: dict[str, Any] | None = None) -> Path:
     temporary = store.staging(directory, step)
     temporary.mkdir(parents=True)
-    store.save_proj(Small(), temporary / store.PROJ_FILE)
-    (temporary / "optimizer.pt").write_bytes(b"state" * 10)
+    save_file(store.proj_state(Small()), temporary / store.PROJ_FILE)
+    (temporary / "optimizer.safetensors").write_bytes(b"state" * 10)
     return store.seal(directory, step, identity or {"seed": 1}, 0.1, step)
 
 
@@ -44,15 +45,15 @@ def test_open_loss_keeps_every_digit(tmp_path: Path) -> None:
 
 
 def damage_missing(path: Path) -> None:
-    (path / "optimizer.pt").unlink()
+    (path / "optimizer.safetensors").unlink()
 
 
 def damage_truncated(path: Path) -> None:
-    (path / "optimizer.pt").write_bytes(b"sta")
+    (path / "optimizer.safetensors").write_bytes(b"sta")
 
 
 def damage_bit(path: Path) -> None:
-    (path / "optimizer.pt").write_bytes(b"stake" * 10)
+    (path / "optimizer.safetensors").write_bytes(b"stake" * 10)
 
 
 def damage_unsealed(path: Path) -> None:
@@ -133,14 +134,14 @@ def test_proj_round_trip_holds_nothing_frozen(tmp_path: Path) -> None:
     from safetensors.torch import load_file
 
     source, target = Small(), Small()
-    store.save_proj(source, tmp_path / "proj.safetensors")
+    save_file(store.proj_state(source), tmp_path / "proj.safetensors")
     assert set(load_file(tmp_path / "proj.safetensors")) == {"weight", "bias"}
     store.load_proj(target, tmp_path / "proj.safetensors")
     assert torch.equal(source.proj.weight, target.proj.weight)
 
 
 def test_proj_of_another_shape_or_a_broken_file_is_refused(tmp_path: Path) -> None:
-    store.save_proj(Small(4), tmp_path / "proj.safetensors")
+    save_file(store.proj_state(Small(4)), tmp_path / "proj.safetensors")
     with pytest.raises(TrainingError, match=r"holds a projector of .*\[2, 4\].*\[2, 3\]"):
         store.load_proj(Small(), tmp_path / "proj.safetensors")
     (tmp_path / "proj.safetensors").write_bytes(b"nothing")

@@ -5,17 +5,18 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import pytest
-from accelerate.data_loader import SeedableRandomSampler
+from accelerate.data_loader import BatchSamplerShard
+from torch.utils.data import BatchSampler
 
 from ocrmem.errors import TrainingError
-from ocrmem.training.curriculum import CurriculumSampler, EpochSampler, memory_lengths
+from ocrmem.training.curriculum import RunSampler, memory_lengths
 
 LENGTHS = [9, 1, 8, 2, 7, 3, 6, 4, 5, 0]
 
 
 def sampler(**changes):
     values = {"lengths": LENGTHS, "batch": 4, "max_steps": 20, "share": 0.5, "seed": 7}
-    return CurriculumSampler(**(values | changes))
+    return RunSampler(**(values | changes))
 
 
 def test_pool_grows_linearly_and_then_is_everything() -> None:
@@ -64,14 +65,28 @@ def test_curriculum_over_the_whole_run_and_a_share_that_rounds_to_no_step() -> N
     assert sampler(share=0.01).pool_size(0) == 10
 
 
-@pytest.mark.parametrize("epoch", [0, 1, 5])
-def test_plain_order_is_that_of_hugging_face(epoch: int) -> None:
-    theirs = SeedableRandomSampler(range(17), data_seed=11)
-    theirs.set_epoch(epoch)
-    ours = EpochSampler(17, 11)
-    ours.set_epoch(epoch)
-    assert list(ours) == list(theirs)
-    assert len(ours) == 17
+def test_without_a_curriculum_epochs_are_shuffled_and_batches_run_on_over_their_ends() -> None:
+    plain = sampler(share=0.0, batch=4, max_steps=5)
+    order = list(plain)
+    assert sorted(order[:10]) == sorted(order[10:]) == list(range(10))
+    assert order[:10] != order[10:] != list(range(10))
+    assert all(len(plain.step_indices(step)) == 4 for step in range(5))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5])
+@pytest.mark.parametrize(("processes", "accumulation"), [(1, 1), (1, 4), (2, 2), (4, 1), (3, 4), (12, 1)])
+def test_every_number_of_processes_sees_the_same_samples_at_each_step(
+    share: float, processes: int, accumulation: int
+) -> None:
+    # 12 samples a step out of 10: epochs end within steps.
+    order = sampler(share=share, batch=12, max_steps=7)
+    batches = BatchSampler(order, 12 // (processes * accumulation), drop_last=False)
+    parts = [list(BatchSamplerShard(batches, processes, rank)) for rank in range(processes)]
+    for step in range(7):
+        own = slice(step * accumulation, (step + 1) * accumulation)
+        seen = [index for part in parts for batch in part[own] for index in batch]
+        assert sorted(seen) == sorted(order.step_indices(step))
+    assert {len(part) for part in parts} == {7 * accumulation}
 
 
 def test_lengths_come_from_attribute_or_key() -> None:

@@ -20,7 +20,8 @@ from support.models import small_settings, small_workspace
 
 from ocrmem.config import RunConfig
 from ocrmem.dataset.loader import MemoryDataset
-from ocrmem.errors import ConfigError, DataError, MissingInputError, TrainingError
+from ocrmem.errors import ConfigError, DataError, MissingInputError, PreemptedError, TrainingError
+from ocrmem.model.modeling import MEMModel
 from ocrmem.training.train import train
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -68,7 +69,6 @@ def environment() -> dict[str, str]:
 
 def test_writes_adapter_report_and_curve(config: Callable[..., RunConfig], tmp_path: Path, capfd: Any) -> None:
     from ocrmem.evaluation.result import adapter_sha256
-    from ocrmem.model.modeling import MEMModel
 
     result = train(config())
     assert capfd.readouterr().out == ""
@@ -86,7 +86,8 @@ def test_writes_adapter_report_and_curve(config: Callable[..., RunConfig], tmp_p
     assert [row["step"] for row in curve] == ["1", "2", "3", "4"]
     assert float(curve[0]["loss"]) == report["loss"]["first"]
     assert float(curve[-1]["loss"]) == report["loss"]["last"]
-    assert all(float(row["proj_grad_norm"]) > 0 for row in curve)
+    # A step whose samples all keep their history as text gives proj no gradient.
+    assert max(float(row["proj_grad_norm"]) for row in curve) > 0
     loaded = MEMModel.from_pretrained(tmp_path / "adapter", models=config().paths.models)
     assert loaded.feature_mean is not None
     assert report["parameters"] == sum(parameter.numel() for parameter in loaded.proj.parameters())
@@ -175,6 +176,24 @@ def test_missing_inputs_name_the_verb(config: Callable[..., RunConfig], tmp_path
         train(config(paths={"features": str(tmp_path / "none")}))
 
 
+def test_encoder_is_not_loaded_where_features_are(
+    config: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ocrmem.encoder.deepencoder import DeepEncoder
+
+    real, made = DeepEncoder.__init__, []
+
+    def counting(self: DeepEncoder, *arguments: Any, **options: Any) -> None:
+        made.append(1)
+        real(self, *arguments, **options)
+
+    monkeypatch.setattr(DeepEncoder, "__init__", counting)
+    MEMModel.from_run_config(config(), with_encoder=True)
+    assert len(made) == 1
+    train(config(train={"max_steps": 1}))
+    assert len(made) == 1
+
+
 def test_no_training_sample_is_told(config: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ocrmem.training.train.MemoryDataset.samples", lambda self, split: [])
     with pytest.raises(DataError, match="no sample in the split train"):
@@ -200,7 +219,7 @@ def test_tracked_run_holds_the_curve_also_after_a_resume(config: Callable[..., R
     assert any("Weights & Biases, offline" in line for line in result["summary"])
 
 
-@pytest.mark.parametrize(("number", "raised"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)])
+@pytest.mark.parametrize(("number", "raised"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, PreemptedError)])
 def test_signal_ends_after_the_step_with_a_checkpoint(
     config: Callable[..., RunConfig],
     tmp_path: Path,
@@ -223,7 +242,9 @@ def test_signal_ends_after_the_step_with_a_checkpoint(
         patch.setattr(MemoryCollator, "__call__", signalling)
         with pytest.raises(raised) as stopped:
             train(config(train={"save_steps": 1000}))
-    assert number == signal.SIGINT or stopped.value.code == 143  # type: ignore[union-attr]
+    if isinstance(stopped.value, PreemptedError):
+        assert stopped.value.exit_code == 75
+        assert "was stopped by SIGTERM after step" in str(stopped.value)
     assert signal.getsignal(number) == handler
     (left,) = (tmp_path / "checkpoints").glob("checkpoint-*")
     assert left.name in ("checkpoint-1", "checkpoint-2", "checkpoint-3")

@@ -1,0 +1,40 @@
+"""Which extra brings a module that is not installed."""
+
+from __future__ import annotations
+
+from ocrmem.errors import ConfigError, OcrMemError
+
+_EXTRA_OF = {
+    "boto3": "dvc-s3",
+    "datasets": "dataset",
+    "deepspeed": "deepspeed",
+    "dvc": "dvc",
+    "dvc_data": "dvc",
+    "great_expectations": "quality",
+    "kfp": "pipelines",
+    "kubeflow": "kubernetes",
+    "kubeflow_trainer_api": "kubernetes",
+    "kubernetes": "kubernetes",
+    "matplotlib": "report",
+    "mlflow": "registry",
+    "model_registry": "model-registry",
+    "pandas": "quality",
+    "PIL": "report",
+    "pyarrow": "dataset",
+    "safetensors": "model",
+    "tokenizers": "dataset",
+    "torch": "model",
+    "transformers": "model",
+    "wandb": "tracking",
+}
+
+
+def not_installed(verb: str, error: ModuleNotFoundError) -> OcrMemError | None:
+    """The error for a person when a verb's library is not there; None for a module that no extra brings."""
+    module = (error.name or "").partition(".")[0]
+    extra = _EXTRA_OF.get(module)
+    if extra is None:
+        return None
+    return ConfigError.of(
+        f"ocrmem {verb}", f"needs the package {module}, which is not installed", f"pip install 'ocrmem[{extra}]'"
+    )

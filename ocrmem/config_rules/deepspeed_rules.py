@@ -1,0 +1,134 @@
+"""Rules over train.deepspeed and train.offload, and over a DeepSpeed file that a person brings.
+
+A file may set what ocrmem does not. What both set must agree, for whichever won would make the other one a
+lie: the batch sizes decide the steps, clipping and precision the losses. Every disagreement is named.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ocrmem.config import RunConfig
+from ocrmem.config_rules.rule import Fault, Rules
+
+rule = Rules()
+
+STAGES = {"zero1": 1, "zero2": 2, "zero3": 3}
+AUTO = "auto"
+
+_FIELD = "train.deepspeed"
+_CASTS = ("bf16", "fp16", "amp", "torch_autocast")
+_OWN = ("optimizer", "scheduler")
+
+
+@rule(_FIELD, "train.offload", "model.precision")
+def deepspeed_is_known(config: RunConfig) -> Iterator[Fault]:
+    name, offload = config.train.deepspeed, config.train.offload
+    if name is None:
+        if offload != "none":
+            yield "train.offload", f"is {offload}, but train.deepspeed is not set", "Set it as well, or use none"
+        return
+    if config.model.precision == "float16":
+        yield (
+            "model.precision",
+            "is float16, which DeepSpeed trains only by casting proj and its gradients to float16 too",
+            "Use bfloat16 or float32, or leave train.deepspeed out",
+        )
+    if name in STAGES:
+        if offload == "all" and name != "zero3":
+            yield (
+                "train.offload",
+                f"is all, but {name} does not partition the parameters that it would move",
+                "Use train.deepspeed=zero3, or train.offload=optimizer",
+            )
+        return
+    values, fault = read_file(name)
+    if fault:
+        yield fault
+    else:
+        yield from contradictions(values, config)
+
+
+def read_file(name: str) -> tuple[dict[str, Any], Fault | None]:
+    """A DeepSpeed configuration file, or what is wrong with it."""
+    known = ", ".join(STAGES)
+    try:
+        values = json.loads(Path(name).read_text(encoding="utf-8"))
+    except OSError:
+        return {}, (_FIELD, f"is {name!r}, which is no file that can be read", f"Use {known} or a DeepSpeed JSON file")
+    except ValueError as error:
+        return {}, (_FIELD, f"is {name}, which is not JSON ({error})", f"Correct the file, or use {known}")
+    if not isinstance(values, dict) or not isinstance(values.get("zero_optimization"), dict):
+        return {}, (_FIELD, f"is {name}, which has no section zero_optimization", f"Add it, or use {known}")
+    return values, None
+
+
+def contradictions(values: Mapping[str, Any], config: RunConfig) -> Iterator[Fault]:
+    """Everything in a DeepSpeed file that the settings say otherwise; ``auto`` agrees with all of them."""
+    train = config.train
+    made = train.per_device_batch_size * train.gradient_accumulation_steps * train.processes
+    for key, setting, value in (
+        ("train_micro_batch_size_per_gpu", "train.per_device_batch_size", train.per_device_batch_size),
+        ("gradient_accumulation_steps", "train.gradient_accumulation_steps", train.gradient_accumulation_steps),
+        ("train_batch_size", "per_device_batch_size x gradient_accumulation_steps x processes", made),
+        ("gradient_clipping", "train.max_grad_norm", train.max_grad_norm),
+    ):
+        if values.get(key, AUTO) not in (AUTO, value):
+            yield (
+                _FIELD,
+                f"has {key} {values[key]}, but {setting} is {value}",
+                f'Write "{AUTO}" there, or make them agree',
+            )
+    for key in _CASTS:
+        enabled = _section(values, key).get("enabled", False)
+        if enabled not in (False, AUTO):
+            yield (
+                _FIELD,
+                f"enables {key}, which casts proj; the frozen parts already have model.precision "
+                f"{config.model.precision}, and proj stays in float32",
+                f"Remove {key} from the file",
+            )
+    for key in _OWN:
+        if key in values:
+            yield _FIELD, f"has a section {key}, but train.* says how proj is optimised", f"Remove {key} from the file"
+    if (size := _section(values, "tensor_parallel").get("autotp_size", 1)) != 1:
+        yield (
+            _FIELD,
+            f"has tensor_parallel.autotp_size {size}, but train.processes are data-parallel ones",
+            "Remove tensor_parallel from the file",
+        )
+    yield from _partitioning(values["zero_optimization"], train.offload)
+
+
+def _partitioning(zero: Mapping[str, Any], offload: str) -> Iterator[Fault]:
+    stage = zero.get("stage")
+    if stage not in STAGES.values():
+        yield _FIELD, f"has zero_optimization.stage {stage}", "Use 1, 2 or 3 there"
+    found = {part: _section(zero, f"offload_{part}").get("device", "none") for part in ("optimizer", "param")}
+    wanted = {
+        "optimizer": "cpu" if offload != "none" else "none",
+        "param": "cpu" if offload == "all" else "none",
+    }
+    for part, device in found.items():
+        # What the file leaves out follows train.offload.
+        if f"offload_{part}" in zero and device != wanted[part]:
+            yield (
+                _FIELD,
+                f"has zero_optimization.offload_{part}.device {device}, but train.offload is {offload}, which means "
+                f"{wanted[part]}",
+                "Remove it from the file, or make them agree",
+            )
+    if stage in (1, 2) and "cpu" in (found["param"], wanted["param"]):
+        yield (
+            _FIELD,
+            f"has zero_optimization.stage {stage}, at which parameters cannot be offloaded",
+            "Use stage 3, or train.offload optimizer or none",
+        )
+
+
+def _section(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    section = values.get(name)
+    return section if isinstance(section, Mapping) else {}

@@ -1,0 +1,116 @@
+"""The DeepSpeed configuration of a run: generated from its settings, or a file merged with them.
+
+DeepSpeed's bf16 and fp16 modes stay off, whatever ``model.precision`` says. They would cast proj as well: its
+forward and its gradients would lose bits that plain data-parallel training keeps, and the adapters would differ.
+The frozen parts are loaded in ``model.precision`` and nothing casts them, so an engine that believes to train in
+float32 partitions them as they are, holds proj and its optimizer state in float32, and gives the losses of DDP.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from ocrmem.config import RunConfig
+from ocrmem.config_rules.deepspeed_rules import AUTO, STAGES, contradictions, read_file
+from ocrmem.errors import ConfigError, Problem
+
+Values = dict[str, Any]
+_SHM_KERNEL = "deepspeed_shm_comm"
+
+
+def deepspeed_config(config: RunConfig, *, on_cpu: bool) -> Values | None:
+    """What DeepSpeed is to do, or None for a run without it. Nothing is imported and no device is looked at.
+
+    Args:
+        config: ``train.deepspeed`` and ``train.offload`` are read; batch sizes and clipping are left at
+            ``auto`` for Trainer to fill in.
+        on_cpu: the processes train on the CPU.
+
+    Raises:
+        ConfigError: a file cannot be read or contradicts the settings; every contradiction is named.
+    """
+    name = config.train.deepspeed
+    if name is None:
+        return None
+    if name in STAGES:
+        return _generated(STAGES[name], config.train.offload, on_cpu)
+    values, fault = read_file(name)
+    faults = [fault] if fault else list(contradictions(values, config))
+    if faults:
+        raise ConfigError([Problem(*found) for found in faults])
+    stage = values["zero_optimization"]["stage"]
+    return _merged(_generated(stage, config.train.offload, on_cpu), values)
+
+
+def require_deepspeed(config: RunConfig) -> None:
+    """See that the package is there when the run asks for it.
+
+    Raises:
+        ConfigError: it is not; names the extra to install.
+    """
+    if config.train.deepspeed is not None and importlib.util.find_spec("deepspeed") is None:
+        raise ConfigError.of(
+            "train.deepspeed",
+            f"is {config.train.deepspeed}, but the package deepspeed is not installed",
+            "Install it with `pip install 'ocrmem[deepspeed]'`, or leave train.deepspeed out",
+        )
+
+
+def prepare_for_cpu() -> None:
+    """Keep DeepSpeed from looking for a GPU, and from compiling a kernel for more than a minute, in silence.
+
+    The kernel only speeds up all-reduces among processes of one machine. It is skipped where it would have to be
+    compiled; one that was built when DeepSpeed was installed is used.
+    """
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    from deepspeed.git_version_info import installed_ops
+    from deepspeed.ops import __compatible_ops__
+
+    if not installed_ops.get(_SHM_KERNEL):
+        __compatible_ops__[_SHM_KERNEL] = False
+
+
+def _generated(stage: int, offload: str, on_cpu: bool) -> Values:
+    zero: Values = {
+        "stage": stage,
+        # Overlap needs a stream beside the one that computes; a CPU has none, and DeepSpeed warns of it.
+        "overlap_comm": not on_cpu,
+        "contiguous_gradients": True,
+        "reduce_bucket_size": AUTO,
+    }
+    if stage == 3:
+        zero |= {
+            "stage3_prefetch_bucket_size": AUTO,
+            "stage3_param_persistence_threshold": AUTO,
+            "stage3_gather_16bit_weights_on_model_save": True,
+        }
+    place = {"device": "cpu", "pin_memory": not on_cpu}
+    if offload != "none":
+        zero["offload_optimizer"] = place
+    if offload == "all":
+        zero["offload_param"] = dict(place)
+    return {
+        "train_micro_batch_size_per_gpu": AUTO,
+        "gradient_accumulation_steps": AUTO,
+        "train_batch_size": AUTO,
+        "gradient_clipping": AUTO,
+        "bf16": {"enabled": False},
+        "fp16": {"enabled": False},
+        "zero_optimization": zero,
+        # torch's AdamW also where the state is offloaded: DeepSpeed's own one is compiled on first use, and
+        # proj is small enough not to need it.
+        "zero_force_ds_cpu_optimizer": False,
+        "zero_allow_untested_optimizer": True,
+    }
+
+
+def _merged(generated: Mapping[str, Any], given: Mapping[str, Any]) -> Values:
+    """``given`` over ``generated``, section by section."""
+    merged = dict(generated)
+    for key, value in given.items():
+        below = merged.get(key)
+        merged[key] = _merged(below, value) if isinstance(below, Mapping) and isinstance(value, Mapping) else value
+    return merged

@@ -1,0 +1,93 @@
+"""What stops a step that went wrong: which samples it was made of, on which process, agreed on by all."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+
+from ocrmem.errors import TrainingError
+from ocrmem.training import processes
+
+SAMPLE_IDS = "sample_ids"
+_SHOWN = 16  # sample names in one message
+
+
+class NamingCollator:
+    """A collator that also puts the samples' names into the batch, under ``sample_ids``.
+
+    A name is a sample's attribute or key ``id``. Take it out of the batch before forward sees it.
+    """
+
+    def __init__(self, collator: Callable[[Any], Mapping[str, Any]]) -> None:
+        self.collator = collator
+
+    def __call__(self, samples: Sequence[Any]) -> dict[str, Any]:
+        return dict(self.collator(samples)) | {SAMPLE_IDS: [_name(sample) for sample in samples]}
+
+
+class StepGuard:
+    """Collects what is not finite during a step and lets all processes stop for it together.
+
+    A process that stopped alone would leave the others waiting for it, and they, whose gradients are spoilt by
+    then, could not say which samples did it.
+    """
+
+    def __init__(self) -> None:
+        self._samples: list[str] = []
+        self._losses: list[str] = []
+        self._norm: float | None = None
+
+    def saw(self, loss: torch.Tensor, samples: Sequence[str]) -> None:
+        """Note a batch's loss and samples."""
+        self._samples += samples
+        if not torch.isfinite(loss).all():
+            self._losses.append(f"the loss is {loss.item()} for {_listed(samples)}")
+
+    def saw_norm(self, norm: float) -> None:
+        """Note a gradient norm that may not be stepped with."""
+        self._norm = norm
+
+    def settle(self, step: int, remedy: str, device: torch.device) -> None:
+        """End the step: all processes call this before its result is used.
+
+        Raises:
+            TrainingError: a loss or the gradient is not finite; names step, process and samples, the same on
+                every process.
+        """
+        samples, losses, norm = self._samples, self._losses, self._norm
+        self._samples, self._losses, self._norm = [], [], None
+        bad_loss, bad_norm = processes.greatest([int(bool(losses)), int(norm is not None)], device)
+        if not (bad_loss or bad_norm):
+            return
+        if bad_loss:
+            found = processes.of_all(losses)
+            told = [f"{text}{_on(rank, len(found))}" for rank, texts in enumerate(found) for text in texts]
+            message = "; ".join(told)
+        else:
+            parts = processes.of_all(samples)
+            message = f"the gradient norm of proj is {norm} for {_listed([name for part in parts for name in part])}"
+        raise TrainingError.of(f"step {step}", message, remedy)
+
+
+def is_usable(norm: float) -> bool:
+    """Whether a gradient norm is a number; DeepSpeed gives -1 in place of infinity and NaN."""
+    return math.isfinite(norm) and norm >= 0
+
+
+def _name(sample: Any) -> str:
+    name = sample.get("id") if isinstance(sample, Mapping) else getattr(sample, "id", None)
+    return "(no id)" if name is None else str(name)
+
+
+def _listed(names: Sequence[str]) -> str:
+    if not names:
+        return "samples without names"
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return f"the samples {', '.join(names[:_SHOWN])}{more}"
+
+
+def _on(rank: int, processes_there: int) -> str:
+    return f" on process {rank}" if processes_there > 1 else ""

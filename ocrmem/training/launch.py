@@ -1,0 +1,255 @@
+"""Training on several processes of this machine: starts them with torchrun, passes on signals, tells one outcome.
+
+torchrun's agent runs in this process. It gives the processes their ranks, and when one of them dies it ends the
+others: SIGTERM at once, SIGKILL after 30 s to those that hang in a collective. On several nodes (PET_NNODES and the
+other PET_* variables, as Kubeflow Trainer sets them) one of these runs on each.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ocrmem import console, errors
+from ocrmem.config import RunConfig
+from ocrmem.errors import ConfigError, OcrMemError, PreemptedError, Problem, TrainingError
+from ocrmem.files import write_json
+from ocrmem.training.deepspeed import deepspeed_config, require_deepspeed
+from ocrmem.training.worker import INTERRUPTED, RUN, STOP
+
+_PREEMPTED = PreemptedError.exit_code
+
+
+def nodes() -> int:
+    """Machines that take part: PET_NNODES, 1 where it is not set.
+
+    Raises:
+        ConfigError: it is not a fixed number; an elastic range would change the batch size.
+    """
+    text = os.environ.get("PET_NNODES", "1")
+    if not text.isdigit() or int(text) < 1:
+        raise ConfigError.of("PET_NNODES", f"is {text!r}", "Give a fixed number of nodes")
+    return int(text)
+
+
+def processes_per_node(wanted: str) -> int:
+    """The number behind ``--nproc``: a number, or ``auto``.
+
+    ``auto`` is PET_NPROC_PER_NODE where it is a number, else one process a GPU, else one process, which
+    computes on all cores.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    if wanted == "auto":
+        wanted = os.environ.get("PET_NPROC_PER_NODE", "")
+        if not wanted.isdigit():
+            import torch
+
+            return max(torch.cuda.device_count(), 1)
+    if not wanted.isdigit() or int(wanted) < 1:
+        raise ConfigError.of("--nproc", f"is {wanted!r}", "Give the number of processes on this machine, or auto")
+    return int(wanted)
+
+
+def is_wanted(config: RunConfig) -> bool:
+    """Whether the run needs a launcher: several processes or DeepSpeed, and not started by torchrun already."""
+    return "LOCAL_RANK" not in os.environ and (config.train.processes > 1 or config.train.deepspeed is not None)
+
+
+def launch(config: RunConfig, *, resume: bool = False, output: str | None = None) -> dict[str, Any]:
+    """Train on ``train.processes`` processes.
+
+    Args:
+        config: the run; ``train.processes`` counts those of all nodes.
+        resume: as in `ocrmem.training.train.train`, and so is ``output``.
+
+    Returns:
+        What `train` returns in the first process; on a node that has not got it, only ``summary``.
+
+    Raises:
+        ConfigError: the processes do not spread evenly over the nodes, or DeepSpeed is not to be had.
+        PreemptedError: stopped by SIGTERM, with a checkpoint if a step was done.
+        KeyboardInterrupt: after Ctrl-C, once a checkpoint is written.
+        OcrMemError: what the process that failed first raised, or that it was killed.
+    """
+    require_deepspeed(config)
+    deepspeed_config(config, on_cpu=True)  # a faulty file is told here, once
+    count = nodes()
+    per_node, rest = divmod(config.train.processes, count)
+    if rest or not per_node:
+        raise ConfigError.of(
+            "train.processes",
+            f"is {config.train.processes}, which {count} nodes cannot share evenly",
+            f"Use --nproc, or a multiple of {count}",
+        )
+    with tempfile.TemporaryDirectory(prefix="ocrmem-train-") as name:
+        folder = Path(name)
+        run = {"config": config.as_dict(), "resume": resume, "output": output, "quiet": console.console.quiet}
+        write_json(folder / RUN, run)
+        _share_cores(per_node)
+        with _passing_on_signals(folder) as signals:
+            exit_codes = _torchrun(folder, count, per_node)
+        return outcome_of(folder, exit_codes, signals)
+
+
+@dataclass
+class Signals:
+    """What this process was told while the others ran: the first signal, and whether it was repeated."""
+
+    first: int | None = None
+    repeated: bool = False
+
+
+@contextmanager
+def _passing_on_signals(folder: Path) -> Iterator[Signals]:
+    """Hand SIGINT and SIGTERM to the workers, which save and stop; a second one kills them.
+
+    Workers that have not said yet where they are find the file `STOP`.
+    """
+    signals = Signals()
+    if threading.current_thread() is not threading.main_thread():
+        yield signals
+        return
+
+    def pass_on(number: int, frame: Any) -> None:
+        if signals.first is None:
+            signals.first = number
+            (folder / STOP).write_text(str(number), encoding="utf-8")
+            _signal_workers(folder, number)
+        else:
+            signals.repeated = True
+            _signal_workers(folder, signal.SIGKILL)
+
+    before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield signals
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _signal_workers(folder: Path, number: int) -> None:
+    for path in folder.glob("pid-*"):
+        with suppress(ProcessLookupError, ValueError):
+            os.kill(int(path.read_text(encoding="utf-8")), number)
+
+
+def _torchrun(folder: Path, count: int, per_node: int) -> dict[int, int]:
+    """Run the workers to their end.
+
+    Returns:
+        Exit codes of those that failed, by rank, the first to fail first; negative for a signal.
+    """
+    from torch.distributed import DistError, run
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.elastic.rendezvous import RendezvousError
+
+    place = ["--standalone"] if count == 1 else []
+    started = run.parse_args(
+        [
+            *place,
+            f"--nproc-per-node={per_node}",
+            # SIGINT and SIGTERM are for the workers first, see _passing_on_signals.
+            "--signals-to-handle=SIGHUP,SIGQUIT",
+            "--module",
+            "ocrmem.training.worker",
+            str(folder),
+        ]
+    )
+    logging.disable(logging.CRITICAL)  # the agent's log of a failure says less than the outcome, at more length
+    try:
+        run.run(started)
+    except ChildFailedError as error:
+        failures = sorted(error.failures.items(), key=lambda item: item[1].timestamp)
+        return {rank: failure.exitcode for rank, failure in failures}
+    except (RendezvousError, DistError) as error:
+        raise TrainingError.of(
+            "train",
+            f"the {count} nodes did not find each other ({type(error).__name__}: {error})",
+            "See that all of them run, and that PET_MASTER_ADDR and PET_MASTER_PORT can be reached from each",
+        ) from error
+    finally:
+        logging.disable(logging.NOTSET)
+    return {}
+
+
+def _share_cores(per_node: int) -> None:
+    """Threads for each process, unless the environment says how many; torchrun would say one, with a warning."""
+    os.environ.setdefault("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) // per_node, 1)))
+
+
+def outcome_of(folder: Path, exit_codes: dict[int, int], signals: Signals) -> dict[str, Any]:
+    """One result or one error of what all workers of this node said, or left unsaid.
+
+    Args:
+        folder: holds their outcome-RANK.json.
+        exit_codes: of those that failed, by rank, the first to fail first; negative for a signal.
+        signals: what the launcher was told meanwhile.
+    """
+    found = {int(path.stem.rpartition("-")[2]): _read(path) for path in folder.glob("outcome-*.json")}
+    if signals.repeated:
+        raise KeyboardInterrupt if signals.first == signal.SIGINT else SystemExit(128 + signal.SIGTERM)
+    told = [outcome for outcome in found.values() if "problems" in outcome]
+    if told:
+        raise _error(min(told, key=lambda outcome: outcome["time"]))
+    if any(outcome["exit_code"] == INTERRUPTED for outcome in found.values()):
+        raise KeyboardInterrupt
+    if not exit_codes:
+        return found.get(0, {}).get("result") or {"summary": []}
+    if signals.first == signal.SIGINT:
+        raise KeyboardInterrupt
+    if signals.first == signal.SIGTERM:
+        raise PreemptedError.of(
+            "train",
+            "was stopped by SIGTERM outside the training steps; the checkpoints that were there are kept",
+            "Go on with `ocrmem train --resume`",
+        )
+    raise _death(found, exit_codes)
+
+
+def _error(outcome: dict[str, Any]) -> OcrMemError:
+    kind = getattr(errors, outcome["error"], TrainingError)
+    return kind([Problem(**problem) for problem in outcome["problems"]])
+
+
+def _death(found: dict[int, dict[str, Any]], exit_codes: dict[int, int]) -> OcrMemError:
+    """The error for processes that ended without an error of ocrmem's own.
+
+    One that was killed is the cause; those that crashed beside it lost their connection to it.
+    """
+    killed = {rank: -code for rank, code in exit_codes.items() if code < 0 and rank not in found}
+    if killed:
+        # The agent's own signals come after the first death: SIGTERM in the same second, SIGKILL much later.
+        rank = min(killed, key=lambda rank: killed[rank] == signal.SIGTERM)
+        return TrainingError.of(
+            f"process {rank}",
+            f"was killed by {signal.Signals(killed[rank]).name}",
+            "Look whether it ran out of memory, then go on with `ocrmem train --resume`",
+        )
+    crashed = {rank: outcome for rank, outcome in found.items() if "crash" in outcome}
+    if not crashed:
+        rank = min(exit_codes)
+        return TrainingError.of(
+            f"process {rank}", f"ended with exit code {exit_codes[rank]}", "Look at what it printed above"
+        )
+    rank = min(crashed, key=lambda rank: crashed[rank]["time"])
+    print(crashed[rank]["traceback"], file=sys.stderr)
+    return TrainingError.of(
+        f"process {rank}", f"failed with {crashed[rank]['crash']}", "See the traceback above; checkpoints are kept"
+    )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return values

@@ -1,0 +1,77 @@
+"""One process of a training that `ocrmem.training.launch` started: ``python -m ocrmem.training.worker FOLDER``.
+
+The folder holds the run (run.json) and takes what becomes of it: ``outcome-RANK.json`` is all that this process has
+to say. It prints no result and no error, so that the launcher can say each once.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import signal
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+RUN = "run.json"
+STOP = "stop"
+INTERRUPTED = 130
+_SET_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of prctl(2)
+
+
+def main(folder: Path) -> int:
+    """Train as run.json says and write the outcome; returns the exit code."""
+    rank, local_rank = int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"])
+    _end_with_parent()
+    # First the number by which the launcher reaches this process, then a look at what it said before.
+    (folder / f"pid-{local_rank}").write_text(str(os.getpid()), encoding="utf-8")
+    outcome: dict[str, Any]
+    try:
+        if (folder / STOP).exists():
+            os.kill(os.getpid(), int((folder / STOP).read_text(encoding="utf-8")))
+        outcome = {"exit_code": 0, "result": _train(folder, is_main=rank == 0)}
+    except KeyboardInterrupt:
+        outcome = {"exit_code": INTERRUPTED}
+    except Exception as error:  # noqa: BLE001  # the launcher tells what it was
+        outcome = _failure(error)
+    from ocrmem.files import write_json
+
+    write_json(folder / f"outcome-{rank}.json", outcome | {"time": time.time()})
+    sys.stdout.flush()
+    # A process that was stopped in order must not make torchrun put an end to the others.
+    return 0 if outcome["exit_code"] in (0, 75, INTERRUPTED) else 1
+
+
+def _train(folder: Path, *, is_main: bool) -> dict[str, Any]:
+    from ocrmem.config import RunConfig
+    from ocrmem.console import quiet_libraries, set_quiet
+
+    quiet_libraries()
+    run = json.loads((folder / RUN).read_text(encoding="utf-8"))
+    set_quiet(run["quiet"] or not is_main)  # what is to be told is told once
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # stdout is the launcher's, for the result alone
+    from ocrmem.training.train import train
+
+    return train(RunConfig.from_dict(run["config"]), resume=run["resume"], output=run["output"])
+
+
+def _failure(error: Exception) -> dict[str, Any]:
+    from ocrmem.errors import OcrMemError
+
+    if isinstance(error, OcrMemError):
+        problems = [problem.as_dict() for problem in error.problems]
+        return {"exit_code": error.exit_code, "error": type(error).__name__, "problems": problems}
+    return {"exit_code": 1, "crash": repr(error), "traceback": traceback.format_exc()}
+
+
+def _end_with_parent() -> None:
+    """On Linux, get SIGTERM when the launcher dies, also by kill -9: a checkpoint is written then."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))
