@@ -16,7 +16,8 @@ def preflight(
     Args:
         settings: this task's, from validate_config; or the text of any params.yaml.
         report: what was checked.
-        launcher: as for train_adapter; with kubernetes the cluster is asked for its runtime, rights and quota.
+        launcher: local: also look at this pod's device and disk; kubernetes: ask the cluster for its runtime, rights
+            and quota; none: neither.
     """
     from ocrmem.workflow import preparing
 

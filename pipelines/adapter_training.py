@@ -53,9 +53,9 @@ def build(settings: PipelineSettings, default_params: str) -> dsl.base_component
             # Not cached: what lies at `data` may have changed under the same name, and services may have gone.
             validated = placing.place(validate_config(params=params, overrides=overrides, data=data), cached=False)
             of = validated.outputs
-            ready = placing.place(
-                preflight(settings=of["preflight"], launcher=settings.launcher), cached=False, network=True
-            )
+            # Its own pod is not the one that trains: it has no GPU, and another disk.
+            elsewhere = "kubernetes" if settings.launcher == "kubernetes" else "none"
+            ready = placing.place(preflight(settings=of["preflight"], launcher=elsewhere), cached=False, network=True)
             base = placing.place(build_base(settings=of["base"]), cached=True, network=True).after(ready)
             rendered = placing.place(
                 render_dataset(settings=of["render"], data=data, data_sha256=of["data_sha256"]), cached=True
