@@ -46,7 +46,7 @@ demo: $(VENV)/.demo-installed  ## the whole main job on the tiny preset: convers
 	@$(BIN)/python scripts/demo_result.py
 
 test: $(VENV)/.test-installed  ## all tests, with coverage
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term:skip-covered --cov-fail-under=85
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --cov --cov-report=term:skip-covered --cov-fail-under=85
 
 lint: $(VENV)/.test-installed  ## ruff and mypy
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
