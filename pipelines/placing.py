@@ -15,6 +15,7 @@ SECRET_KEYS = (
     "HF_TOKEN",
     "MLFLOW_TRACKING_USERNAME",
     "MLFLOW_TRACKING_PASSWORD",
+    "MODEL_REGISTRY_TOKEN",
     "WANDB_API_KEY",
 )
 _DATASET, _FEATURES = "/workspace/dataset", "/workspace/features"
