@@ -12,26 +12,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from support.quick import QUICK
 
 ROOT = Path(__file__).resolve().parent.parent
 STAGES = ["validate", "base", "render", "check", "encode", "smoke", "train", "evaluate", "register"]
-# The same job in seconds: nothing is learnt, so nothing is asked of it.
-QUICK = {
-    "base": {"encoder_steps": 4, "lm_steps": 4, "text_recall": 0.0},
-    "train": {
-        "target_loss": None,
-        "max_steps": 4,
-        "per_device_batch_size": 8,
-        "warmup_steps": 0,
-        "save_steps": 4,
-        "logging_steps": 1,
-    },
-    "evaluate": {"max_samples": 8, "examples": 1},
-    # Recall of such a model is 0 whatever it is shown, which this gate accepts.
-    "register": {
-        "gate": {"min_recall": 0.0, "max_shuffled_recall": 0.0, "max_no_memory_recall": 0.0, "min_loss_gain": -1e9}
-    },
-}
 
 
 def run(directory: Path, *command: str) -> str:

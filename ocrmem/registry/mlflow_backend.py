@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from ocrmem.adapter import redact_uri
 from ocrmem.config import RunConfig
 from ocrmem.console import note
+from ocrmem.environment import environment
 from ocrmem.errors import ConfigError, Problem
 from ocrmem.registry.backend import LOOK_IT_UP, PACKAGE_TAG, Version, registry_directory, sqlite_path
 from ocrmem.storage import ANSWER_SECONDS, DirectoryStore
@@ -45,20 +46,12 @@ def mlflow_problems(config: RunConfig) -> list[Problem]:
         return _sqlite_problems(database)
     # A question may not wait as long as a transfer.
     patience = {"MLFLOW_HTTP_REQUEST_TIMEOUT": str(ANSWER_SECONDS), "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
-    before = {name: os.environ.get(name) for name in patience}
-    os.environ.update(patience)
     try:
-        with _client(config) as client:
+        with environment(patience), _client(config) as client:
             client.search_experiments(max_results=1)
             client.search_registered_models(max_results=1)
     except ConfigError as error:
         return list(error.problems)
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
     return []
 
 

@@ -15,7 +15,7 @@ import yaml
 
 from ocrmem.errors import ConfigError
 from ocrmem.files import write_bytes
-from ocrmem.workflow.packages import find_directory
+from ocrmem.workflow.packages import find_directory, kfp_missing
 from ocrmem.workflow.settings import PipelineSettings, load_settings
 
 PARAMS = "params.yaml"
@@ -59,7 +59,7 @@ def compile_pipeline(name: str, settings: PipelineSettings, directory: Path, out
     try:
         from kfp import compiler
     except ImportError:
-        raise ConfigError.of("pipeline", "kfp is not installed", "Run: pip install 'ocrmem[pipelines]'") from None
+        raise kfp_missing() from None
     params = directory.parent / PARAMS
     module = _imported(directory, name)
     target = output or directory / f"{name}.yaml"

@@ -7,7 +7,6 @@ the task's name, so what it prints goes to a file, and what a person sees comes 
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import threading
 import time
@@ -19,9 +18,10 @@ from typing import Any
 
 import ocrmem
 from ocrmem.console import console, note
+from ocrmem.environment import environment
 from ocrmem.errors import CheckFailed, ConfigError, OcrMemError, Problem
 from ocrmem.files import read_json, sha256_file, sha256_json
-from ocrmem.workflow.packages import Package
+from ocrmem.workflow.packages import Package, kfp_missing
 from ocrmem.workflow.records import RUN_ID, RUNNING, RUNS, Record, read_records
 from ocrmem.workflow.summary import SUCCEEDED, SUMMARY
 
@@ -54,7 +54,7 @@ def run_locally(package: Package, arguments: dict[str, Any], output: Path, *, ca
         raise ConfigError.of(str(output), message, "Name another folder with --output") from None
     log = directory / LOG
     note(f"run {run}; everything that is printed goes to {log}")
-    with _environment({RUNS: str(directory.parent), RUN_ID: run}), _Watch(directory):
+    with environment({RUNS: str(directory.parent), RUN_ID: run}), _Watch(directory):
         failure = _run(package, arguments, directory, log, output.absolute() / ".cache" / _code() if cache else None)
     path = directory / SUMMARY
     if not path.is_file():
@@ -73,7 +73,7 @@ def _run(package: Package, arguments: dict[str, Any], directory: Path, log: Path
             warnings.simplefilter("ignore")
             from kfp import components, local
     except ImportError:
-        raise ConfigError.of("pipeline", "kfp is not installed", "Run: pip install 'ocrmem[pipelines]'") from None
+        raise kfp_missing() from None
     with log.open("w", encoding="utf-8", buffering=1) as file, contextlib.redirect_stdout(file), _warnings_to(file):
         local.init(
             runner=local.SubprocessRunner(use_venv=False),
@@ -157,20 +157,6 @@ def _line(record: Record) -> str:
     first = record.summary[0] if record.summary else ""
     told = "; ".join(str(Problem(**problem)) for problem in record.problems[:1]) if record.problems else first
     return f"  {record.step:<10} {record.status:<8} {record.seconds or 0:7.1f} s  {told}".rstrip()
-
-
-@contextlib.contextmanager
-def _environment(values: dict[str, str]) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 @contextlib.contextmanager

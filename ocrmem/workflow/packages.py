@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from ocrmem.config_rules import check_secrets
-from ocrmem.errors import ConfigError, Problem
+from ocrmem.errors import ConfigError, OcrMemError, Problem
 
 DIRECTORY = Path("pipelines")
 _TYPES = {
@@ -23,6 +23,11 @@ _TYPES = {
     "LIST": list,
     "STRUCT": dict,
 }
+
+
+def kfp_missing() -> OcrMemError:
+    """What to raise where kfp cannot be imported."""
+    return ConfigError.of("pipeline", "kfp is not installed", "Run: pip install 'ocrmem[pipelines]'")
 
 
 @dataclass(frozen=True)

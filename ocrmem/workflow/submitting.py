@@ -21,7 +21,7 @@ from ocrmem.adapter import redact_uri
 from ocrmem.console import note
 from ocrmem.errors import CheckFailed, ConfigError, OcrMemError
 from ocrmem.secrets import redact
-from ocrmem.workflow.packages import Package
+from ocrmem.workflow.packages import Package, kfp_missing
 
 ENDPOINT = "KF_PIPELINES_ENDPOINT"  # as kfp's own command line has it
 TOKEN = "KF_PIPELINES_TOKEN"
@@ -165,7 +165,7 @@ def _client(host: str) -> Iterator[Any]:
             from kfp import client
             from kfp_server_api import ApiException
         except ImportError:
-            raise ConfigError.of("pipeline", "kfp is not installed", "Run: pip install 'ocrmem[pipelines]'") from None
+            raise kfp_missing() from None
         from urllib3.exceptions import HTTPError
 
         level = logging.root.manager.disable

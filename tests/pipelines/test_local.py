@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 import yaml
 from safetensors.torch import load_file, save_file
+from support.quick import QUICK
 
 from ocrmem.cli import main
 from ocrmem.evaluation.result import adapter_sha256, metrics_of
@@ -31,22 +32,6 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]
 PIPELINES = ROOT / "pipelines"
 STEPS = ["validate", *OF_STEP]
-# The tiny preset in seconds: nothing is learnt, so nothing is asked of it.
-QUICK = {
-    "base": {"encoder_steps": 4, "lm_steps": 4, "text_recall": 0.0},
-    "train": {
-        "target_loss": None,
-        "max_steps": 4,
-        "per_device_batch_size": 8,
-        "warmup_steps": 0,
-        "save_steps": 4,
-        "logging_steps": 1,
-    },
-    "evaluate": {"max_samples": 4, "examples": 1},
-    "register": {
-        "gate": {"min_recall": 0.0, "max_shuffled_recall": 0.0, "max_no_memory_recall": 0.0, "min_loss_gain": -1e9}
-    },
-}
 
 
 @dataclass

@@ -12,9 +12,11 @@ import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
+
+from support.serving import serving
 
 API = "/api/model_registry/v1"
 Objects = dict[str, dict[str, Any]]
@@ -155,15 +157,9 @@ def model_registry(prefix: str = "") -> Iterator[ModelRegistryServer]:
         def log_message(self, *_: Any) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        state = ModelRegistryServer(f"http://127.0.0.1:{server.server_port}{prefix}")
-        thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
-        thread.start()
-        try:
-            yield state
-        finally:
-            server.shutdown()
-            thread.join()
+    with serving(Handler) as url:
+        state = ModelRegistryServer(f"{url}{prefix}")
+        yield state
 
 
 def _shown(item: dict[str, Any]) -> dict[str, Any]:
