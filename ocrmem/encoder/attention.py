@@ -1,0 +1,89 @@
+"""SAM's attention with its bias in blocks.
+
+Every head of every page adds a bias to its attention scores, made of a term for the rows and one for the columns that
+lie between two patches (the decomposed relative positions of MViTv2, https://arxiv.org/abs/2112.01526, section 4.1).
+transformers makes the bias of a whole batch at once, twice: for a page of 1024 px 0.8 GB a layer. Here it is made of as
+many patches at a time as fit a cache, and read while it is there. The result is the same, bit for bit on a CPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers.models.unlimited_ocr.modeling_unlimited_ocr import UnlimitedOcrSamVisionSdpaAttention
+
+# Bytes of bias at a time. On a CPU what a core's cache holds; on a GPU what keeps it busy (not measured).
+_CPU_BYTES, _GPU_BYTES = 4 << 20, 512 << 20
+
+
+class BlockedAttention(UnlimitedOcrSamVisionSdpaAttention):
+    """transformers' module with another `forward`; parameters and their names are its own."""
+
+    def forward(  # type: ignore[override]  # transformers says Tensor and returns this
+        self, hidden_states: torch.Tensor, output_attentions: bool = False
+    ) -> tuple[torch.Tensor, None]:
+        """Attend within every picture.
+
+        Args:
+            hidden_states: [B, H, W, heads * c]; B counts pages, or windows of pages.
+            output_attentions: attention weights are never given.
+
+        Returns:
+            [B, H, W, heads * c], and None.
+        """
+        batch, height, width, _ = hidden_states.shape
+        heads = self.num_attention_heads
+        qkv = self.qkv(hidden_states).view(batch, height * width, 3, heads, -1)
+        query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # [B, heads, H * W, c]
+        if not self.use_rel_pos:
+            seen = F.scaled_dot_product_attention(query, key, value)
+        else:
+            rows, columns = self._distance_terms(query.reshape(batch, heads, height, width, -1))
+            seen = torch.empty_like(query)
+            for pictures, lines in _blocks(batch, height, width, heads, query):
+                patches = slice(lines.start * width, lines.stop * width)
+                seen[pictures, :, patches] = F.scaled_dot_product_attention(
+                    query[pictures, :, patches],
+                    key[pictures],
+                    value[pictures],
+                    # Not kept in a variable: one block is gone before the next is made.
+                    attn_mask=(rows[pictures, :, lines, :, :, None] + columns[pictures, :, lines, :, None, :])
+                    .flatten(2, 3)
+                    .flatten(3),
+                )
+        return self.proj(seen.transpose(1, 2).reshape(batch, height, width, -1)), None
+
+    def _distance_terms(self, query: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """What a query adds for keys by their row, [B, heads, H, W, H], and by their column, [B, heads, H, W, W]."""
+        height, width = query.shape[2:4]
+        by_row = self.get_rel_pos(height, height, self.rel_pos_h)
+        by_column = self.get_rel_pos(width, width, self.rel_pos_w)
+        # Contiguous, for a sum of other layouts takes theirs, and flattening it would copy the whole bias.
+        return (
+            torch.einsum("bnhwc,hkc->bnhwk", query, by_row).contiguous(),
+            torch.einsum("bnhwc,wkc->bnhwk", query, by_column).contiguous(),
+        )
+
+
+def attend_in_blocks(encoder: nn.Module) -> None:
+    """Let all of SAM's attention in ``encoder`` work in blocks; weights stay where they are."""
+    for module in encoder.modules():
+        if type(module) is UnlimitedOcrSamVisionSdpaAttention:
+            module.__class__ = BlockedAttention
+
+
+def _blocks(batch: int, height: int, width: int, heads: int, query: torch.Tensor) -> Iterator[tuple[slice, slice]]:
+    """Pictures and their lines of patches whose bias is made together; all at once where gradients are recorded."""
+    if torch.is_grad_enabled() and query.requires_grad:
+        yield slice(0, batch), slice(0, height)  # every block's bias would be kept for backward anyway
+        return
+    budget = _GPU_BYTES if query.is_cuda else _CPU_BYTES
+    line = heads * width * height * width * query.element_size()
+    lines = min(height, max(1, budget // line))
+    pictures = max(1, budget // (line * height))
+    for first in range(0, batch, pictures):
+        for top in range(0, height, lines):
+            yield slice(first, first + pictures), slice(top, min(top + lines, height))
