@@ -14,6 +14,7 @@ import numpy as np
 from ocrmem.errors import DataError
 
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_BAND = 64  # rows of a page that are written together: still in the cache when they are copied to the other channels
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,9 +106,12 @@ class Page:
             out: float32 [3, S, S] to write into, such as one page of a batch; None: a new array.
         """
         pixels = np.empty((3, self.size, self.size), np.float32) if out is None else out
-        # With mode "raise" numpy would fill a copy first; a byte cannot be out of range.
-        np.take(_floats_of_a_byte(), self.bits, axis=0, out=pixels[0].reshape(*self.bits.shape, 8), mode="clip")
-        pixels[1:] = pixels[0]
+        for top in range(0, self.size, _BAND):
+            bits, (first, *others) = self.bits[top : top + _BAND], pixels[:, top : top + _BAND]
+            # With mode "raise" numpy would fill a copy first; a byte cannot be out of range.
+            np.take(_floats_of_a_byte(), bits, axis=0, out=first.reshape(*bits.shape, 8), mode="clip")
+            for other in others:
+                other[:] = first
         return pixels
 
     def png(self) -> bytes:

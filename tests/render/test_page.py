@@ -28,8 +28,9 @@ def test_png_shows_the_bits_black_on_white() -> None:
     np.testing.assert_array_equal(np.asarray(picture), np.unpackbits(page.bits, axis=1) == 0)
 
 
-def test_pixels_equal_to_tensor_and_normalize_of_the_picture() -> None:
-    page = random_page()
+@pytest.mark.parametrize("size", [64, 200])  # one band of rows, and several with a smaller last one
+def test_pixels_equal_to_tensor_and_normalize_of_the_picture(size: int) -> None:
+    page = random_page(size)
     rgb = np.asarray(Image.open(io.BytesIO(page.png())).convert("RGB"), np.float32)
     expected = (rgb.transpose(2, 0, 1) / 255 - 0.5) / 0.5
     assert page.pixels().dtype == np.float32
@@ -113,7 +114,7 @@ def test_a_real_page_keeps_only_the_tokens_it_wrote_on() -> None:
 
 
 def test_a_batch_of_pages_is_written_once_and_in_its_place() -> None:
-    """Bytes that numpy holds for a batch: the tensor, and an index of a twelfth of one page."""
+    """Bytes that numpy holds for a batch: the tensor, and an index of a forty-eighth of one page."""
     pages = [Page(np.random.default_rng(seed).integers(0, 256, (256, 32), np.uint8), "test-1") for seed in range(6)]
     expected = np.stack([page.pixels() for page in pages])
     tracemalloc.start()
@@ -123,7 +124,7 @@ def test_a_batch_of_pages_is_written_once_and_in_its_place() -> None:
     finally:
         tracemalloc.stop()
     np.testing.assert_array_equal(batch, expected)
-    assert batch.nbytes <= peak < batch.nbytes + batch[0].nbytes / 6
+    assert batch.nbytes <= peak < batch.nbytes + batch[0].nbytes / 24
 
 
 @pytest.mark.parametrize("sizes", [(), (64, 128)])
