@@ -122,6 +122,7 @@ class TrainSection(Section):
     max_attempts: PositiveInt = 1  # seeds tried for target_loss; the best one is kept
     curriculum: Share = 0.0  # share of the steps over which samples are let in, shortest memory first
     group_by_length: bool = False  # batches of samples of like length, which need less padding
+    loader_workers: Annotated[int, Field(ge=0)] = 0  # processes beside each training process that make batches ahead
     seed: int = 0
     logging_steps: PositiveInt = 10
     save_steps: PositiveInt = 500

@@ -97,6 +97,7 @@ class AdapterTrainingArguments(TrainingArguments):
             "max_seq_length": config.model.max_seq_length,
             "curriculum": section.curriculum,
             "train_sampling_strategy": "group_by_length" if section.group_by_length else "random",
+            "dataloader_num_workers": section.loader_workers,
             "max_steps": section.max_steps,
             "learning_rate": section.learning_rate,
             "per_device_train_batch_size": section.per_device_batch_size,

@@ -253,6 +253,7 @@ def _report(trainer: AdapterOnlyTrainer, inputs: _Inputs, rows: list[dict[str, f
         "proj_sha256": {"before": before.proj_hash, "after": after.proj_hash},
         "device": str(trainer.args.device),
         "processes": trainer.args.world_size,
+        "seconds_without_data": round(trainer.seconds_without_data, 1),
         "versions": {name: importlib.metadata.version(name) for name in _VERSIONED}
         | {"python": platform.python_version()},
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 import os
+import time
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -31,6 +32,7 @@ from ocrmem.errors import Problem, TrainingError
 from ocrmem.gradflow.check import as_problem, check
 from ocrmem.model.trainable import TRAINED
 from ocrmem.training import checkpoint as store
+from ocrmem.training import loading
 from ocrmem.training.arguments import AdapterTrainingArguments
 from ocrmem.training.callbacks import BarCallback
 from ocrmem.training.curriculum import RunSampler, memory_lengths
@@ -132,6 +134,7 @@ class AdapterOnlyTrainer(ResumableTrainer):
         self._before: Fingerprint | None = None
         self._after: Fingerprint | None = None
         self.resumed_step = 0
+        self.seconds_without_data = 0.0
         self._extra_identity = dict(identity or {})
         self._overflows = 0
         self._guard = StepGuard()
@@ -291,6 +294,8 @@ class AdapterOnlyTrainer(ResumableTrainer):
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int] | None:
         dataset: Any = train_dataset if train_dataset is not None else self.train_dataset
+        if isinstance(dataset, loading.CarriedDataset):
+            dataset = dataset.samples
         args = self.args
         grouped = args.train_sampling_strategy == "group_by_length"
         if not (grouped or args.train_sampling_strategy == "random") or not hasattr(dataset, "__len__"):
@@ -302,12 +307,32 @@ class AdapterOnlyTrainer(ResumableTrainer):
 
     def get_train_dataloader(self) -> DataLoader:
         """Batches of the training samples, with their names."""
-        collator = self.data_collator
+        collator: Any = self.data_collator
+        dataset: Any = self.train_dataset
         self.data_collator = NamingCollator(collator)
+        if self.args.dataloader_num_workers and hasattr(dataset, "__len__"):
+            loading.prepare_to_fork()
+            self.data_collator = loading.CarryingCollator(NamingCollator(collator))  # type: ignore[assignment]
+            self.train_dataset = loading.CarriedDataset(dataset)
         try:
-            return super().get_train_dataloader()
+            loader = super().get_train_dataloader()
         finally:
-            self.data_collator = collator
+            self.data_collator, self.train_dataset = collator, dataset
+        if loader.num_workers:
+            loader.worker_init_fn = loading.begin_worker
+        return loader
+
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list[Any], torch.Tensor | int | None]:
+        """The batches of the next step; see `transformers.Trainer.get_batch_samples`.
+
+        Raises:
+            OcrMemError: what a worker process met instead of making one of them.
+        """
+        start = time.monotonic()
+        batches, items = super().get_batch_samples(*args, **kwargs)
+        self.seconds_without_data += time.monotonic() - start
+        loading.raise_carried(batches)
+        return batches, items
 
     def _take_finished(self, checkpoint: store.Checkpoint) -> TrainOutput:
         """A checkpoint of the last step: there is nothing left to train."""

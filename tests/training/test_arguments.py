@@ -48,6 +48,7 @@ def test_run_config_reaches_every_argument() -> None:
         "weight_decay": 0.3,
         "max_grad_norm": 0.7,
         "curriculum": 0.4,
+        "loader_workers": 2,
         "seed": 9,
         "logging_steps": 11,
         "save_steps": 13,
@@ -57,7 +58,10 @@ def test_run_config_reaches_every_argument() -> None:
         {"train": section, "model": {"device": "cpu", "max_seq_length": 333, "context_threshold": 12}}
     )
     arguments = AdapterTrainingArguments.from_run_config(config)
-    renamed = {"per_device_batch_size": "per_device_train_batch_size"}
+    renamed = {
+        "per_device_batch_size": "per_device_train_batch_size",
+        "loader_workers": "dataloader_num_workers",
+    }
     for name, value in section.items():
         assert getattr(arguments, renamed.get(name, name)) == value, name
     assert arguments.max_seq_length == 333

@@ -269,14 +269,20 @@ def test_mounted_volume_gets_the_adapter_in_place(
 def test_interrupted_command_leaves_a_checkpoint_and_goes_on(
     values: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:
-    # No step is saved but by the interruption.
-    settings = {"max_steps": 60, "save_steps": 1000, "logging_steps": 1}
+    # No step is saved but by the interruption, which a terminal sends to the workers of the loader as well.
+    settings = {"max_steps": 60, "save_steps": 1000, "logging_steps": 1, "loader_workers": 1}
     (tmp_path / "params.yaml").write_text(json.dumps(values(train=settings)), encoding="utf-8")
     running = subprocess.Popen(
-        command(), cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        command(),
+        cwd=tmp_path,
+        env=environment(),
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
     wait_for_training(running, tmp_path)
-    running.send_signal(signal.SIGINT)
+    os.killpg(running.pid, signal.SIGINT)
     _, stderr = running.communicate(timeout=300)
     assert running.returncode == 130, stderr
     assert "Traceback" not in stderr
@@ -295,6 +301,7 @@ def test_interrupted_command_leaves_a_checkpoint_and_goes_on(
     )
     assert finished.returncode == 0, finished.stderr
     resumed = json.loads(finished.stdout.splitlines()[-1])
+    settings["loader_workers"] = 0
     whole = train(RunConfig.from_dict(values(train=settings, paths={"checkpoints": str(tmp_path / "whole")})))
     assert resumed["adapter_sha256"] == whole["adapter_sha256"]
     assert resumed["loss"] == whole["loss"]

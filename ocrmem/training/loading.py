@@ -1,0 +1,70 @@
+"""Batches made ahead in worker processes, whose errors arrive as they were raised."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from torch.utils.data import Dataset
+
+from ocrmem.errors import OcrMemError
+
+FAILED = "ocrmem_error"  # key of a batch that could not be made
+
+
+class CarriedDataset(Dataset[Any]):
+    """Samples by index; an error of ours is the only item of the batch instead of being raised.
+
+    DataLoader raises a worker's error again as its class called with a text, which makes none of ours.
+    """
+
+    def __init__(self, samples: Sequence[Any]) -> None:
+        self.samples = samples
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitems__(self, indices: Sequence[int]) -> list[Any]:
+        try:
+            several = getattr(self.samples, "__getitems__", None)
+            return several(indices) if several else [self.samples[index] for index in indices]
+        except OcrMemError as error:
+            return [error]
+
+
+class CarryingCollator:
+    """A collator for `CarriedDataset`; an error of ours becomes the batch, under `FAILED`."""
+
+    def __init__(self, collator: Callable[[Any], Mapping[str, Any]]) -> None:
+        self.collator = collator
+
+    def __call__(self, samples: Sequence[Any]) -> Mapping[str, Any]:
+        if len(samples) == 1 and isinstance(samples[0], OcrMemError):
+            return {FAILED: samples[0]}
+        try:
+            return self.collator(samples)
+        except OcrMemError as error:
+            return {FAILED: error}
+
+
+def prepare_to_fork() -> None:
+    """What the processes to come must find in the environment; call it before a DataLoader with workers is used."""
+    # Otherwise each of them says on stderr that it must not tokenise in parallel.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+def begin_worker(number: int) -> None:
+    """For DataLoader's ``worker_init_fn``: signals to the process group are for the training process alone.
+
+    That one finishes its step, writes a checkpoint and ends its workers; they also end when it is gone.
+    """
+    if hasattr(os, "setsid"):
+        os.setsid()
+
+
+def raise_carried(batches: Sequence[Mapping[str, Any]]) -> None:
+    """Raise the error that came in place of a batch, if one did."""
+    for batch in batches:
+        if isinstance(error := batch.get(FAILED), OcrMemError):
+            raise error
