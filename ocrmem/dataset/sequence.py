@@ -86,6 +86,7 @@ class SequenceBuilder:
         self._content_cache: dict[str, tuple[int, ...]] = {}
         self._markup_cache: dict[str, tuple[int, ...]] = {}
         self._template_cache: dict[tuple[bool | str, ...], list[tuple[int, ...]]] = {}
+        self._length_cache: dict[str, int] = {}
         self._control = self._control_tokens()
         # Cutting a control token's text after its first character keeps any tokenizer from seeing it whole.
         texts = sorted((text for text in self._control.values() if len(text) > 1), key=len, reverse=True)
@@ -102,8 +103,7 @@ class SequenceBuilder:
         """Tokens that ``messages`` take in front of a user's turn, the template's own included."""
         if not messages:
             return 0
-        roles = [message.role for message in messages]
-        markup = sum(map(len, self._markup([*roles, "user"]))) - sum(map(len, self._markup(["user"])))
+        markup = self._markup_length([message.role for message in messages])
         return markup + sum(len(self.encode_content(message.content)) for message in messages)
 
     def encode_content(self, text: str) -> tuple[int, ...]:
@@ -224,6 +224,17 @@ class SequenceBuilder:
             shrunk = droppable[count]
             shrunk.ids = shrunk.ids[-room:]
         return markup, kept
+
+    def _markup_length(self, roles: Sequence[str]) -> int:
+        """Tokens that the template writes for ``roles`` in front of a user's turn."""
+        # A number for each length of conversation, unlike the parts, can be kept for long ones too: counting every
+        # history of a conversation would otherwise render the template over all messages for each of its turns.
+        key = " ".join(roles)
+        length = self._length_cache.get(key)
+        if length is None:
+            length = sum(map(len, self._markup([*roles, "user"]))) - sum(map(len, self._markup(["user"])))
+            _remember(self._length_cache, key, length)
+        return length
 
     def _markup(self, roles: Sequence[str], generation: bool = False) -> list[tuple[int, ...]]:
         """Token ids of what the template writes before, between and after the contents of ``roles``."""

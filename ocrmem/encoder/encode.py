@@ -202,7 +202,7 @@ def _rows(rows: np.ndarray, path: Path, format_: RowFormat) -> Iterator[torch.Te
         # Read, not mapped: what was mapped once would count as memory of this process to the end.
         for row in rows.tolist():
             file.seek(row * format_.row_bytes)
-            values = np.frombuffer(file.read(format_.row_bytes), format_.numpy_dtype).reshape(shape)
+            values = np.frombuffer(bytearray(file.read(format_.row_bytes)), format_.numpy_dtype).reshape(shape)
             yield row_tensor(values, format_).float()
             bar.advance()
 

@@ -182,7 +182,7 @@ class FeatureStore:
         Raises:
             MissingInputError: the page was never encoded.
         """
-        return self._tensor(self._rows[self._find(page)])
+        return row_tensor(self._rows[self._find(page)].copy(), self.format)
 
     def gather(self, pages: Sequence[str], kept: Sequence[np.ndarray] | None = None) -> torch.Tensor:
         """Features of the kept tokens of several pages, one after the other.
@@ -194,12 +194,15 @@ class FeatureStore:
         Returns:
             [M, d] in the store's dtype, M the number of kept tokens.
         """
-        rows = [self._rows[self._find(page)] for page in pages]
-        if kept is not None:
-            rows = [row[mask] for row, mask in zip(rows, kept, strict=True)]
-        if not rows:
-            return torch.empty(0, self.feature_size, dtype=self.dtype)
-        return self._tensor(np.concatenate(rows))
+        tokens = [np.arange(self.tokens)] * len(pages) if kept is None else [np.flatnonzero(mask) for mask in kept]
+        gathered = np.empty((sum(map(len, tokens)), self.feature_size), self.format.numpy_dtype)
+        start = 0
+        for page, wanted in zip(pages, tokens, strict=True):
+            place = gathered[start : start + len(wanted)]
+            # With mode "raise" numpy would fill a copy first; a mask cannot be out of range.
+            np.take(self._rows[self._find(page)], wanted, axis=0, out=place, mode="clip")
+            start += len(wanted)
+        return row_tensor(gathered, self.format)
 
     def _find(self, page: str) -> int:
         row = self._names.find(page)
@@ -211,17 +214,13 @@ class FeatureStore:
             )
         return row
 
-    def _tensor(self, values: np.ndarray) -> torch.Tensor:
-        return row_tensor(values, self.format)
-
 
 def row_tensor(values: np.ndarray, format_: RowFormat) -> torch.Tensor:
-    """Stored values as a tensor of the stored dtype, copied out of the map."""
-    copied = np.array(values)
+    """Stored values as a tensor of the stored dtype. It shares their memory, which must not be the map's."""
     if format_.torch_dtype is torch.float32:
-        return torch.from_numpy(copied)
+        return torch.from_numpy(values)
     # torch has few operations on uint16, so the bits travel as int16.
-    return torch.from_numpy(copied.view(np.int16)).view(format_.torch_dtype)
+    return torch.from_numpy(values.view(np.int16)).view(format_.torch_dtype)
 
 
 def map_rows(path: Path, format_: RowFormat, rows: int) -> np.ndarray:
@@ -229,7 +228,8 @@ def map_rows(path: Path, format_: RowFormat, rows: int) -> np.ndarray:
     shape = (rows, format_.tokens, format_.feature_size)
     if not rows:  # an empty file cannot be mapped
         return np.empty(shape, format_.numpy_dtype)
-    return np.memmap(path, dtype=format_.numpy_dtype, mode="r", shape=shape)
+    # As a plain array: every row taken of a memmap is one more object that costs more than the row's bytes.
+    return np.asarray(np.memmap(path, dtype=format_.numpy_dtype, mode="r", shape=shape))
 
 
 def read_journal(path: Path, count: int | None = None) -> NameTable:

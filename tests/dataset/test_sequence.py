@@ -206,6 +206,19 @@ def test_count_is_what_history_adds_to_a_sequence(builder):
         assert builder.count(old) == len(with_history.input_ids) - len(without.input_ids)
 
 
+def test_the_template_is_rendered_once_for_a_length_of_history_however_long(qwen_like, monkeypatch):
+    """What counting the histories of many long conversations must not do: render all messages each time."""
+    builder = SequenceBuilder(qwen_like, 512)
+    rendered = []
+    real = builder._render
+    monkeypatch.setattr(builder, "_render", lambda roles, generation: rendered.append(roles) or real(roles, generation))
+    history = OLD * 100
+    first = builder.count(history)
+    assert builder.count(history) == first > 100
+    assert max(map(len, rendered)) > 128
+    assert len(rendered) <= 2
+
+
 def test_count_leaves_out_a_system_message_that_the_template_makes_up(make_tokenizer):
     default = "{% if messages[0].role != 'system' %}<|im_start|>You are helpful<|im_end|>{% endif %}"
     plain = SequenceBuilder(make_tokenizer(PLAIN), 512)

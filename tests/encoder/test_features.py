@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -67,6 +68,24 @@ def test_gather_puts_the_kept_tokens_of_pages_one_after_the_other(tmp_path: Path
     assert store.gather([pages[0], pages[0]]).shape == (2 * TOKENS, WIDTH)
     assert store.gather([]).shape == (0, WIDTH)
     assert store.gather([]).dtype == store.dtype
+
+
+def test_gather_copies_each_kept_token_once(tmp_path: Path) -> None:
+    """Bytes that numpy holds: the result, and little else."""
+    wide = RowFormat("w", "sum", "float32", "float32", 256, TOKENS, 512)
+    with RowWriter(tmp_path, wide) as writer:
+        writer.append([name(0)], torch.randn(1, TOKENS, 512))
+        publish(tmp_path, wide, 1, torch.zeros(512), torch.ones(512), {"dataset_pages_sha256": ""})
+    store = FeatureStore.open(tmp_path)
+    kept = [np.array([True, False, True, True])] * 32
+    tracemalloc.start()
+    try:
+        gathered = store.gather([name(0)] * 32, kept)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert gathered.shape == (32 * 3, 512)
+    assert gathered.nbytes <= peak < 1.1 * gathered.nbytes
 
 
 def test_what_a_caller_writes_into_a_row_does_not_reach_the_store(tmp_path: Path) -> None:
