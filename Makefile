@@ -61,8 +61,8 @@ lock: $(VENV)/.test-installed  ## resolve constraints.txt anew, for Python 3.11 
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --all-extras --no-annotate \
 	  --custom-compile-command "make lock" -o constraints.txt pyproject.toml
 
-bench: $(VENV)/.test-installed  ## the measured comparisons of benchmarks/
-	@set -e; for script in benchmarks/*.py; do echo "== $$script"; PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python $$script; done
+bench: $(VENV)/.test-installed  ## the measured comparisons of benchmarks/, on a machine with nothing else to do
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python benchmarks/run_all.py
 
 clean:  ## remove what the verbs wrote (not .venv)
 	rm -rf models dataset checks features smoke adapter checkpoints plots registry runs wandb validation.json train.json \

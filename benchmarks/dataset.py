@@ -6,8 +6,7 @@
    sharing would store and encode, and the different ones, which ocrmem does.
 2. Rates of `render` in one process: from nothing, and going on with every part complete but the last step undone; of
    opening the dataset, and of reading samples in a training's order. Bytes a page on disk.
-3. The loader's share of a training step: the tiny preset's language model with stored features, batches of 64.
-4. Memory: how far render, check and the training's loader rise above where they were once everything is imported, at
+3. Memory: how far render, check and the training's loader rise above where they were once everything is imported, at
    two numbers of samples, each in a process of its own (Linux). What a million would take is the line through both.
 
 Rates are in processor seconds of one process. Conversations are drawn by a fixed seed.
@@ -24,6 +23,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -31,65 +31,24 @@ from unittest import mock
 os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
 
 import torch
-from support.clock import processor_seconds, seconds_of
-from support.inputs import CHAT, ROOT, chat_tokenizer, conversations
-from support.memory import PeakProcess
-from support.texts import CHAT as ANSWERS
-from support.texts import ENGLISH
+from common.clock import processor_seconds
+from common.inputs import CHAT, ROOT, chat_tokenizer, conversations, grown_config, write_grown
+from common.memory import PeakProcess
+from common.texts import CHAT as ANSWERS
+from common.texts import ENGLISH
 
 from ocrmem.config import RunConfig
 from ocrmem.conversations import Conversation, Message
 from ocrmem.dataset import build
 from ocrmem.dataset.loader import MemoryDataset
 from ocrmem.dataset.making import SampleMaker, page_row
-from ocrmem.dataset.sequence import SequenceBuilder
 from ocrmem.dataset.shards import page_writer
 from ocrmem.render import load_atlas, render_text
 from ocrmem.tokens import load_tokenizer
 from ocrmem.training.curriculum import RunSampler, memory_lengths
 
 BATCH = 64
-TURNS = 10  # samples of a conversation
 VERBS = ("render", "check", "loader")
-
-
-def config_of(root: Path) -> RunConfig:
-    """Settings under ``root``: the tiny preset's tokenizer and pages, one process."""
-    paths = {name: str(root / name) for name in ("dataset", "checks", "features", "models")}
-    return RunConfig.from_dict(
-        {
-            "model": {
-                "base_model_name": "tiny",
-                "ocr_model_name": "tiny",
-                "features": "concat",
-                "vision_embedding_size": 128,
-                "context_threshold": 8,
-                "max_seq_length": 256,
-            },
-            "render": {"page_size": 256, "token_size": 32, "line_height": 32, "max_pages": 2},
-            "data": {"path": str(root / "data"), "workers": 1},
-            "check": {"min_compression_ratio": 0.0, "max_compression_ratio": 1000.0},
-            "paths": paths,
-        }
-    )
-
-
-def write_conversations(root: Path, samples: int) -> None:
-    """Conversations of `TURNS` samples each, in the words of the tiny preset."""
-    from ocrmem.synthetic.tiny import tiny_conversations
-
-    words = sorted({word for c in tiny_conversations(50, 0) for m in c["messages"] for word in m["content"].split()})
-    generator = random.Random(0)
-    (root / "data").mkdir(parents=True)
-    with (root / "data" / "train.jsonl").open("w", encoding="utf-8") as file:
-        for number in range(samples // TURNS):
-            messages: list[dict[str, Any]] = []
-            for turn in range(TURNS + 1):
-                messages.append({"role": "user", "content": " ".join(generator.choices(words, k=5))})
-                messages.append({"role": "assistant", "content": " ".join(generator.choices(words, k=3))})
-                if turn == 0:
-                    messages[-1]["weight"] = 0  # nothing lies before it
-            file.write(json.dumps({"id": f"c{number}", "messages": messages}) + "\n")
 
 
 def growth(most: int) -> list[dict[str, int]]:
@@ -153,8 +112,8 @@ def page_bytes(root: Path) -> dict[str, float]:
 
 def rates(root: Path, samples: int) -> dict[str, float]:
     """What a processor second of each does."""
-    config = config_of(root)
-    write_conversations(root, samples)
+    config = grown_config(root)
+    write_grown(root, samples)
     load_tokenizer(config)
     result = {}
     with mock.patch.object(build, "_assemble", side_effect=KeyboardInterrupt):
@@ -190,57 +149,13 @@ def rates(root: Path, samples: int) -> dict[str, float]:
     return result
 
 
-def loader_share(root: Path, repeats: int) -> dict[str, float]:
-    """Milliseconds of a training step of the tiny preset, and of loading its batch."""
-    from transformers import Qwen3ForCausalLM
-
-    from ocrmem.encoder.features import FeatureStore, RowFormat
-    from ocrmem.encoder.writer import RowWriter, publish
-    from ocrmem.model.batch import MemoryCollator
-    from ocrmem.model.configuration import MEMConfig
-    from ocrmem.model.modeling import MEMModel
-    from ocrmem.model.tiny.language_model import tiny_language_model_config
-
-    torch.manual_seed(0)
-    config = config_of(root)
-    builder = SequenceBuilder(load_tokenizer(config), config.model.max_seq_length)
-    dataset = MemoryDataset.open(root / "dataset")
-    names, width = dataset.page_hashes(), config.model.vision_embedding_size
-    form = RowFormat("random", "concat", "float32", "float32", dataset.page_size, dataset.tokens_per_page, width)
-    with RowWriter(root / "features", form) as writer:
-        for start in range(0, len(names), 256):
-            some = names[start : start + 256]
-            writer.append(some, torch.randn(len(some), dataset.tokens_per_page, width))
-        about = {"dataset_pages_sha256": names.sha256()}
-        publish(root / "features", form, len(names), torch.zeros(width), torch.ones(width), about)
-    features = FeatureStore.open(root / "features", pages=names)
-    model = MEMModel(
-        MEMConfig.from_run_config(config, placeholder_token_id=builder.memory.placeholder),
-        Qwen3ForCausalLM(tiny_language_model_config()),
-        None,
-    )
-    collator = MemoryCollator(builder, dataset, features)
-    samples = dataset.samples("train")
-    order = iter(RunSampler(memory_lengths(samples), BATCH, 10_000, 0.0, 0))
-
-    def load() -> dict[str, torch.Tensor]:
-        return collator([samples[next(order)] for _ in range(BATCH)])
-
-    def step() -> None:
-        model(**batch).loss.backward()
-
-    batch = load()
-    loading, training = (1e3 * seconds for seconds in seconds_of([load, step], repeats))
-    return {"load ms": loading, "step ms": training, "share": loading / (loading + training)}
-
-
 def rise(verb: str, root: Path) -> dict[str, float]:
     """How far the memory of this process rises while the verb runs, in MB."""
     import great_expectations  # noqa: F401  # what is imported is not counted
     import pandas  # noqa: F401
     import pyarrow.parquet  # noqa: F401
 
-    config = config_of(root)
+    config = grown_config(root)
     load_tokenizer(config)
     load_atlas().break_class  # noqa: B018
     start = time.perf_counter()
@@ -276,16 +191,23 @@ _VERB: dict[str, Callable[[RunConfig], Any]] = {"render": build.build_dataset, "
 
 
 def memory(sizes: list[int]) -> dict[str, list[dict[str, float]]]:
-    """`rise` of every verb at every size, each in its own process."""
-    results: dict[str, list[dict[str, float]]] = {verb: [] for verb in VERBS}
-    for size in sizes:
+    """`rise` of every verb at every size, each in its own process; the sizes beside each other."""
+
+    def of_size(size: int) -> list[dict[str, float]]:
         with tempfile.TemporaryDirectory() as directory:
-            write_conversations(Path(directory), size)
-            for verb in VERBS:
-                command = [sys.executable, __file__, "--child", verb, directory]
-                done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=True)
-                results[verb].append(json.loads(done.stdout.splitlines()[-1]))
-    return results
+            write_grown(Path(directory), size)
+            return [in_own_process(verb, directory) for verb in VERBS]
+
+    with ThreadPoolExecutor() as pool:
+        found = list(pool.map(of_size, sizes))
+    return {verb: [rises[number] for rises in found] for number, verb in enumerate(VERBS)}
+
+
+def in_own_process(verb: str, directory: str) -> dict[str, float]:
+    command = [sys.executable, __file__, "--child", verb, directory]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=True)
+    result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return result
 
 
 def main() -> int:
@@ -315,13 +237,9 @@ def main() -> int:
     for name, size in sizes_of_pages.items():
         print(f"  {name:38}{size:12,.0f}")
     with tempfile.TemporaryDirectory() as directory:
-        measured = rates(Path(directory), sizes[0])
+        measured = rates(Path(directory), 5000)
         for name, value in measured.items():
             print(f"  {name:38}{value:12,.0f}", flush=True)
-        share = loader_share(Path(directory), 2 if arguments.quick else 5)
-    print(
-        f"Loader: {share['load ms']:.1f} ms of a step of {share['step ms']:.0f} ms ({share['share']:.1%})", flush=True
-    )
     rises = memory(sizes)
     print(
         f"{'MB above imports':18}" + "".join(f"{size:>12,}" for size in sizes) + f"{'1,000,000':>12}{'B a sample':>12}"
@@ -331,7 +249,7 @@ def main() -> int:
         million = large["mb"] + slope * (1_000_000 - sizes[1])
         print(f"{verb:18}{small['mb']:12.0f}{large['mb']:12.0f}{million:12.0f}{1e6 * slope:12.0f}")
     most = max(sizes_of_pages.values())
-    print(json.dumps({"growth": table, "page_bytes": sizes_of_pages, "rates": measured, "loader": share, "mb": rises}))
+    print(json.dumps({"growth": table, "page_bytes": sizes_of_pages, "rates": measured, "mb": rises}))
     if most > 25_000:
         print(f"A page takes {most:,.0f} bytes, more than 25 kB.")
     return int(most > 25_000)

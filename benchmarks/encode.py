@@ -2,8 +2,10 @@
 
     python benchmarks/encode.py [--quick]
 
-1. Rate: pages of the tiny preset (256 px) and of a medium encoder (14 M parameters, 512 px) through the encoder one at
-   a time and in the batches that `encode` takes; processor seconds of one thread, in turn.
+1. Rate: pages of the tiny preset (256 px) and of a medium encoder (15 M parameters, 512 and 1024 px) through the
+   encoder one at a time and in the batches that `encode` takes, and the same batches through transformers' own
+   attention, which makes the bias of a batch at once; processor seconds of one thread, in turn. The features are
+   compared. "MB" is the most that tensors made on the way take together.
 2. What is left out, counted on samples/conversations and samples/chat: pages that samples refer to against the
    different ones that are encoded, and vision tokens of blank patches.
 3. Encoder calls: pages that reach the encoder for each different page of a dataset, and on a second run.
@@ -16,6 +18,7 @@ Weights are random: time and memory do not depend on their values.
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import subprocess
 import sys
@@ -25,16 +28,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from support.clock import pin_to_one_core, seconds_of
-from support.inputs import CHAT, TINY, chat_tokenizer, conversations, tiny_config
-from support.memory import PeakProcess
-from support.models import medium_encoder, parameters
-from support.texts import texts
+from common.clock import pin_to_one_core, seconds_of
+from common.inputs import CHAT, TINY, chat_tokenizer, conversations, tiny_config
+from common.memory import PeakProcess, PeakTensors
+from common.models import medium_encoder, parameters
+from common.texts import texts
+from transformers.models.unlimited_ocr.modeling_unlimited_ocr import UnlimitedOcrSamVisionSdpaAttention
 
 from ocrmem.config import RenderSection, RunConfig
 from ocrmem.dataset.making import SampleMaker, page_row
 from ocrmem.dataset.schema import SCHEMA_VERSION
 from ocrmem.dataset.shards import describe, page_writer
+from ocrmem.encoder.attention import BlockedAttention
 from ocrmem.encoder.deepencoder import DeepEncoder
 from ocrmem.encoder.encode import encode_dataset
 from ocrmem.encoder.pages import batch_size, encode_pages
@@ -52,15 +57,39 @@ def pages_of(count: int, section: RenderSection) -> list[Page]:
 
 
 def rate(encoder: DeepEncoder, pages: list[Page], repeats: int) -> dict[str, Any]:
-    """Pages per processor second, one at a time and batched."""
+    """Pages per processor second: one at a time, batched, and batched through transformers' own attention."""
+    for module in encoder.modules():
+        if isinstance(module, BlockedAttention):  # of random weights these are zeros, which would hide a mistake
+            torch.nn.init.normal_(module.rel_pos_h, std=0.1)
+            torch.nn.init.normal_(module.rel_pos_w, std=0.1)
+    other = copy.deepcopy(encoder)
+    for module in other.modules():
+        if isinstance(module, BlockedAttention):
+            module.__class__ = UnlimitedOcrSamVisionSdpaAttention
+    batch = batch_size(pages[0].size, encoder.device)
+    some = pages[:batch]
+    if not torch.equal(encode_pages(encoder, some), encode_pages(other, some)):
+        raise SystemExit("transformers' attention gives other features")
+    peaks = []
+    for each in (encoder, other):
+        with PeakTensors() as memory:
+            encode_pages(each, some)
+        peaks.append(memory.peak / 1e6)
 
     def singly() -> None:
         for page in pages:
             encode_pages(encoder, [page])
 
-    single, batched = seconds_of([singly, partial(encode_pages, encoder, pages)], repeats)
-    batch = batch_size(pages[0].size, encoder.device)
-    return {"batch": batch, "singly": len(pages) / single, "batched": len(pages) / batched}
+    jobs = [singly, partial(encode_pages, encoder, pages), partial(encode_pages, other, pages)]
+    single, batched, theirs = (len(pages) / seconds for seconds in seconds_of(jobs, repeats))
+    return {
+        "batch": batch,
+        "singly": single,
+        "batched": batched,
+        "transformers": theirs,
+        "mb": peaks[0],
+        "transformers_mb": peaks[1],
+    }
 
 
 def left_out(maker: SampleMaker, path: Path, most: int) -> dict[str, float]:
@@ -167,20 +196,27 @@ def main() -> int:
     if arguments.child:
         print(json.dumps(rise(arguments.child)))
         return 0
-    sizes = (100, 400) if arguments.quick else (250, 2500)
-    repeats = 1 if arguments.quick else 3
+    sizes = (100, 400) if arguments.quick else (150, 1500)
+    repeats = 1 if arguments.quick else 2
     print(f"One thread, {pin_to_one_core()}.")
-    tiny, medium = random_tiny_encoder(0), medium_encoder(512, 64)
+    tiny, medium, large = random_tiny_encoder(0), medium_encoder(512, 64), medium_encoder(1024, 64)
     results: dict[str, Any] = {"rate": {}, "left_out": {}}
-    print(f"{'pages/s':28}{'batch':>7}{'singly':>9}{'batched':>9}{'gain':>7}")
-    large = RenderSection(page_size=512)
+    print(
+        f"{'pages/s':28}{'batch':>7}{'singly':>9}{'batched':>9}{'gain':>7}{'transf.':>9}{'times':>7}"
+        f"{'MB':>7}{'transf.':>9}"
+    )
     for name, encoder, pages in (
         (f"tiny, {parameters(tiny)}, 256 px", tiny, pages_of(64, tiny_config().render)),
-        (f"medium, {parameters(medium)}, 512 px", medium, pages_of(4 if arguments.quick else 8, large)),
+        (f"medium, {parameters(medium)}, 512 px", medium, pages_of(8, RenderSection(page_size=512))),
+        (f"medium, {parameters(large)}, 1024 px", large, pages_of(2, RenderSection())),
     ):
         row = results["rate"][name] = rate(encoder, pages, repeats)
-        gain = row["batched"] / row["singly"]
-        print(f"{name:28}{row['batch']:7}{row['singly']:9.2f}{row['batched']:9.2f}{gain:7.2f}", flush=True)
+        gain, times = row["batched"] / row["singly"], row["batched"] / row["transformers"]
+        print(
+            f"{name:28}{row['batch']:7}{row['singly']:9.2f}{row['batched']:9.2f}{gain:7.2f}{row['transformers']:9.2f}"
+            f"{times:7.2f}{row['mb']:7.0f}{row['transformers_mb']:9.0f}",
+            flush=True,
+        )
 
     print(f"{'left out':24}{'referred':>9}{'encoded':>9}{'saved':>7}{'tokens':>10}{'kept':>9}{'saved':>7}")
     makers = {

@@ -28,9 +28,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from support.inputs import chat_tokenizer, tiny_config
-from support.memory import PeakTensors, mb
-from support.models import medium_encoder, parameters, tiny_encoder, tiny_qwen
+from common.inputs import chat_tokenizer, tiny_config
+from common.memory import PeakTensors, mb
+from common.models import medium_encoder, parameters, tiny_encoder, tiny_qwen
 from torch.utils.flop_counter import FlopCounterMode
 
 from ocrmem.config import RunConfig

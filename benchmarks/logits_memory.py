@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from support.memory import PeakProcess, PeakTensors, mb
+from common.memory import PeakProcess, PeakTensors, mb
 
 HIDDEN, VOCABULARY = 4096, 151_936
 SLICE, SLICE_ROWS, SLICE_LENGTH, SLICE_ANSWER = VOCABULARY // 8, 2, 512, 64

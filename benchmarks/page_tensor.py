@@ -20,9 +20,9 @@ from functools import partial
 
 import numpy as np
 import torch
+from common.clock import pin_to_one_core, seconds_of
+from common.texts import texts
 from PIL import Image
-from support.clock import pin_to_one_core, seconds_of
-from support.texts import texts
 from torchvision import transforms
 
 from ocrmem.config import RenderSection

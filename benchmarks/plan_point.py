@@ -135,7 +135,7 @@ def measured(point: Point, directory: Path, steps: int) -> float:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=4)
+    parser.add_argument("--steps", type=int, default=3)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     console.set_quiet(True)

@@ -32,13 +32,13 @@ from pathlib import Path
 from xml.sax.saxutils import escape
 
 import reportlab
+from common.clock import load, pin_to_one_core, seconds_of
+from common.texts import Text, texts
 from PIL import Image, ImageDraw, ImageFont
 from reportlab.lib.styles import ParagraphStyle
 from reportlab.pdfbase import pdfmetrics
 from reportlab.pdfbase.ttfonts import TTFont
 from reportlab.platypus import Paragraph, SimpleDocTemplate
-from support.clock import load, pin_to_one_core, seconds_of
-from support.texts import Text, texts
 
 from ocrmem.config import RenderSection
 from ocrmem.render import Atlas, load_atlas, render_text
@@ -173,8 +173,8 @@ def compare(text: Text, section: RenderSection, atlas: Atlas, font: Path, repeat
 def main() -> int:
     parser = argparse.ArgumentParser(description="Characters per second against reportlab + poppler and Pillow.")
     parser.add_argument("--quick", action="store_true", help="a fifth of the text, once")
-    parser.add_argument("--characters", type=int, default=100_000, help="of each text")
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--characters", type=int, default=50_000, help="of each text")
+    parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--chinese-font", type=Path, default=None, help="TrueType font of the other ways")
     parser.add_argument("--target", type=float, default=70.0, help="times `pdf` that prose must reach, else exit 1")
     arguments = parser.parse_args()
@@ -183,7 +183,7 @@ def main() -> int:
     pdftoppm = shutil.which("pdftoppm")
     if pdftoppm is None:
         print("pdftoppm is missing: apt-get install poppler-utils")
-        return 1
+        return 2
     cores, before = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(), load()
     scaling = one_against_two(texts(characters)[0], 3 * repeats) if cores and cores > 1 else None
     print(f"One process, {pin_to_one_core()}; {characters} characters a text, median of {repeats}.")

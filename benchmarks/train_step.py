@@ -29,9 +29,9 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import torch
 import torch.nn.functional as F
-from support.inputs import CHAT, Inputs, chat_tokenizer, tiny_config
-from support.memory import PeakTensors, mb
-from support.models import MEDIUM_WIDTH, medium_encoder, parameters, small_qwen
+from common.inputs import CHAT, Inputs, chat_tokenizer, tiny_config
+from common.memory import PeakTensors, mb
+from common.models import MEDIUM_WIDTH, medium_encoder, parameters, small_qwen
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Qwen3ForCausalLM
 
 from ocrmem.config import RunConfig
@@ -175,7 +175,7 @@ def tiny_preset(quick: bool) -> Setting:
     config = tiny_config()
     torch.manual_seed(0)
     base = Qwen3ForCausalLM(tiny_language_model_config())
-    return Setting("tiny preset", config, build_tiny_tokenizer(), base, 16, 128 if quick else 512, 1 if quick else 3)
+    return Setting("tiny preset", config, build_tiny_tokenizer(), base, 16, 128 if quick else 512, 1 if quick else 2)
 
 
 def real_vocabulary(quick: bool) -> Setting:
@@ -185,7 +185,7 @@ def real_vocabulary(quick: bool) -> Setting:
     render = config.render.model_copy(update=sizes)
     config = config.model_copy(update={"model": model, "render": render})
     base = small_qwen(151_936, 4096)
-    return Setting("real vocabulary", config, chat_tokenizer(), base, 4, 8 if quick else 16, 2 if quick else 4)
+    return Setting("real vocabulary", config, chat_tokenizer(), base, 2, 8 if quick else 12, 2 if quick else 6)
 
 
 def table(setting: Setting, target: float) -> dict[str, object]:

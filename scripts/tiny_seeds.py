@@ -1,6 +1,6 @@
 """Does the embedded default learn memory on any seed? Bases on several seeds, proj on several seeds of each.
 
-    python benchmarks/tiny_seeds.py --base-seeds 0 1 2 3 4 --proj-seeds 0 1 2 --work /tmp/tiny-seeds
+    python scripts/tiny_seeds.py --base-seeds 0 1 2 3 4 --proj-seeds 0 1 2 --work /tmp/tiny-seeds
 
 Everything but the loop is the product's: base, samples, pages, sequences, curriculum, MEMModel. The loop does
 what the trainer does (AdamW, warm-up and cosine, clipping) without its checkpoints and logs. Recall is exact:

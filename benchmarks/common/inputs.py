@@ -1,11 +1,14 @@
-"""The repository's own conversations as samples and pages, without any file in between."""
+"""What is measured on: the repository's own conversations, and drawn ones of any number."""
 
 from __future__ import annotations
 
+import json
+import random
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
@@ -15,6 +18,7 @@ from ocrmem.conversations import Conversation, scan_conversations
 from ocrmem.dataset.making import SampleMaker
 from ocrmem.dataset.schema import Sample
 from ocrmem.render import Page
+from ocrmem.synthetic.tiny import tiny_conversations
 from ocrmem.synthetic.tokenizer import (
     CHAT_TEMPLATE,
     MEMORY_END,
@@ -27,6 +31,7 @@ from ocrmem.synthetic.tokenizer import (
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY, CHAT = ROOT / "samples" / "conversations", ROOT / "samples" / "chat"
+GROWN_TURNS = 10  # samples of a conversation that `write_grown` writes
 
 
 @dataclass(frozen=True)
@@ -65,6 +70,43 @@ def conversations(path: Path) -> list[Conversation]:
 def tiny_config(path: Path = TINY) -> RunConfig:
     """params.yaml: the tiny preset."""
     return RunConfig.load(ROOT / "params.yaml", [f"data.path={path}"])
+
+
+def grown_config(root: Path) -> RunConfig:
+    """Settings under ``root``: the tiny preset's tokenizer and pages, one process."""
+    paths = {name: str(root / name) for name in ("dataset", "checks", "features", "models")}
+    return RunConfig.from_dict(
+        {
+            "model": {
+                "base_model_name": "tiny",
+                "ocr_model_name": "tiny",
+                "features": "concat",
+                "vision_embedding_size": 128,
+                "context_threshold": 8,
+                "max_seq_length": 256,
+            },
+            "render": {"page_size": 256, "token_size": 32, "line_height": 32, "max_pages": 2},
+            "data": {"path": str(root / "data"), "workers": 1},
+            "check": {"min_compression_ratio": 0.0, "max_compression_ratio": 1000.0},
+            "paths": paths,
+        }
+    )
+
+
+def write_grown(root: Path, samples: int) -> None:
+    """Conversations of `GROWN_TURNS` samples each, in the words of the tiny preset."""
+    words = sorted({word for c in tiny_conversations(50, 0) for m in c["messages"] for word in m["content"].split()})
+    generator = random.Random(0)
+    (root / "data").mkdir(parents=True)
+    with (root / "data" / "train.jsonl").open("w", encoding="utf-8") as file:
+        for number in range(samples // GROWN_TURNS):
+            messages: list[dict[str, Any]] = []
+            for turn in range(GROWN_TURNS + 1):
+                messages.append({"role": "user", "content": " ".join(generator.choices(words, k=5))})
+                messages.append({"role": "assistant", "content": " ".join(generator.choices(words, k=3))})
+                if turn == 0:
+                    messages[-1]["weight"] = 0  # nothing lies before it
+            file.write(json.dumps({"id": f"c{number}", "messages": messages}) + "\n")
 
 
 @cache

@@ -1,6 +1,6 @@
 """What a task of a pipeline costs over the bare verb: the same work both ways, in turn, on this machine.
 
-    python benchmarks/pipeline_overhead.py [--rounds 3]
+    python scripts/pipeline_overhead.py [--rounds 3]
 
 Each round runs the pipeline `smoke_test` locally and then `ocrmem VERB`, each from nothing, with the tiny preset made
 quick. A task's time is from kfp's "Executing task" to its "finished" in the run's log; a verb's is that of its process.
