@@ -22,11 +22,12 @@ help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # uv installs in seconds what takes pip minutes; where it cannot (an index only pip knows), pip does the same.
+# Compiled once, here: where PYTHONDONTWRITEBYTECODE is set, every command would compile torch anew, for half its time.
 define install
 	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info[:2] < (3, 14) else "ocrmem needs Python 3.11, 3.12 or 3.13; set PYTHON=python3.11")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet "uv==$(UV_VERSION)"
-	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[$(1)]' \
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -c constraints.txt -e '.[$(1)]' \
 	  || { echo "uv could not install; pip does it now (some minutes)"; \
 	       $(BIN)/python -m pip install --quiet -c constraints.txt -e '.[$(1)]'; }
 	@touch $@
