@@ -18,7 +18,6 @@ import argparse
 import json
 import os
 import random
-import subprocess
 import sys
 import tempfile
 import time
@@ -33,7 +32,7 @@ os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
 import torch
 from common.clock import processor_seconds
 from common.inputs import CHAT, ROOT, chat_tokenizer, conversations, grown_config, write_grown
-from common.memory import PeakProcess
+from common.memory import PeakProcess, in_own_process
 from common.texts import CHAT as ANSWERS
 from common.texts import ENGLISH
 
@@ -161,9 +160,7 @@ def rise(verb: str, root: Path) -> dict[str, float]:
     start = time.perf_counter()
     with PeakProcess() as memory:
         _VERB[verb](config)
-    if memory.peak is None:
-        raise SystemExit("The peak of a process's memory is not to be had on this system.")
-    return {"mb": memory.peak / 1e6, "seconds": time.perf_counter() - start}
+    return {"mb": memory.require_mb(), "seconds": time.perf_counter() - start}
 
 
 def _check(config: RunConfig) -> None:
@@ -196,23 +193,16 @@ def memory(sizes: list[int]) -> dict[str, list[dict[str, float]]]:
     def of_size(size: int) -> list[dict[str, float]]:
         with tempfile.TemporaryDirectory() as directory:
             write_grown(Path(directory), size)
-            return [in_own_process(verb, directory) for verb in VERBS]
+            return [in_own_process(__file__, verb, directory) for verb in VERBS]
 
     with ThreadPoolExecutor() as pool:
         found = list(pool.map(of_size, sizes))
     return {verb: [rises[number] for rises in found] for number, verb in enumerate(VERBS)}
 
 
-def in_own_process(verb: str, directory: str) -> dict[str, float]:
-    command = [sys.executable, __file__, "--child", verb, directory]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=True)
-    result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return result
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description="How a dataset grows; rates and memory.")
-    parser.add_argument("--quick", action="store_true", help="a tenth of the samples")
+    parser.add_argument("--quick", action="store_true", help="a tenth of the samples for memory")
     parser.add_argument("--samples", type=int, nargs=2, default=[10_000, 100_000], help="of the two measurements")
     parser.add_argument("--child", nargs=2, metavar=("VERB", "DIRECTORY"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()

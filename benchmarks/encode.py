@@ -20,7 +20,6 @@ from __future__ import annotations
 import argparse
 import copy
 import json
-import subprocess
 import sys
 import tempfile
 from functools import partial
@@ -30,7 +29,7 @@ from typing import Any
 import torch
 from common.clock import pin_to_one_core, seconds_of
 from common.inputs import CHAT, TINY, chat_tokenizer, conversations, tiny_config
-from common.memory import PeakProcess, PeakTensors
+from common.memory import PeakProcess, PeakTensors, in_own_process
 from common.models import medium_encoder, parameters
 from common.texts import texts
 from transformers.models.unlimited_ocr.modeling_unlimited_ocr import UnlimitedOcrSamVisionSdpaAttention
@@ -182,9 +181,7 @@ def rise(count: int) -> float:
         encode_pages(encoder, pages_of(16, config.render))
         with PeakProcess() as memory:
             encode_dataset(config, encoder)
-    if memory.peak is None:
-        raise SystemExit("The peak of a process's memory is not to be had on this system.")
-    return memory.peak / 1e6
+    return memory.require_mb()
 
 
 def main() -> int:
@@ -234,14 +231,7 @@ def main() -> int:
     print("Encoder calls for {pages} pages: {first run} pages, on a second run {second run}.".format(**counted))
     rises = []
     for size in sizes:
-        done = subprocess.run(
-            [sys.executable, __file__, "--child", str(size)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-            check=True,
-        )
-        rises.append(json.loads(done.stdout.splitlines()[-1]))
+        rises.append(in_own_process(__file__, str(size)))
         print(f"Memory for {size} pages: {rises[-1]:.0f} MB above the loaded encoder", flush=True)
     results["mb"] = dict(zip(sizes, rises, strict=True))
     print(json.dumps(results))

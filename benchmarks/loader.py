@@ -1,6 +1,6 @@
 """How long a training step waits for its batch: the loader in the training process, and in a worker beside it.
 
-    python benchmarks/loader.py [--quick] [--target 0.02]
+    python benchmarks/loader.py [--quick] [--target 0.05]
 
 The tiny preset's language model on stored features, trained by the real AdapterOnlyTrainer, batches of 64 samples of
 about a hundred tokens, from a dataset of 5,000 samples in the tiny preset's words. "wait" is wall time in which the
@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import statistics
 import sys
 import tempfile
@@ -22,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from common.clock import load, processor_seconds
+from common.clock import cores, load, processor_seconds
 from common.inputs import grown_config, write_grown
 from transformers import Qwen3ForCausalLM, TrainerCallback
 
@@ -31,6 +30,7 @@ from ocrmem.config import RunConfig
 from ocrmem.dataset import build
 from ocrmem.dataset.loader import MemoryDataset
 from ocrmem.dataset.sequence import SequenceBuilder
+from ocrmem.dataset.stored import StoredSamples
 from ocrmem.encoder.features import FeatureStore, RowFormat
 from ocrmem.encoder.writer import RowWriter, publish
 from ocrmem.model.batch import MemoryCollator
@@ -74,15 +74,21 @@ def random_features(config: RunConfig, dataset: MemoryDataset) -> FeatureStore:
     return FeatureStore.open(root, pages=names)
 
 
+def opened(config: RunConfig, features: FeatureStore) -> tuple[StoredSamples, MemoryCollator]:
+    """Training samples of which none is decoded yet, and what makes batches of them."""
+    dataset = MemoryDataset.open(config.paths.dataset)
+    builder = SequenceBuilder(load_tokenizer(config), config.model.max_seq_length)
+    return dataset.samples("train"), MemoryCollator(builder, dataset, features)
+
+
 def waits(config: RunConfig, features: FeatureStore, workers: int, steps: int) -> dict[str, float]:
     """One training: the share of the steps' wall time that is waiting, and the seconds of a step."""
     warm = 5  # of the first steps the loader's start is a part
     torch.manual_seed(0)
-    dataset = MemoryDataset.open(config.paths.dataset)
-    builder = SequenceBuilder(load_tokenizer(config), config.model.max_seq_length)
+    samples, collate = opened(config, features)
     trainer = AdapterOnlyTrainer(
         model=MEMModel(
-            MEMConfig.from_run_config(config, placeholder_token_id=builder.memory.placeholder),
+            MEMConfig.from_run_config(config, placeholder_token_id=collate.builder.memory.placeholder),
             Qwen3ForCausalLM(tiny_language_model_config()),
         ),
         args=AdapterTrainingArguments.from_run_config(
@@ -93,8 +99,8 @@ def waits(config: RunConfig, features: FeatureStore, workers: int, steps: int) -
             save_strategy="no",
             logging_steps=1000,
         ),
-        train_dataset=dataset.samples("train"),  # type: ignore[arg-type]  # a sequence is a map-style dataset
-        data_collator=MemoryCollator(builder, dataset, features),
+        train_dataset=samples,  # type: ignore[arg-type]  # a sequence is a map-style dataset
+        data_collator=collate,
     )
     clock = Steps(trainer, warm)
     trainer.add_callback(clock)
@@ -104,9 +110,7 @@ def waits(config: RunConfig, features: FeatureStore, workers: int, steps: int) -
 
 def loading(config: RunConfig, features: FeatureStore, batches: int) -> float:
     """Processor seconds of making a batch, the median of some."""
-    dataset = MemoryDataset.open(config.paths.dataset)
-    samples = dataset.samples("train")
-    collate = MemoryCollator(SequenceBuilder(load_tokenizer(config), config.model.max_seq_length), dataset, features)
+    samples, collate = opened(config, features)
     order = torch.randperm(len(samples), generator=torch.Generator().manual_seed(0)).tolist()
     seconds = []
     for number in range(batches):
@@ -118,13 +122,12 @@ def loading(config: RunConfig, features: FeatureStore, batches: int) -> float:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="How long a training step waits for its batch.")
-    parser.add_argument("--quick", action="store_true", help="a tenth of the samples, fewer steps")
+    parser.add_argument("--quick", action="store_true", help="2,000 samples, fewer steps")
     parser.add_argument("--target", type=float, default=0.05, help="most of a step that may be waiting, else exit 1")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     console.set_quiet(True)
-    rounds, steps, samples = (1, 20, 1000) if arguments.quick else (2, 30, 5000)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    rounds, steps, samples = (1, 20, 2000) if arguments.quick else (2, 30, 5000)
     print(f"Batches of {BATCH}, {steps} steps, {rounds} rounds; {load()}", flush=True)
     with tempfile.TemporaryDirectory() as directory:
         config = grown_config(Path(directory))
@@ -145,7 +148,7 @@ def main() -> int:
         result[workers] = {"share": share, "step_ms": 1e3 * step}
         print(f"{workers:8}{1e3 * step:10.0f}{share:10.2%}")
     print(json.dumps({"load_ms": 1e3 * batch, "workers": result}))
-    if cores < 2:
+    if cores() < 2:
         print("There is one core, so a worker cannot run beside the training: nothing is shown.")
         return 2
     if result[1]["share"] > arguments.target:

@@ -20,7 +20,6 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
-import os
 import shutil
 import subprocess
 import sys
@@ -32,7 +31,7 @@ from pathlib import Path
 from xml.sax.saxutils import escape
 
 import reportlab
-from common.clock import load, pin_to_one_core, seconds_of
+from common.clock import cores, load, pin_to_one_core, seconds_of
 from common.texts import Text, texts
 from PIL import Image, ImageDraw, ImageFont
 from reportlab.lib.styles import ParagraphStyle
@@ -172,7 +171,7 @@ def compare(text: Text, section: RenderSection, atlas: Atlas, font: Path, repeat
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Characters per second against reportlab + poppler and Pillow.")
-    parser.add_argument("--quick", action="store_true", help="a fifth of the text, once")
+    parser.add_argument("--quick", action="store_true", help="20,000 characters of each text, once")
     parser.add_argument("--characters", type=int, default=50_000, help="of each text")
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--chinese-font", type=Path, default=None, help="TrueType font of the other ways")
@@ -184,8 +183,8 @@ def main() -> int:
     if pdftoppm is None:
         print("pdftoppm is missing: apt-get install poppler-utils")
         return 2
-    cores, before = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(), load()
-    scaling = one_against_two(texts(characters)[0], 3 * repeats) if cores and cores > 1 else None
+    before = load()
+    scaling = one_against_two(texts(characters)[0], 3 * repeats) if cores() > 1 else None
     print(f"One process, {pin_to_one_core()}; {characters} characters a text, median of {repeats}.")
     fonts = fonts_for(arguments.chinese_font)
     section, atlas = RenderSection(), load_atlas()

@@ -38,6 +38,11 @@ def pin_to_one_core() -> str:
     return f"pinned to core {core}"
 
 
+def cores() -> int:
+    """Those that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def load() -> str:
     """What else the machine does, as far as it tells."""
     return f"{os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f}"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import json
+import subprocess
 import sys
 import weakref
 from pathlib import Path
@@ -69,6 +71,19 @@ class PeakProcess:
     def __exit__(self, *_: object) -> None:
         if self._before is not None:
             self.peak = _resident("VmHWM") - self._before
+
+    def require_mb(self) -> float:
+        """The peak in megabytes; ends the script where there is none."""
+        if self.peak is None:
+            raise SystemExit("The peak of a process's memory is not to be had on this system.")
+        return self.peak / 1e6
+
+
+def in_own_process(script: str, *arguments: str) -> Any:
+    """What a benchmark that is called with ``--child ARGUMENTS`` prints last, as JSON."""
+    command = [sys.executable, script, "--child", *arguments]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def _return_what_is_freed() -> None:

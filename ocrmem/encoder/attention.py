@@ -43,7 +43,7 @@ class BlockedAttention(UnlimitedOcrSamVisionSdpaAttention):
         else:
             rows, columns = self._distance_terms(query.reshape(batch, heads, height, width, -1))
             seen = torch.empty_like(query)
-            for pictures, lines in _blocks(batch, height, width, heads, query):
+            for pictures, lines in _blocks(query, height, width):
                 patches = slice(lines.start * width, lines.stop * width)
                 seen[pictures, :, patches] = F.scaled_dot_product_attention(
                     query[pictures, :, patches],
@@ -75,8 +75,9 @@ def attend_in_blocks(encoder: nn.Module) -> None:
             module.__class__ = BlockedAttention
 
 
-def _blocks(batch: int, height: int, width: int, heads: int, query: torch.Tensor) -> Iterator[tuple[slice, slice]]:
+def _blocks(query: torch.Tensor, height: int, width: int) -> Iterator[tuple[slice, slice]]:
     """Pictures and their lines of patches whose bias is made together; all at once where gradients are recorded."""
+    batch, heads = query.shape[:2]
     if torch.is_grad_enabled() and query.requires_grad:
         yield slice(0, batch), slice(0, height)  # every block's bias would be kept for backward anyway
         return

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors.torch import save_file
@@ -307,12 +307,11 @@ class AdapterOnlyTrainer(ResumableTrainer):
 
     def get_train_dataloader(self) -> DataLoader:
         """Batches of the training samples, with their names."""
-        collator: Any = self.data_collator
-        dataset: Any = self.train_dataset
-        self.data_collator = NamingCollator(collator)
+        collator, dataset = self.data_collator, cast(Any, self.train_dataset)
+        naming = self.data_collator = NamingCollator(cast(Any, collator))
         if self.args.dataloader_num_workers and hasattr(dataset, "__len__"):
             loading.prepare_to_fork()
-            self.data_collator = loading.CarryingCollator(NamingCollator(collator))  # type: ignore[assignment]
+            self.data_collator = loading.CarryingCollator(naming)  # type: ignore[assignment]
             self.train_dataset = loading.CarriedDataset(dataset)
         try:
             loader = super().get_train_dataloader()
