@@ -42,7 +42,7 @@ from ocrmem.dataset import build
 from ocrmem.dataset.loader import MemoryDataset
 from ocrmem.dataset.making import SampleMaker, page_row
 from ocrmem.dataset.shards import page_writer
-from ocrmem.render import load_atlas, render_text
+from ocrmem.rendering import load_atlas, render_text
 from ocrmem.tokens import load_tokenizer
 from ocrmem.training.curriculum import RunSampler, memory_lengths
 

@@ -44,7 +44,7 @@ from ocrmem.encoder.encode import encode_dataset
 from ocrmem.encoder.pages import batch_size, encode_pages
 from ocrmem.files import write_json
 from ocrmem.model.tiny.encoder import random_tiny_encoder
-from ocrmem.render import Page, load_atlas, render_text
+from ocrmem.rendering import Page, load_atlas, render_text
 from ocrmem.synthetic.tokenizer import build_tiny_tokenizer
 
 

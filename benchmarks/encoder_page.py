@@ -23,7 +23,7 @@ from ocrmem.conversations import Message
 from ocrmem.encoder.architecture import deepseek_ocr_config
 from ocrmem.encoder.deepencoder import DTYPES, DeepEncoder, Features, pick_device
 from ocrmem.encoder.pages import encode_pages
-from ocrmem.render import Page, load_atlas, render_text, transcript
+from ocrmem.rendering import Page, load_atlas, render_text, transcript
 
 TURNS = [
     Message("user", "Where did we leave the keys of the summer house? I need them by Friday."),

@@ -26,7 +26,7 @@ from PIL import Image
 from torchvision import transforms
 
 from ocrmem.config import RenderSection
-from ocrmem.render import Page, load_atlas, render_text
+from ocrmem.rendering import Page, load_atlas, render_text
 
 
 def from_png(content: bytes, steps: transforms.Compose) -> torch.Tensor:

@@ -40,7 +40,7 @@ from reportlab.pdfbase.ttfonts import TTFont
 from reportlab.platypus import Paragraph, SimpleDocTemplate
 
 from ocrmem.config import RenderSection
-from ocrmem.render import Atlas, load_atlas, render_text
+from ocrmem.rendering import Atlas, load_atlas, render_text
 
 CHINESE_FONTS = (
     Path("/usr/share/fonts/truetype/wqy/wqy-microhei.ttc"),

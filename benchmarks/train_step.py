@@ -41,7 +41,7 @@ from ocrmem.model.batch import MemoryCollator
 from ocrmem.model.configuration import MEMConfig
 from ocrmem.model.modeling import MEMModel
 from ocrmem.model.tiny.language_model import tiny_language_model_config
-from ocrmem.render import render_text, transcript
+from ocrmem.rendering import render_text, transcript
 from ocrmem.synthetic.tokenizer import build_tiny_tokenizer
 from ocrmem.training.curriculum import RunSampler
 from ocrmem.training.grouping import GroupedSampler

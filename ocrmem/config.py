@@ -2,7 +2,7 @@
 
 A section sits in one class, a field in one line with what it means. ``RunConfig.load`` lists every fault of
 the file at once (`ConfigError`), each with its field and the remedy; the rules that join fields are in
-`ocrmem.config_rules`, the ones that need data, a tokenizer or a device in `ocrmem.validate`.
+`ocrmem.config_rules`, the ones that need data, a tokenizer or a device in `ocrmem.validation`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Build ocrmem/render/data/unifont.npz from GNU Unifont.
+"""Build ocrmem/rendering/data/unifont.npz from GNU Unifont.
 
     python scripts/build_atlas.py [--fonts DIRECTORY] [--output FILE]
 
@@ -19,8 +19,8 @@ from PIL import ImageFont
 
 from ocrmem.errors import DataError, OcrMemError
 from ocrmem.files import sha256_file, write_bytes
-from ocrmem.render.atlas import UNIFONT, AtlasData
-from ocrmem.render.rasterise import cells_of, has_own_cell
+from ocrmem.rendering.atlas import UNIFONT, AtlasData
+from ocrmem.rendering.rasterise import cells_of, has_own_cell
 
 DEFAULT_FONTS = Path("/usr/share/fonts/opentype/unifont")
 FONTS = {

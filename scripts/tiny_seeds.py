@@ -34,7 +34,7 @@ from ocrmem.model.batch import pad_sequences
 from ocrmem.model.modeling import MEMModel
 from ocrmem.model.tiny.build import build_tiny_base
 from ocrmem.model.tiny.encoder import random_tiny_encoder
-from ocrmem.render import Page
+from ocrmem.rendering import Page
 from ocrmem.synthetic.tiny import tiny_conversations
 from ocrmem.tokens import load_tokenizer
 

@@ -18,10 +18,10 @@ LAYERS = [
     {"conversations"},
     {"synthetic"},
     {"tokens"},
-    {"render"},
+    {"rendering"},
     {"dataset"},
     {"versioning"},
-    {"validate"},
+    {"validation"},
     {"encoder"},
     {"model"},
     {"gradflow"},
@@ -30,7 +30,7 @@ LAYERS = [
     {"evaluation"},
     {"adapter", "registry", "generation"},
     {"cluster", "planning"},
-    {"preflight"},
+    {"readiness"},
     {"workflow"},
     {"cli"},
 ]
@@ -133,7 +133,7 @@ HEAVY = [
         "import ocrmem",
         "import ocrmem.cli; ocrmem.cli.build_parser()",
         "import ocrmem.config_rules",
-        "import ocrmem.render",
+        "import ocrmem.rendering",
     ],
 )
 def test_light_imports_stay_light(statement: str) -> None:

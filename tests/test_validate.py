@@ -15,7 +15,7 @@ from ocrmem.config_rules.known import TINY_ENCODER, TINY_POSITIONS
 from ocrmem.errors import CheckFailed, ConfigError
 from ocrmem.synthetic.synth import synth
 from ocrmem.synthetic.tokenizer import MAX_LENGTH, build_tiny_tokenizer
-from ocrmem.validate import validate, validate_file
+from ocrmem.validation import validate, validate_file
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 

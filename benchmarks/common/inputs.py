@@ -17,7 +17,7 @@ from ocrmem.config import RunConfig
 from ocrmem.conversations import Conversation, scan_conversations
 from ocrmem.dataset.making import SampleMaker
 from ocrmem.dataset.schema import Sample
-from ocrmem.render import Page
+from ocrmem.rendering import Page
 from ocrmem.synthetic.tiny import tiny_conversations
 from ocrmem.synthetic.tokenizer import (
     CHAT_TEMPLATE,

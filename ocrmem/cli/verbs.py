@@ -10,7 +10,7 @@ from ocrmem.cli.verb import Arguments, Verb, function, positive, run_config, wit
 
 
 def _validate(arguments: Arguments) -> dict[str, Any]:
-    return function("ocrmem.validate:validate_file")(arguments.config, arguments.set)
+    return function("ocrmem.validation:validate_file")(arguments.config, arguments.set)
 
 
 def _render(arguments: Arguments) -> dict[str, Any]:
@@ -43,7 +43,7 @@ def _version(arguments: Arguments) -> dict[str, Any]:
 
 def _preflight(arguments: Arguments) -> dict[str, Any]:
     config = run_config(arguments)
-    return function("ocrmem.preflight:preflight")(config, launcher=arguments.launcher)
+    return function("ocrmem.readiness:preflight")(config, launcher=arguments.launcher)
 
 
 def _generate(arguments: Arguments) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from ocrmem.dataset.shards import copy_pages, describe, page_digests, place_copy
 from ocrmem.dataset.workers import Job, run_jobs, worker_count
 from ocrmem.errors import DataError, Problem
 from ocrmem.files import replacing_directory, sha256_file, sha256_json, write_json
-from ocrmem.render import Geometry, load_atlas
+from ocrmem.rendering import Geometry, load_atlas
 from ocrmem.tokens import load_tokenizer
 
 REJECTS = "rejects.jsonl"
@@ -170,7 +170,7 @@ def _require_memory(config: RunConfig, counts: Counts) -> None:
 def _code() -> str:
     """A hash of the modules that decide what a part holds: parts of an older version are not gone on with."""
     root = Path(ocrmem.__file__).parent
-    files = sorted(path for name in ("conversations", "render", "dataset") for path in (root / name).rglob("*.py"))
+    files = sorted(path for name in ("conversations", "rendering", "dataset") for path in (root / name).rglob("*.py"))
     return sha256_json([sha256_file(path) for path in [root / "tokens.py", *files]])
 
 

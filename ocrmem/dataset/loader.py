@@ -16,7 +16,7 @@ from ocrmem.dataset.schema import SPLITS, pages_schema, unbanded
 from ocrmem.dataset.stored import StoredSamples
 from ocrmem.errors import DataError, OcrMemError
 from ocrmem.files import sha256_file
-from ocrmem.render import Page
+from ocrmem.rendering import Page
 
 if TYPE_CHECKING:
     import pyarrow.parquet as pq

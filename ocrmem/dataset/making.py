@@ -15,7 +15,7 @@ from ocrmem.conversations import Conversation, Message, TurnSample, split_turns
 from ocrmem.dataset.schema import PageRow, Sample
 from ocrmem.dataset.sequence import SequenceBuilder
 from ocrmem.errors import DataError, Problem
-from ocrmem.render import Page, load_atlas, render_prefixes, render_text, transcript
+from ocrmem.rendering import Page, load_atlas, render_prefixes, render_text, transcript
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

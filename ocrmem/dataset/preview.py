@@ -7,7 +7,7 @@ from typing import Any
 
 from ocrmem.config import RunConfig
 from ocrmem.conversations import Conversation, read_conversations, split_turns
-from ocrmem.render import transcript, write_preview
+from ocrmem.rendering import transcript, write_preview
 
 DIRECTORY = Path("preview")
 

@@ -17,7 +17,7 @@ from ocrmem.encoder.features import RowFormat, row_tensor
 from ocrmem.encoder.pages import Encoder, batch_size, encode_pages
 from ocrmem.encoder.writer import RowWriter, publish
 from ocrmem.errors import CheckFailed, ConfigError, DataError, OcrMemError, Problem
-from ocrmem.render.page import Page
+from ocrmem.rendering.page import Page
 
 # Spread of a feature over pages, in units of the features' root mean square. One black pixel more gives
 # 1e-3 with weights at 0.001 and 0.1 at 0.02; the SAM config's 1e-10 gives 1e-38.

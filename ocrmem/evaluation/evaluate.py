@@ -32,7 +32,7 @@ from ocrmem.evaluation.scoring import Case, Scored, Scorer
 from ocrmem.evaluation.statistics import compression, figures, spread
 from ocrmem.files import sha256_file, write_json
 from ocrmem.model.modeling import MEMModel
-from ocrmem.render import load_atlas
+from ocrmem.rendering import load_atlas
 from ocrmem.tokens import load_tokenizer
 
 REPORT = "evaluation.html"

@@ -19,7 +19,7 @@ from ocrmem.encoder.pages import Encoder
 from ocrmem.evaluation.baselines import CaseMaker
 from ocrmem.evaluation.pixels import draw_memory, encode_memory
 from ocrmem.evaluation.scoring import Case, Scorer
-from ocrmem.render import Atlas
+from ocrmem.rendering import Atlas
 
 MEMORY_STEPS = ("render", "encode", "prefill", "generate")
 TEXT_STEPS = ("prefill", "generate")

@@ -11,7 +11,7 @@ import torch
 from ocrmem.config import RenderSection
 from ocrmem.conversations import Message
 from ocrmem.encoder.pages import Encoder, encode_pages
-from ocrmem.render import Atlas, Page, render_text, transcript
+from ocrmem.rendering import Atlas, Page, render_text, transcript
 
 
 @dataclass(frozen=True)

@@ -28,8 +28,8 @@ from ocrmem.generation.question import read_question
 from ocrmem.model.configuration import MEMConfig
 from ocrmem.model.modeling import MEMModel
 from ocrmem.registry import resolve_adapter
-from ocrmem.render import Page, transcript
-from ocrmem.render.growing import GrowingPages
+from ocrmem.rendering import Page, transcript
+from ocrmem.rendering.growing import GrowingPages
 from ocrmem.tokens import load_tokenizer
 
 # On the tiny preset, features of held-out pages have a shift of 0.07 to 0.45 and a spread of 0.07 to 0.29; an

@@ -11,7 +11,7 @@ import torch
 from ocrmem.dataset.schema import Sample
 from ocrmem.dataset.sequence import IGNORED, SequenceBuilder, TokenSequence
 from ocrmem.errors import DataError
-from ocrmem.render.page import pixel_batch
+from ocrmem.rendering.page import pixel_batch
 
 if TYPE_CHECKING:
     from ocrmem.dataset.loader import MemoryDataset

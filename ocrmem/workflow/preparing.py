@@ -33,7 +33,7 @@ def validate(params: str, overrides: Sequence[str], data: str, report: Artifact)
         their caches, what it held.
     """
     with running("validate", params, overrides, data=data) as task:
-        from ocrmem.validate import validate_file
+        from ocrmem.validation import validate_file
 
         result = validate_file(task.params, task.overrides)
         digest = source_identity(task.config())["sha256"]
@@ -49,7 +49,7 @@ def preflight(settings: str, launcher: str, report: Artifact) -> None:
     """Check secrets, registry, runtime and quota before a GPU is asked for."""
     with running("preflight", settings) as task:
         config = task.config()
-        from ocrmem.preflight import preflight as check
+        from ocrmem.readiness import preflight as check
 
         summary = check(config, launcher)["summary"]
         task.done(summary)

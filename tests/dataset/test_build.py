@@ -18,7 +18,7 @@ from ocrmem.dataset.preview import preview_dataset
 from ocrmem.dataset.quality import check_dataset
 from ocrmem.dataset.schema import SPLITS
 from ocrmem.errors import ConfigError, DataError
-from ocrmem.render import load_atlas, render_text, transcript
+from ocrmem.rendering import load_atlas, render_text, transcript
 from ocrmem.tokens import load_tokenizer
 
 

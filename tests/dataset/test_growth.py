@@ -203,7 +203,7 @@ def test_the_documented_order_of_stored_bits_holds():
 def test_a_full_page_of_prose_takes_less_than_25_kb(tmp_path):
     from ocrmem.config import RenderSection
     from ocrmem.dataset.making import page_row
-    from ocrmem.render import load_atlas, render_text
+    from ocrmem.rendering import load_atlas, render_text
 
     docs = sorted((Path(__file__).parents[2] / "docs").glob("*.md"))
     text = " ".join(" ".join(path.read_text(encoding="utf-8") for path in docs).split())[:60_000]

@@ -22,7 +22,7 @@ from ocrmem.dataset.loader import MemoryDataset
 from ocrmem.dataset.quality import check_dataset
 from ocrmem.errors import CheckFailed, MissingInputError
 from ocrmem.files import sha256_file
-from ocrmem.render import Page
+from ocrmem.rendering import Page
 
 Rows = list[dict[str, Any]]
 BOUNDS = {"max_compression_ratio": 50.0}

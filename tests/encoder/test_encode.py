@@ -22,7 +22,7 @@ from ocrmem.encoder import FeatureStore, encode_dataset, encode_pages
 from ocrmem.encoder.deepencoder import DeepEncoder
 from ocrmem.encoder.pages import batch_size
 from ocrmem.errors import CheckFailed, ConfigError, DataError, MissingInputError
-from ocrmem.render.page import Page
+from ocrmem.rendering.page import Page
 
 BATCH = batch_size(256, torch.device("cpu"))
 KILL_AFTER = 3  # batches

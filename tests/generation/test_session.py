@@ -16,7 +16,7 @@ from ocrmem.errors import DataError
 from ocrmem.generation import ChatSession, read_question
 from ocrmem.generation.session import as_trained
 from ocrmem.model.modeling import MEMModel
-from ocrmem.render import drawing
+from ocrmem.rendering import drawing
 from ocrmem.synthetic.tokenizer import build_tiny_tokenizer
 
 LINES = 8  # of a page: 256 px, 32 px a line

@@ -82,7 +82,7 @@ def test_lessons_never_state_a_held_out_pair_and_exams_ask_for_nothing_else() ->
 
 def test_pages_are_drawn_as_the_renderer_draws_them() -> None:
     from ocrmem.config import RenderSection
-    from ocrmem.render import load_atlas, render_text
+    from ocrmem.rendering import load_atlas, render_text
 
     wanted, pixels = _Pages(0).draw(1)
     text = "\n".join("".join(CHARACTERS[i] for i in row) for row in wanted[0].tolist())

@@ -10,7 +10,7 @@ import numpy as np
 from ocrmem.dataset.schema import SCHEMA_VERSION, PageRow
 from ocrmem.dataset.shards import describe, page_writer
 from ocrmem.files import write_json
-from ocrmem.render.page import Page
+from ocrmem.rendering.page import Page
 
 
 def written_page(seed: int, size: int = 256) -> Page:

@@ -19,7 +19,7 @@ from ocrmem.errors import MissingInputError, TrainingError
 from ocrmem.files import read_json, replacing_directory, sha256_json, sha256_tree, write_json
 from ocrmem.model.tiny.encoder import ReadingResult, pretrain_encoder
 from ocrmem.model.tiny.language_model import LanguageModelResult, pretrain_language_model
-from ocrmem.render import load_atlas
+from ocrmem.rendering import load_atlas
 from ocrmem.synthetic.tokenizer import MAX_LENGTH, VOCABULARY, build_tiny_tokenizer
 
 RECIPE = 1  # raise it when a change to this package changes what a seed gives

@@ -1,0 +1,138 @@
+"""Packages, keys, device and disk of the machine that a run is started on."""
+
+from __future__ import annotations
+
+import netrc
+import os
+import shutil
+import urllib.error
+import urllib.request
+from collections import defaultdict
+from http.client import HTTPException
+from importlib.util import find_spec
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from ocrmem.config import RunConfig
+from ocrmem.dataset.manifest import NAME as MANIFEST
+from ocrmem.errors import Problem
+from ocrmem.files import read_json
+from ocrmem.registry.backend import is_kubeflow
+from ocrmem.storage import ANSWER_SECONDS, is_s3
+from ocrmem.validation.machine import device_problems
+
+_WANDB = "https://api.wandb.ai"
+# A checkpoint holds proj's weights and AdamW's two moments in float32; the output size of a base model that is
+# not loaded is taken to be that of an 8B model.
+_BYTES_A_PARAMETER = 12
+_LARGE_HIDDEN_SIZE = 4096
+
+
+def packages(config: RunConfig) -> tuple[str, list[Problem]]:
+    """Whether the libraries are installed that are not imported before the run's last steps."""
+    wanted: list[tuple[str, str, str]] = []  # setting, package, the extra that brings it
+    if config.tracking.wandb != "disabled":
+        wanted.append(("tracking.wandb", "wandb", "tracking"))
+    if is_kubeflow(config):
+        wanted.append(("register.uri", "model_registry", "model-registry"))
+    else:
+        wanted.append(("register.uri", "mlflow", "registry"))
+    if config.version.remote is not None:
+        wanted.append(("version.remote", "dvc", "dvc"))
+        if is_s3(config.version.remote):
+            wanted.append(("version.remote", "dvc_s3", "dvc-s3"))
+    problems = [
+        Problem(field, f"needs the package {package}, which is not installed", f"Run: pip install 'ocrmem[{extra}]'")
+        for field, package, extra in wanted
+        if find_spec(package) is None
+    ]
+    return ", ".join(package for _, package, _ in wanted), problems
+
+
+def tracking(config: RunConfig) -> tuple[str, list[Problem]]:
+    """Whether an online run will find a key and Weights & Biases."""
+    if config.tracking.wandb != "online":
+        return f"{config.tracking.wandb}, nothing is needed", []
+    server = os.environ.get("WANDB_BASE_URL", _WANDB)
+    problems = []
+    if not os.environ.get("WANDB_API_KEY", "").strip() and not _in_netrc(urlsplit(server).hostname or ""):
+        remedy = "Set WANDB_API_KEY in the environment or run `wandb login`, or set tracking.wandb=offline"
+        problems.append(Problem("tracking.wandb", "is online, but there is no Weights & Biases key", remedy))
+    try:
+        with urllib.request.urlopen(server, timeout=ANSWER_SECONDS):
+            pass
+    except urllib.error.HTTPError:
+        pass  # it refuses the bare address, so it is there
+    except (OSError, HTTPException, ValueError) as error:
+        message = f"is online, but {server} does not answer ({getattr(error, 'reason', error)})"
+        problems.append(Problem("tracking.wandb", message, "Check the network, or set tracking.wandb=offline"))
+    return f"there is a key, and {server} answers", problems
+
+
+def device(config: RunConfig) -> tuple[str, list[Problem]]:
+    """Whether this machine can do what ``model.device`` and ``model.precision`` ask."""
+    notes: list[str] = []
+    problems = device_problems(config, notes)
+    return "; ".join([f"{config.model.device}, {config.model.precision}", *notes]), problems
+
+
+def disk(config: RunConfig) -> tuple[str, list[Problem]]:
+    """Whether features and checkpoints will fit, roughly; folders on one disk are added up."""
+    needs = {"paths.features": _feature_bytes(config), "paths.checkpoints": _checkpoint_bytes(config)}
+    disks: dict[int, list[str]] = defaultdict(list)
+    for field in needs:
+        disks[_standing(_folder(config, field)).stat().st_dev].append(field)
+    said, problems = [], []
+    for fields in disks.values():
+        needed = sum(needs[field] for field in fields)
+        free = shutil.disk_usage(_standing(_folder(config, fields[0]))).free
+        names = " and ".join(fields)
+        said.append(f"{names} need about {_size(needed)} of {_size(free)}")
+        if needed > free:
+            problems.append(
+                Problem(
+                    fields[0],
+                    f"{names} need about {_size(needed)}, and {_size(free)} are free",
+                    "Free space, name a folder on another disk, or lower train.save_total_limit",
+                )
+            )
+    return "; ".join(said), problems
+
+
+def _feature_bytes(config: RunConfig) -> int:
+    """Of the pages that are not encoded yet; 0 before the dataset is rendered, since their number is not known."""
+    manifest = Path(config.paths.dataset) / MANIFEST
+    if not manifest.exists():
+        return 0
+    pages = read_json(manifest, made_by="render").get("counts", {}).get("unique_pages", 0)
+    tokens = (config.render.page_size // config.render.token_size) ** 2
+    width = 4 if config.model.precision == "float32" else 2
+    features = Path(config.paths.features)
+    there = sum(file.stat().st_size for file in features.glob("rows-*.bin"))
+    return max(0, pages * tokens * config.model.vision_embedding_size * width - there)
+
+
+def _checkpoint_bytes(config: RunConfig) -> int:
+    hidden = config.model.projector_hidden_size or _LARGE_HIDDEN_SIZE
+    parameters = (config.model.vision_embedding_size + _LARGE_HIDDEN_SIZE) * hidden
+    return parameters * _BYTES_A_PARAMETER * (config.train.save_total_limit + 1)
+
+
+def _folder(config: RunConfig, field: str) -> Path:
+    return Path(getattr(config.paths, field.removeprefix("paths.")))
+
+
+def _standing(path: Path) -> Path:
+    """The folder itself, or the nearest one above it that is there."""
+    return next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists())
+
+
+def _in_netrc(host: str) -> bool:
+    try:
+        return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
+    except (OSError, netrc.NetrcParseError):
+        return False
+
+
+def _size(count: int) -> str:
+    return f"{count / 2**30:,.1f} GiB" if count >= 2**30 else f"{count / 2**20:,.1f} MiB"

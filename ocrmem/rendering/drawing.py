@@ -1,0 +1,194 @@
+"""Text to pages: lay out, then copy cells."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+
+from ocrmem.config import RenderSection
+from ocrmem.rendering.atlas import CELL_HEIGHT, Atlas
+from ocrmem.rendering.geometry import Geometry
+from ocrmem.rendering.layout import Rows, wrap
+from ocrmem.rendering.page import Page
+from ocrmem.rendering.units import Units, to_units
+
+PIECE = 1 << 14  # characters laid out at a time
+
+
+class RowSpan(NamedTuple):
+    """Which characters of the source a row of a page shows: text[start:end].
+
+    Spans follow each other without a gap and cover the text; they overlap only where the escape of one
+    character is longer than a row.
+    """
+
+    page: int
+    row: int
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Rendering:
+    """The pages of a text.
+
+    Attributes:
+        pages: all of them, oldest first; `render.max_pages` is not applied here.
+        spans: int64 [rows, 2]; start and end in the source of every row, page after page.
+        rows_per_page: rows of a full page.
+        escaped: characters drawn as escapes.
+    """
+
+    pages: list[Page]
+    spans: np.ndarray
+    rows_per_page: int
+    escaped: int
+
+    @cached_property
+    def rows(self) -> list[RowSpan]:
+        """The spans with their page and row."""
+        return [
+            RowSpan(*divmod(i, self.rows_per_page), start, end) for i, (start, end) in enumerate(self.spans.tolist())
+        ]
+
+
+def render_text(text: str, settings: RenderSection, atlas: Atlas) -> Rendering:
+    """Draw a text on as many pages as it needs; none for the empty text.
+
+    Args:
+        text: any str; what has no glyph becomes a visible escape.
+        settings: sizes, newlines and tab width.
+        atlas: of `load_atlas(settings.atlas)`.
+
+    Raises:
+        ConfigError: the sizes do not fit each other.
+    """
+    geometry = Geometry.of(settings)
+    grids, spans, escaped = lay_out(text, settings, atlas)
+    return Rendering(
+        pages=list(paginate(grids, geometry, atlas)), spans=spans, rows_per_page=geometry.rows, escaped=escaped
+    )
+
+
+def lay_out(text: str, settings: RenderSection, atlas: Atlas) -> tuple[list[np.ndarray], np.ndarray, int]:
+    """The rows of a text, piece by piece: grids int32 [rows, columns] of cell numbers, spans and escapes of all.
+
+    Spans and escapes are those of `Rendering`. Layout starts afresh behind a newline that breaks the line.
+    """
+    columns = Geometry.of(settings).columns
+    grids: list[np.ndarray] = []
+    spans: list[np.ndarray] = []
+    escaped = offset = 0
+    for piece in _pieces(text) if settings.newlines == "break" else (text,):
+        units = to_units(piece, atlas, settings.newlines, settings.tab_width)
+        rows = wrap(units, columns)
+        grids.append(_grid(units, rows, columns, atlas))
+        spans.append(_spans(units, rows) + offset)
+        escaped += units.escaped
+        offset += len(piece)
+    return grids, np.concatenate(spans) if spans else np.empty((0, 2), np.int64), escaped
+
+
+def _pieces(text: str) -> Iterator[str]:
+    """Cut behind newlines, where layout starts afresh: arrays of a piece stay in the processor's cache."""
+    start = 0
+    while start < len(text):
+        end = text.rfind("\n", start, start + PIECE) + 1 or text.find("\n", start) + 1 or len(text)
+        yield text[start:end]
+        start = end
+
+
+def render_prefixes(text: str, ends: Sequence[int], settings: RenderSection, atlas: Atlas) -> list[list[Page]]:
+    """The pages of text[:end] for many ends, at the cost of drawing the text once.
+
+    The samples of one conversation have histories that are prefixes of each other. Where a prefix ends behind
+    a newline, its rows are the first rows of the whole text, so its last page is the whole text's page with
+    the later rows blank. Other prefixes, and all of them where newlines flow, are drawn by themselves.
+
+    Args:
+        text: the longest text.
+        ends: lengths of the prefixes, 0 to len(text).
+        settings: as for `render_text`.
+        atlas: as for `render_text`.
+    """
+    if settings.newlines == "flow":
+        return [render_text(text[:end], settings, atlas).pages for end in ends]
+    whole = render_text(text, settings, atlas)
+    result = []
+    for end in ends:
+        rows = int(np.searchsorted(whole.spans[:, 0], end)) if end else 0
+        if end and (rows == 0 or whole.spans[rows - 1, 1] != end):
+            result.append(render_text(text[:end], settings, atlas).pages)
+            continue
+        full, rest = divmod(rows, whole.rows_per_page)
+        pages = whole.pages[:full]
+        if rest:
+            bits = whole.pages[full].bits.copy()
+            bits[rest * settings.line_height :] = 0
+            pages.append(Page(bits, atlas.version))
+        result.append(pages)
+    return result
+
+
+def _spans(units: Units, rows: Rows) -> np.ndarray:
+    spans = np.empty((len(rows), 2), np.int64)
+    if not len(rows):
+        return spans
+    if units.origin is None:
+        spans[:, 0], spans[:, 1] = rows.starts[:-1], rows.starts[1:]
+        return spans
+    spans[:, 0] = units.origin[rows.starts[:-1]]
+    spans[:-1, 1] = spans[1:, 0]
+    spans[-1, 1] = units.length
+    # An escape cut by the margin belongs to both rows.
+    np.maximum(spans[:, 1], units.origin[rows.starts[1:] - 1] + 1, out=spans[:, 1])
+    return spans
+
+
+def _grid(units: Units, rows: Rows, columns: int, atlas: Atlas) -> np.ndarray:
+    """int32 [rows, columns]: the number of the cell that stands at each place."""
+    grid = np.zeros(len(rows) * columns, np.int32)
+    corner = np.arange(len(rows)) * columns - rows.cells[rows.starts[:-1]]
+    places = rows.cells[:-1] + np.repeat(corner, np.diff(rows.starts))
+    glyphs = atlas.index[units.code_points]
+    # Spaces have glyph 0, so what hangs over the margin is not drawn and cannot reach the next row.
+    drawn = np.flatnonzero(glyphs)
+    places, glyphs = places[drawn], glyphs[drawn]
+    grid[places] = glyphs
+    wide = np.flatnonzero(units.widths[drawn] == 2)
+    if len(wide):
+        grid[places[wide] + 1] = glyphs[wide] + 1
+    return grid.reshape(len(rows), columns)
+
+
+def paginate(grids: Sequence[np.ndarray], geometry: Geometry, atlas: Atlas) -> Iterator[Page]:
+    """Rows, as `lay_out` gives them, as pages; the last one may be partly filled."""
+    page = np.zeros((geometry.rows, geometry.columns), np.int32)
+    filled = 0
+    for grid in grids:
+        at = 0
+        while at < len(grid):
+            part = grid[at : at + geometry.rows - filled]
+            page[filled : filled + len(part)] = part
+            at += len(part)
+            filled += len(part)
+            if filled == geometry.rows:
+                yield Page(_blit(page, geometry, atlas.cells), atlas.version)
+                filled = 0
+    if filled:
+        page[filled:] = 0
+        yield Page(_blit(page, geometry, atlas.cells), atlas.version)
+
+
+def _blit(grid: np.ndarray, geometry: Geometry, cells: np.ndarray) -> np.ndarray:
+    """uint8 [S, S / 8] from int32 [rows, columns] of cell numbers."""
+    size = geometry.page_size
+    bits = np.zeros((size, size // 8), np.uint8)
+    lines = bits[: geometry.rows * geometry.line_height].reshape(geometry.rows, geometry.line_height, -1)
+    drawn = np.take(cells, grid, axis=0).transpose(0, 2, 1)
+    lines[:, geometry.top : geometry.top + CELL_HEIGHT] = drawn
+    return bits

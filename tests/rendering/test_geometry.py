@@ -1,0 +1,68 @@
+"""Page sizes: the real ones, the tiny preset's, and those that do not fit."""
+
+from __future__ import annotations
+
+import pytest
+
+from ocrmem.config import LabelSection, RenderSection
+from ocrmem.conversations import Message
+from ocrmem.errors import ConfigError
+from ocrmem.rendering import Geometry, load_atlas, render_text, transcript
+
+
+@pytest.mark.parametrize(
+    ("page_size", "token_size", "line_height", "columns", "rows", "top"),
+    [
+        (512, 64, 16, 64, 32, 0),
+        (640, 64, 16, 80, 40, 0),
+        (1024, 64, 16, 128, 64, 0),
+        (1280, 64, 16, 160, 80, 0),
+        (256, 32, 32, 32, 8, 8),
+        (256, 32, 20, 32, 12, 2),
+    ],
+)
+def test_grid(page_size: int, token_size: int, line_height: int, columns: int, rows: int, top: int) -> None:
+    section = RenderSection(page_size=page_size, token_size=token_size, line_height=line_height)
+    assert Geometry.of(section) == Geometry(page_size, line_height, columns, rows, top)
+    rendering = render_text("x\n" * (rows + 1), section, load_atlas())
+    assert [page.size for page in rendering.pages] == [page_size, page_size]
+
+
+@pytest.mark.parametrize(
+    ("values", "field"),
+    [
+        ({"page_size": 1000}, "render.page_size"),
+        ({"token_size": 60, "page_size": 960}, "render.token_size"),
+        ({"line_height": 15}, "render.line_height"),
+        ({"page_size": 64, "line_height": 80}, "render.page_size"),
+        ({"page_size": 8, "token_size": 8}, "render.page_size"),
+    ],
+)
+def test_sizes_that_do_not_fit_are_refused_by_name(values: dict[str, int], field: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        render_text("x", RenderSection(**values), load_atlas())  # type: ignore[arg-type]
+    assert field in [problem.place for problem in caught.value.problems]
+
+
+def test_cells_sit_in_the_middle_of_taller_lines() -> None:
+    section = RenderSection(page_size=256, token_size=32, line_height=32)
+    page = render_text("█\n█\n", section, load_atlas()).pages[0]  # a glyph that fills its cell
+    assert page.bits[:, 0].nonzero()[0].tolist() == [*range(8, 24), *range(40, 56)]
+
+
+def test_spans_say_which_page_and_row() -> None:
+    section = RenderSection(page_size=32, token_size=32)
+    rows = render_text("a\nb\nc\n", section, load_atlas()).rows
+    assert [tuple(row) for row in rows] == [(0, 0, 0, 2), (0, 1, 2, 4), (1, 0, 4, 6)]
+
+
+def test_transcript_labels_every_message_and_ends_it_with_a_newline() -> None:
+    messages = [
+        Message("system", "be brief"),
+        Message("user", "hi"),
+        Message("assistant", "a\nb"),
+        Message("tool", "5"),
+    ]
+    text = transcript(messages, LabelSection(tool="tool> "))
+    assert text == "system: be brief\nuser: hi\nassistant: a\nb\ntool> 5\n"
+    assert transcript([], LabelSection()) == ""

@@ -1,0 +1,85 @@
+"""A growing text: the pages that drawing it whole gives, and only the last ones drawn anew."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from ocrmem.config import RenderSection
+from ocrmem.rendering import load_atlas, render_text
+from ocrmem.rendering.growing import GrowingPages
+
+ATLAS = load_atlas()
+PIECES = (
+    "The ferry left late that morning because the fog had not lifted from the harbour.",
+    "甲板上的人并不着急，他们靠着栏杆，听远处的钟声。",
+    "a\tb\tc",
+    "x" * 300,
+    "\U000f0000\U000f0001 no glyph " * 12,
+    "line\r\nline\u2028line\x0bline",
+    "",
+    "e\u0301 ok 👍 " * 30,
+)
+
+
+def settings(**changes: object) -> RenderSection:
+    values = {"page_size": 256, "token_size": 32, "line_height": 32, "max_pages": 1000}
+    return RenderSection(**(values | changes))
+
+
+def texts(seed: int, turns: int) -> list[str]:
+    """Ever longer beginnings of one transcript, each ending in a newline."""
+    generator, text, found = random.Random(seed), "", []
+    for _ in range(turns):
+        for _ in range(generator.randint(0, 4)):
+            text += f"user: {generator.choice(PIECES)}\n"
+        found.append(text)
+    return found
+
+
+@pytest.mark.parametrize("newlines", ["break", "flow"])
+@pytest.mark.parametrize("seed", range(4))
+def test_pages_are_those_of_the_whole_text(seed: int, newlines: str) -> None:
+    section = settings(newlines=newlines, max_pages=3 if seed % 2 else 1000)
+    growing = GrowingPages(section, ATLAS)
+    for text in texts(seed, 25):
+        whole = render_text(text, section, ATLAS)
+        newest = growing.draw(text)
+        kept = whole.pages[-section.max_pages :]
+        assert [page.hash for page in newest.pages] == [page.hash for page in kept]
+        assert newest.dropped == len(whole.pages) - len(kept)
+        if kept:
+            assert newest.start == whole.spans[newest.dropped * whole.rows_per_page, 0]
+
+
+def test_a_turn_draws_the_last_page_alone() -> None:
+    growing, line = GrowingPages(settings(), ATLAS), "user: one line\n"  # 8 lines a page
+    assert growing.draw(line * 64 * 8).drawn == 64
+    assert growing.draw(line * (64 * 8 + 3)).drawn == 1
+    assert growing.draw(line * (64 * 8 + 7)).drawn == 1
+    assert growing.draw(line * (64 * 8 + 9)).drawn == 2, "the page it fills and the one it begins"
+    assert growing.draw(line * (64 * 8 + 9)).drawn == 1
+
+
+@pytest.mark.parametrize(
+    ("first", "then"),
+    [
+        ("user: one\n" * 20, "user: two\n" * 20),  # another text
+        ("user: one\n" * 20, "user: one\n" * 10),  # a shorter one
+        ("user: one\n" * 20 + "open", "user: one\n" * 20 + "open row\n"),  # a row that was not final
+    ],
+)
+def test_a_text_that_does_not_continue_the_last_one_is_drawn_from_its_start(first: str, then: str) -> None:
+    growing = GrowingPages(settings(), ATLAS)
+    growing.draw(first)
+    whole = render_text(then, settings(), ATLAS).pages
+    newest = growing.draw(then)
+    assert [page.hash for page in newest.pages] == [page.hash for page in whole]
+    assert newest.drawn == len(whole)
+
+
+def test_no_more_full_pages_are_kept_than_the_settings_allow() -> None:
+    growing = GrowingPages(settings(max_pages=2), ATLAS)
+    newest = growing.draw("user: one line\n" * 8 * 30)
+    assert (len(newest.pages), newest.dropped, len(growing._full)) == (2, 28, 2)

@@ -1,0 +1,229 @@
+"""What must hold for any Unicode text, lone surrogates included."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ocrmem.config import RenderSection
+from ocrmem.rendering import Rendering, load_atlas, render_prefixes, render_text
+from ocrmem.rendering.units import NEWLINE_MARK
+
+ATLAS = load_atlas()
+NEWLINES = {0x0A, 0x0B, 0x0C, 0x0D, 0x85, 0x2028, 0x2029}
+WHITE_SPACE = {0x09, 0x20, 0xA0, *range(0x2000, 0x200B), 0x202F, 0x205F, 0x3000}
+
+SETTINGS = [
+    RenderSection(page_size=128, token_size=32, line_height=16),
+    RenderSection(page_size=128, token_size=32, line_height=32, newlines="flow"),
+    RenderSection(page_size=32, token_size=32, line_height=16, tab_width=3),  # escapes are longer than a row
+    RenderSection(page_size=96, token_size=32, line_height=20, newlines="flow"),
+]
+
+anything = st.text(st.characters(exclude_categories=()), max_size=40)
+pieces = st.sampled_from(
+    [
+        "word ",
+        "longerword",
+        "a",
+        " ",
+        "   ",
+        "\n",
+        "\r",
+        "\r\n",
+        "\t",
+        "\x0b",
+        "\u2028",
+        "\ud800",
+        "\udc00",
+        "𠀀",
+        "你",
+        "好，",
+        "「",
+        "」",
+        "。",
+        "……",
+        "——",
+        "(",
+        ")",
+        ".",
+        "e\u0301",
+        "か\u3099",
+        "😀",
+        "❤\ufe0f",
+        "\u200d",
+        "\x00",
+        "\x7f",
+        "\ue000",
+        "\U0010ffff",
+        "\u00a0",
+        "\u3000",
+        "\u200b",
+        "↵",
+        "[U+20000]",
+        "漢字かな交じり",
+    ]
+)
+mixed = st.lists(pieces | anything, max_size=40).map("".join)
+any_settings = st.sampled_from(SETTINGS)
+
+
+def glyph_of(code_point: int) -> list[bytes]:
+    """The inked cells of one code point."""
+    first, width = int(ATLAS.index[code_point]), int(ATLAS.width[code_point])
+    return [bytes(c) for c in ATLAS.cells[first : first + width] if c.any()] if first else []
+
+
+def expected_ink(text: str, newlines: str) -> list[bytes]:
+    """The inked cells that a text must show, in order: a slow second opinion."""
+    ink: list[bytes] = []
+    for at, character in enumerate(text):
+        code_point = ord(character)
+        if code_point in NEWLINES:
+            second_half = character == "\n" and at and text[at - 1] == "\r"
+            if newlines == "flow" and not second_half:
+                ink += glyph_of(NEWLINE_MARK)
+        elif code_point in WHITE_SPACE:
+            pass
+        elif not glyph_of(code_point) or (newlines == "flow" and code_point == NEWLINE_MARK):
+            for letter in f"[U+{code_point:04X}]":
+                ink += glyph_of(ord(letter))
+        else:
+            ink += glyph_of(code_point)
+    return ink
+
+
+def rows_of_ink(rendering: Rendering, section: RenderSection) -> list[list[bytes]]:
+    """The inked cells of each row, read back from the pages' bits."""
+    top = (section.line_height - 16) // 2
+    rows = []
+    for row in rendering.rows:
+        y = row.row * section.line_height + top
+        cells = rendering.pages[row.page].bits[y : y + 16].T
+        rows.append([bytes(cell) for cell in cells if cell.any()])
+    return rows
+
+
+@given(mixed, any_settings)
+@settings(max_examples=150, deadline=None)
+def test_every_character_is_ink_white_space_or_a_visible_escape(text: str, section: RenderSection) -> None:
+    rows = rows_of_ink(render_text(text, section, ATLAS), section)
+    assert [cell for row in rows for cell in row] == expected_ink(text, section.newlines)
+
+
+@given(mixed, any_settings)
+@settings(max_examples=150, deadline=None)
+def test_pages_hold_no_ink_outside_their_rows(text: str, section: RenderSection) -> None:
+    rendering = render_text(text, section, ATLAS)
+    read_back = sum(
+        int(np.bitwise_count(np.frombuffer(cell, np.uint8)).sum())
+        for row in rows_of_ink(rendering, section)
+        for cell in row
+    )
+    assert read_back == sum(int(np.bitwise_count(page.bits).sum()) for page in rendering.pages)
+
+
+@given(mixed, any_settings)
+@settings(max_examples=150, deadline=None)
+def test_spans_map_every_row_to_its_source_and_cover_it(text: str, section: RenderSection) -> None:
+    rendering = render_text(text, section, ATLAS)
+    rows = rendering.rows
+    assert len(rendering.pages) == -(-len(rows) // (section.page_size // section.line_height))
+    assert (rows[0].start, rows[-1].end) == (0, len(text)) if text else rows == []
+    for before, after in pairwise(rows):
+        cut_escape = before.end == after.start + 1
+        assert after.start == before.end or cut_escape
+        assert (after.page, after.row) > (before.page, before.row)
+    shared = {i for before, after in pairwise(rows) for i in range(after.start, before.end)}
+    for row, ink in zip(rows, rows_of_ink(rendering, section), strict=True):
+        source = range(row.start, row.end)
+        if not shared.intersection(source) and text[row.start - 1 : row.start + 1] != "\r\n":
+            assert ink == expected_ink(text[row.start : row.end], section.newlines)
+
+
+@given(mixed, mixed, any_settings)
+@settings(max_examples=150, deadline=None)
+def test_no_page_but_the_last_depends_on_later_text(text: str, later: str, section: RenderSection) -> None:
+    now = render_text(text, section, ATLAS)
+    then = render_text(text + later, section, ATLAS)
+    assert [p.hash for p in now.pages[:-1]] == [p.hash for p in then.pages[: max(len(now.pages) - 1, 0)]]
+    assert now.rows[:-1] == then.rows[: max(len(now.rows) - 1, 0)]
+
+
+@given(mixed, mixed, st.sampled_from(SETTINGS[::2]))
+@settings(max_examples=150, deadline=None)
+def test_after_a_newline_no_row_depends_on_later_text(text: str, later: str, section: RenderSection) -> None:
+    now = render_text(text + "\n", section, ATLAS)
+    then = render_text(text + "\n" + later, section, ATLAS)
+    assert now.rows == then.rows[: len(now.rows)]
+    assert rows_of_ink(now, section) == rows_of_ink(then, section)[: len(now.rows)]
+
+
+@given(mixed, st.data(), any_settings)
+@settings(max_examples=150, deadline=None)
+def test_prefixes_are_drawn_as_if_alone(text: str, data: st.DataObject, section: RenderSection) -> None:
+    ends = data.draw(st.lists(st.integers(0, len(text)), max_size=4))
+    ends += [i + 1 for i, character in enumerate(text) if character in "\n\r"]
+    for end, pages in zip(ends, render_prefixes(text, ends, section, ATLAS), strict=True):
+        alone = render_text(text[:end], section, ATLAS).pages
+        assert [page.hash for page in pages] == [page.hash for page in alone]
+
+
+hanzi = st.lists(st.sampled_from(["国", "人，", "「天地", "上。", "下？」", "（中）", "ab", "x "]), max_size=30).map(
+    "".join
+)
+
+
+@given(hanzi)
+@settings(max_examples=150, deadline=None)
+def test_closing_marks_start_no_row_and_opening_marks_end_none(text: str) -> None:
+    rows = render_text(text, SETTINGS[0], ATLAS).rows
+    for before, after in pairwise(rows):
+        assert text[after.start] not in "，。？」）"
+        assert text[before.end - 1] not in "「（"
+
+
+@given(mixed, any_settings)
+@settings(max_examples=100, deadline=None)
+def test_no_row_starts_with_a_space_that_the_row_before_could_end_with(text: str, section: RenderSection) -> None:
+    rows = render_text(text, section, ATLAS).rows
+    for before, after in pairwise(rows):
+        starts_line = ord(text[before.end - 1]) in NEWLINES
+        assert starts_line or text[after.start] not in " \t"
+
+
+@pytest.mark.parametrize("hash_seed", ["1", "2"])
+def test_another_process_gives_the_same_hashes(hash_seed: str) -> None:
+    texts = [
+        "plain text\n" * 50,
+        "你好，世界。" * 200,
+        "\ud800 \ue000 \t e\u0301 ❤\ufe0f\r\n" * 40,
+        "x" * 999,
+        "",
+    ]
+    script = (
+        "import json, sys\n"
+        "from ocrmem.config import RenderSection\n"
+        "from ocrmem.rendering import load_atlas, render_text\n"
+        "texts = json.load(sys.stdin)\n"
+        "pages = [render_text(t, RenderSection(), load_atlas()).pages for t in texts]\n"
+        "print(json.dumps([[p.hash for p in of_text] for of_text in pages]))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        input=json.dumps(texts),
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONHASHSEED": hash_seed},
+    )
+    here = [[page.hash for page in render_text(text, RenderSection(), ATLAS).pages] for text in texts]
+    assert json.loads(done.stdout) == here
