@@ -91,3 +91,9 @@ class PreemptedError(TrainingError):
     """Training was stopped from outside and can go on from its last checkpoint."""
 
     exit_code = 75  # EX_TEMPFAIL of sysexits.h
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's text, or the name of its type where it has none."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import unquote, urlsplit
 
-from ocrmem.errors import ConfigError, Problem
+from ocrmem.errors import ConfigError, Problem, first_line
 from ocrmem.files import replacing_directory
 from ocrmem.secrets import redact
 
@@ -137,7 +137,7 @@ class DirectoryStore:
     def explain(self, error: BaseException) -> Problem:
         full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
         remedy = "Free space there" if full else "Check the owner, the rights and the mount of the directory"
-        return Problem(self._field, f"{self.location} cannot be used ({_first_line(error)})", remedy)
+        return Problem(self._field, f"{self.location} cannot be used ({_reason(error)})", remedy)
 
 
 class S3Store:
@@ -231,11 +231,11 @@ class S3Store:
             return Problem(self._field, f"there are no AWS credentials for {self.location}", _NO_KEYS)
         if any(isinstance(c, boto.CredentialRetrievalError | boto.ProfileNotFound | boto.TokenRetrievalError)
                for c in chain):  # fmt: skip
-            return Problem(self._field, f"AWS credentials could not be read ({_first_line(error)})", _NO_KEYS)
+            return Problem(self._field, f"AWS credentials could not be read ({_reason(error)})", _NO_KEYS)
         if any(isinstance(c, boto.ConnectionError | boto.HTTPClientError) for c in chain):
             return Problem(
                 self._field,
-                f"{service} does not answer ({_first_line(error)})",
+                f"{service} does not answer ({_reason(error)})",
                 "Check the endpoint_url beside it and the network, then run it again",
             )
         if code == "NoSuchBucket" or (code == "404" and not self._prefix):
@@ -251,7 +251,7 @@ class S3Store:
             )
         return Problem(
             self._field,
-            f"{self.location} at {service} cannot be used ({code + ': ' if code else ''}{_first_line(error)})",
+            f"{self.location} at {service} cannot be used ({code + ': ' if code else ''}{_reason(error)})",
             "Check the address, the endpoint_url beside it and AWS_REGION",
         )
 
@@ -271,6 +271,5 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def _first_line(error: BaseException) -> str:
-    text = str(error).strip().splitlines()
-    return redact(text[0]).rstrip(".") if text else type(error).__name__
+def _reason(error: BaseException) -> str:
+    return redact(first_line(error)).rstrip(".")

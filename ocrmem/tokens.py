@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ocrmem.config import TINY, RunConfig
-from ocrmem.errors import ModelError
+from ocrmem.errors import ModelError, first_line
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -45,7 +45,7 @@ def load_named_tokenizer(name: str, revision: str | None) -> PreTrainedTokenizer
     except (OSError, ValueError) as error:
         raise ModelError.of(
             "model.base_model_name",
-            f"no tokenizer loads from {name!r} ({_first_line(error)})",
+            f"no tokenizer loads from {name!r} ({first_line(error)})",
             "Give a directory with tokenizer.json or a hub name that this machine can reach",
         ) from None
     if not tokenizer.chat_template:
@@ -73,7 +73,3 @@ def memory_tokens(tokenizer: PreTrainedTokenizerBase) -> MemoryTokens:
             "Use a model of the Qwen3 family, whose vocabulary holds them",
         )
     return MemoryTokens(vocabulary[START], vocabulary[PLACEHOLDER], vocabulary[END])
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

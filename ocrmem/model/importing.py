@@ -17,9 +17,9 @@ from typing import Any
 
 import torch
 
-from ocrmem.errors import ConfigError, MissingInputError, ModelError
+from ocrmem.errors import ConfigError, MissingInputError, ModelError, first_line
 from ocrmem.model.configuration import MEMConfig
-from ocrmem.model.loading import CONFIG, first_line, write_adapter
+from ocrmem.model.loading import CONFIG, write_adapter
 from ocrmem.model.projector import Projector
 
 SOURCE = "projection_layer.pt"

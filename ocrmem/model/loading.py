@@ -21,7 +21,7 @@ from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.utils import cached_file
 
 from ocrmem.config import TINY
-from ocrmem.errors import MissingInputError, ModelError
+from ocrmem.errors import MissingInputError, ModelError, first_line
 from ocrmem.files import write_bytes, write_text
 from ocrmem.model.configuration import MEMConfig
 
@@ -154,12 +154,6 @@ def read_weights(directory: Path) -> dict[str, torch.Tensor]:
         raise ModelError.of(
             str(path), f"is not a whole safetensors file ({first_line(error)})", "Copy the adapter again"
         ) from None
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's text, or its type where it has none."""
-    text = str(error).strip()
-    return text.splitlines()[0] if text else type(error).__name__
 
 
 def _directory(location: str, revision: str | None) -> Path | None:

@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, Qwe
 
 from ocrmem.config import TINY, RunConfig
 from ocrmem.config_rules.known import DEEPSEEK_OCR, QWEN3_NAME, known_encoder
-from ocrmem.errors import ModelError
+from ocrmem.errors import ModelError, first_line
 from ocrmem.model.loading import DTYPES
 from ocrmem.model.trainable import count_parameters
 
@@ -194,7 +194,7 @@ def _stored_config(name: str, revision: str | None) -> PretrainedConfig | None:
         if Path(name).is_dir():
             raise ModelError.of(
                 name,
-                f"its config.json describes no language model ({str(error).splitlines()[0]})",
+                f"its config.json describes no language model ({first_line(error)})",
                 "Name a directory that holds the config.json of a Qwen3",
             ) from None
         return None

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ocrmem.config import TINY, RunConfig
-from ocrmem.errors import Problem
+from ocrmem.errors import Problem, first_line
 from ocrmem.files import read_json
 from ocrmem.secrets import redact
 from ocrmem.storage import ANSWER_SECONDS
@@ -109,7 +109,7 @@ def _on_the_hub(field: str, name: str, revision: str | None) -> tuple[str, Probl
         status = error.response.status_code if error.response is not None else "an error"
         return "", Problem(field, f"the hub {constants.ENDPOINT} answers {status} for {name}", "Try again later")
     except unanswered as error:
-        reason = redact(str(error)).splitlines()[0] if str(error) else type(error).__name__
+        reason = redact(first_line(error))
         message = f"{name} is not in the cache, and the hub {constants.ENDPOINT} does not answer ({reason})"
         return "", Problem(field, message, "Check the network, or download the model beforehand with `ocrmem base`")
     needed = sum(file.size or 0 for file in info.siblings or [])

@@ -20,7 +20,7 @@ from torch import nn
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState
 from transformers.trainer import SCHEDULER_NAME, TRAINER_STATE_NAME
 
-from ocrmem.errors import TrainingError
+from ocrmem.errors import TrainingError, first_line
 from ocrmem.training import checkpoint as store
 from ocrmem.training import optimizer_state, processes
 from ocrmem.training.arguments import AdapterTrainingArguments
@@ -107,7 +107,7 @@ class ResumableTrainer(Trainer):
                 part()
             # torch reports a full disk as RuntimeError, safetensors as its own error.
             except (OSError, RuntimeError, SafetensorError) as error:
-                failure = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+                failure = first_line(error)
         failures = [text for text in processes.of_all(failure) if text]
         if failures:
             if self.args.should_save:

@@ -28,7 +28,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import TrainOutput
 
 from ocrmem import console
-from ocrmem.errors import Problem, TrainingError
+from ocrmem.errors import Problem, TrainingError, first_line
 from ocrmem.gradflow.check import as_problem, check
 from ocrmem.model.trainable import TRAINED
 from ocrmem.training import checkpoint as store
@@ -237,7 +237,7 @@ class AdapterOnlyTrainer(ResumableTrainer):
         problems = [as_problem(found) for found in report.findings if found.severity == "error"]
         if not problems:
             return error
-        told = Problem(self._step_name(), str(error).strip().splitlines()[0], "See what follows for the cause")
+        told = Problem(self._step_name(), first_line(error), "See what follows for the cause")
         return TrainingError([told, *problems])
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
