@@ -7,9 +7,10 @@ sample of each assistant turn.
 from ocrmem.conversations.located import StoredConversations
 from ocrmem.conversations.read import Reading, locate_conversations, read_conversations, scan_conversations
 from ocrmem.conversations.turns import split_turns
-from ocrmem.conversations.types import Conversation, Message, Role, Split, TurnSample
+from ocrmem.conversations.types import SPLITS, Conversation, Message, Role, Split, TurnSample
 
 __all__ = [
+    "SPLITS",
     "Conversation",
     "Message",
     "Reading",

@@ -17,11 +17,11 @@ import numpy as np
 import ocrmem
 from ocrmem.config import RunConfig
 from ocrmem.console import note, progress_bar
-from ocrmem.conversations import StoredConversations, locate_conversations
+from ocrmem.conversations import SPLITS, StoredConversations, locate_conversations
 from ocrmem.dataset.manifest import NAME, dataset_config, source_identity, tokenizer_identity
 from ocrmem.dataset.names import first_seen
 from ocrmem.dataset.parts import Counts, Parts
-from ocrmem.dataset.schema import SCHEMA_VERSION, SPLITS
+from ocrmem.dataset.schema import SCHEMA_VERSION
 from ocrmem.dataset.shards import copy_pages, describe, page_digests, place_copy
 from ocrmem.dataset.workers import Job, run_jobs, worker_count
 from ocrmem.errors import DataError, Problem

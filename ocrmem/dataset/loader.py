@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ocrmem.conversations import Split
+from ocrmem.conversations import SPLITS, Split
 from ocrmem.dataset.files import changed, open_shard
 from ocrmem.dataset.manifest import read_manifest, shards_of
 from ocrmem.dataset.names import NameTable, digests_of
-from ocrmem.dataset.schema import SPLITS, pages_schema, unbanded
+from ocrmem.dataset.schema import pages_schema, unbanded
 from ocrmem.dataset.stored import StoredSamples
 from ocrmem.errors import DataError, OcrMemError
 from ocrmem.files import sha256_file

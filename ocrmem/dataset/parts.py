@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ocrmem.conversations import Conversation
+from ocrmem.conversations import SPLITS, Conversation
 from ocrmem.dataset.making import SampleMaker
-from ocrmem.dataset.schema import SPLITS, PageRow, Sample
+from ocrmem.dataset.schema import PageRow, Sample
 from ocrmem.dataset.shards import RowWriter, describe, page_writer, sample_writer
 from ocrmem.errors import OcrMemError, Problem
 from ocrmem.files import read_json, sha256_file, write_json, write_text

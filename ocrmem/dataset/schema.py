@@ -3,36 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from math import isqrt
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ocrmem.conversations import Message, Role, Split
+from ocrmem.conversations import Message, Role, TurnSample
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 SCHEMA_VERSION = 2
-SPLITS: tuple[Split, ...] = ("train", "eval", "counterfactual")
 PAGE_ROWS = 128  # pages of a row group: 16 MiB of bits at 1024 px, so readers and writers stay small
 SAMPLE_ROWS = 256  # what is decoded to read any one of them
 _BAND = 16  # px; a cell's height, so that a letter's 16 bytes lie together and zstd finds them again
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
-    """One assistant turn, ready for a sequence.
+class Sample(TurnSample):
+    """One assistant turn, ready for a sequence. Its history is on pages if the sample has memory, else text.
 
     Attributes:
-        id: ``<conversation id>#<turn>``.
-        conversation_id: the conversation it comes from.
-        split: "train", "eval" or "counterfactual".
-        turn: which assistant turn of the conversation, from 0.
-        history: messages before the recent turns. On pages if the sample has memory, else text.
-        prompt: opening system messages and the recent turns.
-        answer: what is learnt.
         history_tokens: text tokens of ``history`` as the chat template writes it.
         pages: hashes of the history's pages, oldest first; empty without memory.
         memory_tokens: vision tokens of those pages that enter the sequence.
@@ -43,13 +35,6 @@ class Sample:
         pictured_tokens: of ``history_tokens``, those whose text is on ``pages``; None means all.
     """
 
-    id: str
-    conversation_id: str
-    split: Split
-    turn: int
-    history: tuple[Message, ...]
-    prompt: tuple[Message, ...]
-    answer: str
     history_tokens: int
     pages: tuple[str, ...]
     memory_tokens: int
@@ -73,6 +58,9 @@ class Sample:
             return 0.0
         text = self.history_tokens if self.pictured_tokens is None else self.pictured_tokens
         return text / (self.memory_tokens + 2)
+
+
+_SAMPLE_FIELDS = tuple(field.name for field in fields(Sample))
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +198,7 @@ def read_samples(table: pa.Table, known: dict[tuple[str, str], Message] | None =
 
 
 def _sample_row(sample: Sample) -> dict[str, Any]:
-    row = {name: getattr(sample, name) for name in Sample.__slots__}
+    row = {name: getattr(sample, name) for name in _SAMPLE_FIELDS}
     for name in ("history", "prompt"):
         row[name] = [{"role": message.role, "content": message.content} for message in row[name]]
     return row

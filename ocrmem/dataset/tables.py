@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 
 from ocrmem.console import progress_bar
-from ocrmem.conversations import Message
+from ocrmem.conversations import SPLITS, Message
 from ocrmem.dataset.loader import MemoryDataset
 from ocrmem.dataset.manifest import shards_of
 from ocrmem.dataset.names import occurrences, sides
-from ocrmem.dataset.schema import SPLITS, PageRow, Sample
+from ocrmem.dataset.schema import PageRow, Sample
 from ocrmem.dataset.shards import read_pages
 from ocrmem.files import sha256_file
 

@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from ocrmem.config import RunConfig
 from ocrmem.console import progress_bar
-from ocrmem.conversations import Conversation, TurnSample, split_turns
+from ocrmem.conversations import SPLITS, Conversation, TurnSample, split_turns
 from ocrmem.errors import DataError, Problem
 
 if TYPE_CHECKING:
     from ocrmem.dataset.sequence import SequenceBuilder
 
-SPLITS = ("train", "eval", "counterfactual")
 
 
 def count_samples(

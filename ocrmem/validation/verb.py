@@ -14,11 +14,11 @@ from typing import Any
 
 from ocrmem.config import RunConfig
 from ocrmem.config_rules import Checked, check_file
-from ocrmem.conversations import scan_conversations
+from ocrmem.conversations import SPLITS, scan_conversations
 from ocrmem.errors import CheckFailed, ConfigError, OcrMemError
 from ocrmem.files import write_json
 from ocrmem.validation.machine import device_problems, unpinned
-from ocrmem.validation.samples import SPLITS, count_samples
+from ocrmem.validation.samples import count_samples
 
 
 def validate_file(path: Path | str, overrides: Sequence[str] = ()) -> dict[str, Any]:
