@@ -18,7 +18,6 @@ import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
 import jinja2
 
@@ -26,6 +25,7 @@ from ocrmem.config import RunConfig
 from ocrmem.errors import CheckFailed, ModelError, Problem
 from ocrmem.evaluation.result import ADAPTER_FILES, EVALUATION, adapter_sha256, metrics_of
 from ocrmem.files import read_json, replacing_directory, sha256_file, sha256_json, write_json, write_text
+from ocrmem.secrets import redact_uri
 from ocrmem.tracking import without_secrets
 
 PROVENANCE = "provenance.json"
@@ -172,16 +172,6 @@ def git_state() -> dict[str, Any]:
         return {"commit": None, "dirty": None}
     changes = _git("status", "--porcelain", "--untracked-files=no")
     return {"commit": commit, "dirty": None if changes is None else bool(changes)}
-
-
-def redact_uri(uri: str) -> str:
-    """``uri`` without user, password and query: safe to print and to store."""
-    parts = urlsplit(uri)
-    host = parts.netloc.rpartition("@")[2]
-    netloc = f"***@{host}" if "@" in parts.netloc else host
-    text = urlunsplit((parts.scheme, netloc, parts.path, "***" if parts.query else "", ""))
-    # urlunsplit writes one slash for "sqlite:///x", whose netloc is empty.
-    return f"{parts.scheme}://{parts.path}" if parts.scheme == "sqlite" else text
 
 
 def _what_counts(params: dict[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 _WORD = r"(?<![A-Za-z0-9])"
 _PATTERNS = {
@@ -81,3 +82,13 @@ def find_in_values(values: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tu
 def redact(text: str) -> str:
     """``text`` with everything that has the form of a key hidden."""
     return _HEX_KEY.sub(HIDDEN, _SECRET.sub(HIDDEN, text))
+
+
+def redact_uri(uri: str) -> str:
+    """Return ``uri`` without user, password and query: safe to print and to store."""
+    parts = urlsplit(uri)
+    host = parts.netloc.rpartition("@")[2]
+    netloc = f"***@{host}" if "@" in parts.netloc else host
+    text = urlunsplit((parts.scheme, netloc, parts.path, "***" if parts.query else "", ""))
+    # urlunsplit writes one slash for "sqlite:///x", whose netloc is empty.
+    return f"{parts.scheme}://{parts.path}" if parts.scheme == "sqlite" else text

@@ -16,7 +16,6 @@ from ocrmem.adapter import (
     git_state,
     has_provenance,
     package_adapter,
-    redact_uri,
     verify_package,
 )
 from ocrmem.errors import CheckFailed, MissingInputError, ModelError
@@ -177,21 +176,6 @@ def test_all_faults_of_the_reports_are_listed_together(tmp_path: Path) -> None:
     with pytest.raises(CheckFailed) as caught:
         check_reports(config)
     assert len(caught.value.problems) == 3
-
-
-@pytest.mark.parametrize(
-    ("uri", "shown"),
-    [
-        ("sqlite:///registry/mlflow.db", "sqlite:///registry/mlflow.db"),
-        ("sqlite:////srv/mlflow.db", "sqlite:////srv/mlflow.db"),
-        ("http://mlflow.example.org:5000", "http://mlflow.example.org:5000"),
-        ("https://me:hunter2@mlflow.example.org/x", "https://***@mlflow.example.org/x"),
-        ("https://mlflow.example.org/x?token=hunter2", "https://mlflow.example.org/x?***"),
-        ("postgresql://me:hunter2@db/mlflow", "postgresql://***@db/mlflow"),
-    ],
-)
-def test_a_password_in_a_uri_is_never_shown(uri: str, shown: str) -> None:
-    assert redact_uri(uri) == shown
 
 
 def test_git_state_tells_the_commit_and_local_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

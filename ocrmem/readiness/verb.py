@@ -12,13 +12,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ocrmem.adapter import redact_uri
 from ocrmem.config import RunConfig
 from ocrmem.console import note
 from ocrmem.errors import CheckFailed, OcrMemError, Problem
 from ocrmem.readiness import models, resources
 from ocrmem.registry import registry_problems
 from ocrmem.registry.backend import sqlite_path
+from ocrmem.secrets import redact_uri
 from ocrmem.storage import store_at
 
 Answer = tuple[str, list[Problem]]  # what there is to say when all is well, and what is wrong

@@ -11,13 +11,14 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ocrmem.adapter import check_reports, package_adapter, redact_uri
+from ocrmem.adapter import check_reports, package_adapter
 from ocrmem.config import RunConfig
 from ocrmem.errors import CheckFailed, Problem
 from ocrmem.evaluation.gate import GateLine, gate_lines
 from ocrmem.evaluation.result import EVALUATION
 from ocrmem.files import read_json, write_json
 from ocrmem.registry.backend import ADAPTER_TAG, GATE_TAG, PACKAGE_TAG, Version, open_backend, registry_directory
+from ocrmem.secrets import redact_uri
 from ocrmem.tracking import track
 from ocrmem.versioning import VERSION
 

@@ -11,9 +11,8 @@ from http.client import HTTPException
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from ocrmem.adapter import redact_uri
 from ocrmem.errors import ConfigError, Problem
-from ocrmem.secrets import redact
+from ocrmem.secrets import redact, redact_uri
 from ocrmem.storage import ANSWER_SECONDS
 
 TOKEN = "MODEL_REGISTRY_TOKEN"

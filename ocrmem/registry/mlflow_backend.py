@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from ocrmem.adapter import redact_uri
 from ocrmem.config import RunConfig
 from ocrmem.console import note
 from ocrmem.environment import environment
 from ocrmem.errors import ConfigError, Problem
 from ocrmem.registry.backend import LOOK_IT_UP, PACKAGE_TAG, Version, registry_directory, sqlite_path
+from ocrmem.secrets import redact_uri
 from ocrmem.storage import ANSWER_SECONDS, DirectoryStore
 
 if TYPE_CHECKING:

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from ocrmem.dataset.sequence import SequenceBuilder
 
 
-
 def count_samples(
     config: RunConfig, conversations: Sequence[Conversation], problems: list[Problem], notes: list[str]
 ) -> dict[str, Any]:

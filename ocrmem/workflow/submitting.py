@@ -17,10 +17,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ocrmem.adapter import redact_uri
 from ocrmem.console import note
 from ocrmem.errors import CheckFailed, ConfigError, OcrMemError
-from ocrmem.secrets import redact
+from ocrmem.secrets import redact, redact_uri
 from ocrmem.workflow.packages import Package, kfp_missing
 
 ENDPOINT = "KF_PIPELINES_ENDPOINT"  # as kfp's own command line has it

@@ -1,0 +1,22 @@
+"""What looks like a key is never shown."""
+
+from __future__ import annotations
+
+import pytest
+
+from ocrmem.secrets import redact_uri
+
+
+@pytest.mark.parametrize(
+    ("uri", "shown"),
+    [
+        ("sqlite:///registry/mlflow.db", "sqlite:///registry/mlflow.db"),
+        ("sqlite:////srv/mlflow.db", "sqlite:////srv/mlflow.db"),
+        ("http://mlflow.example.org:5000", "http://mlflow.example.org:5000"),
+        ("https://me:hunter2@mlflow.example.org/x", "https://***@mlflow.example.org/x"),
+        ("https://mlflow.example.org/x?token=hunter2", "https://mlflow.example.org/x?***"),
+        ("postgresql://me:hunter2@db/mlflow", "postgresql://***@db/mlflow"),
+    ],
+)
+def test_a_password_in_a_uri_is_never_shown(uri: str, shown: str) -> None:
+    assert redact_uri(uri) == shown
