@@ -1,6 +1,6 @@
-"""What a person sees while a verb runs: one rich console on stderr and one kind of progress bar.
+"""Output for a person while a verb runs, all on stderr: notes, problems and one kind of progress bar.
 
-stdout is left to the verb's result, so that ``--json`` prints one JSON object there and nothing else.
+stdout belongs to the verb's result, so that ``--json`` prints one JSON object there and nothing else.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    TaskID,
     TaskProgressColumn,
     TextColumn,
     TimeElapsedColumn,
@@ -25,35 +26,35 @@ console = Console(stderr=True, highlight=False)
 
 
 def set_quiet(quiet: bool) -> None:
-    """Silence progress bars and notes; errors and results are printed elsewhere."""
+    """Silence progress bars and notes; errors and results are still printed."""
     console.quiet = quiet
 
 
 def note(text: str) -> None:
-    """Print one line for the person who watches. The text is data: rich markup in it is not read."""
+    """Print a text, in which rich markup is not interpreted."""
     console.print(text, markup=False, emoji=False, soft_wrap=True)
 
 
 class Bar:
-    """A task on a progress bar: ``advance`` it, ``describe`` what is being done."""
+    """One task on a progress bar."""
 
-    def __init__(self, progress: Progress, task: object) -> None:
+    def __init__(self, progress: Progress, task: TaskID) -> None:
         self._progress = progress
         self._task = task
 
     def advance(self, by: float = 1) -> None:
-        self._progress.advance(self._task, by)  # type: ignore[arg-type]
+        self._progress.advance(self._task, by)
 
     def describe(self, text: str) -> None:
-        self._progress.update(self._task, description=text)  # type: ignore[arg-type]
+        self._progress.update(self._task, description=text)
 
     def set_completed(self, done: float, total: float | None = None) -> None:
-        self._progress.update(self._task, completed=done, total=total)  # type: ignore[arg-type]
+        self._progress.update(self._task, completed=done, total=total)
 
 
 @contextmanager
 def progress_bar(description: str, total: float | None) -> Iterator[Bar]:
-    """A progress bar on stderr; where stderr is not a terminal, only a closing line is written."""
+    """Show a progress bar; where stderr is not a terminal, only its last state is written."""
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),
@@ -67,7 +68,7 @@ def progress_bar(description: str, total: float | None) -> Iterator[Bar]:
 
 
 def print_problems(problems: Sequence[object]) -> None:
-    """Print what went wrong on stderr, a line each, however quiet it is meant to be."""
+    """Print problems, one a line, even when the console is quiet."""
     for problem in problems:
         print(problem, file=sys.stderr)
     if len(problems) > 1:
@@ -76,7 +77,7 @@ def print_problems(problems: Sequence[object]) -> None:
 
 
 def quiet_libraries() -> None:
-    """Libraries answer to the environment; what a person has set there stands."""
+    """Turn off other libraries' telemetry and progress bars, unless the environment already says otherwise."""
     for name, value in {
         "TRANSFORMERS_VERBOSITY": "error",
         "HF_HUB_DISABLE_TELEMETRY": "1",

@@ -1,4 +1,4 @@
-"""Environment variables for a while."""
+"""Set environment variables temporarily."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def environment(values: Mapping[str, str]) -> Iterator[None]:
-    """Set variables of this process, and afterwards put back what they were, or remove them."""
+    """Set variables of this process within the block, and restore or remove them afterwards."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:

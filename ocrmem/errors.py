@@ -1,14 +1,15 @@
 """The errors a person can meet, each ending with what to do.
 
 A problem names a place (``params.yaml: train.max_steps`` or ``data/train.jsonl:17``), says what is wrong
-there and what to do about it. Errors carry one or many problems; the CLI prints them all and leaves with
-the error's ``exit_code``: 1 when a check said no, 2 when the usage or the configuration is wrong.
+there and what to do about it. Errors carry one or many problems; the CLI prints them all and exits with
+the error's ``exit_code``: 1 when a check failed, 2 when the usage or the configuration is wrong.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import Self
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class OcrMemError(Exception):
     """Base of every error that ocrmem raises on purpose.
 
     Args:
-        problems: one problem or several; the message is all of them, a line each.
+        problems: one or several; the error's message has one line for each.
     """
 
     exit_code = 1
@@ -46,12 +47,12 @@ class OcrMemError(Exception):
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
     def __reduce__(self) -> tuple[type[OcrMemError], tuple[tuple[Problem, ...]]]:
-        """So that an error of a worker process arrives whole."""
+        """Keep the problems when an error is pickled by a worker process."""
         return type(self), (self.problems,)
 
     @classmethod
-    def of(cls, place: str, message: str, remedy: str) -> OcrMemError:
-        """The usual case: an error of one problem."""
+    def of(cls, place: str, message: str, remedy: str) -> Self:
+        """Return an error of one problem."""
         return cls(Problem(place, message, remedy))
 
 
@@ -66,34 +67,34 @@ class DataError(OcrMemError):
 
 
 class MissingInputError(OcrMemError):
-    """A verb needs what an earlier verb writes, and it is not there."""
+    """What an earlier verb writes is missing."""
 
     exit_code = 2
 
 
 class ModelError(OcrMemError):
-    """A model, an encoder or an adapter does not load or does not fit."""
+    """A model, an encoder or an adapter does not load, or does not fit the others."""
 
 
 class CheckFailed(OcrMemError):
-    """A check ran and said no: quality, smoke, gate."""
+    """A check failed: quality, smoke, gate."""
 
 
 class TrainingError(OcrMemError):
-    """Training went wrong: non-finite loss, proj unchanged, frozen weights changed."""
+    """Training failed: non-finite loss, proj unchanged, frozen weights changed."""
 
 
 class ClusterError(OcrMemError):
-    """The Kubernetes API, or something on the cluster, is not as a run needs it."""
+    """The Kubernetes API or the cluster is not in the state that a run needs."""
 
 
 class PreemptedError(TrainingError):
-    """Training was stopped from outside and can go on from its last checkpoint."""
+    """Training was stopped from outside and can resume from its last checkpoint."""
 
     exit_code = 75  # EX_TEMPFAIL of sysexits.h
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of an error's text, or the name of its type where it has none."""
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    """Return the first line of another library's error without its full stop, or its class name if it has no text."""
+    text = str(error).strip()
+    return text.splitlines()[0].rstrip(".") if text else type(error).__name__

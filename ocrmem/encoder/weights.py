@@ -21,7 +21,7 @@ from transformers.utils import cached_file
 
 from ocrmem.encoder.architecture import clip_of, read_architecture, sam_of
 from ocrmem.encoder.naming import QKV_PARTS, Source, is_original, native_sources, original_name
-from ocrmem.errors import ModelError, Problem
+from ocrmem.errors import ModelError, Problem, first_line
 from ocrmem.files import write_json
 
 WEIGHTS, INDEX, CONFIG = "model.safetensors", "model.safetensors.index.json", "config.json"
@@ -236,10 +236,9 @@ def _find(location: str, name: str, revision: str | None, *, required: bool = Fa
     try:
         found = cached_file(location, name, revision=revision, _raise_exceptions_for_missing_entries=required)
     except (OSError, ValueError) as error:
-        lines = str(error).strip().splitlines() or [type(error).__name__]
         raise ModelError.of(
             f"model.ocr_model_name: {location}",
-            f"{name} cannot be fetched from the hub ({lines[0]})",
+            f"{name} cannot be fetched from the hub ({first_line(error)})",
             "Check the name, model.ocr_revision and the network, or download the model once and name its directory",
         ) from None
     return Path(found) if found else None
