@@ -33,7 +33,7 @@ from ocrmem.dataset.sequence import SequenceBuilder
 from ocrmem.dataset.stored import StoredSamples
 from ocrmem.encoder.features import FeatureStore, RowFormat
 from ocrmem.encoder.writer import RowWriter, publish
-from ocrmem.model.batch import MemoryCollator
+from ocrmem.model.collator import MemoryCollator
 from ocrmem.model.configuration import MEMConfig
 from ocrmem.model.modeling import MEMModel
 from ocrmem.model.tiny.language_model import tiny_language_model_config

@@ -37,7 +37,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, Qwen3ForCausa
 from ocrmem.config import RunConfig
 from ocrmem.dataset.schema import Sample
 from ocrmem.encoder.pages import encode_pages
-from ocrmem.model.batch import MemoryCollator
+from ocrmem.model.collator import MemoryCollator
 from ocrmem.model.configuration import MEMConfig
 from ocrmem.model.modeling import MEMModel
 from ocrmem.model.tiny.language_model import tiny_language_model_config

@@ -30,7 +30,7 @@ from ocrmem.dataset.making import SampleMaker
 from ocrmem.dataset.schema import PageRow, Sample
 from ocrmem.encoder.deepencoder import DeepEncoder
 from ocrmem.encoder.pages import encode_pages
-from ocrmem.model.batch import pad_sequences
+from ocrmem.model.collator import pad_sequences
 from ocrmem.model.modeling import MEMModel
 from ocrmem.model.tiny.build import build_tiny_base
 from ocrmem.model.tiny.encoder import random_tiny_encoder

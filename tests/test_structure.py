@@ -43,7 +43,7 @@ ONLY_IN = {
     "boto3": {"storage.py"},
     "dvc": {"versioning/dvc_remote.py"},
     "dvc_data": {"versioning/dvc_remote.py"},
-    "deepspeed": {"training/deepspeed.py", "training/optimizer_state.py", "training/partitioned.py"},
+    "deepspeed": {"training/deepspeed.py", "training/optimizer_state.py", "training/zero3.py"},
     "wandb": {"tracking.py"},
     "kfp": {"workflow/compiling.py", "workflow/local.py", "workflow/submitting.py"},
     "kubernetes": {"cluster/sdk.py"},

@@ -10,7 +10,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from ocrmem.dataset.sequence import IGNORED, TokenSequence
-from ocrmem.model.batch import pad_sequences
+from ocrmem.model.collator import pad_sequences
 from ocrmem.model.modeling import MEMModel
 
 

@@ -26,7 +26,7 @@ from ocrmem.files import write_json, write_text
 from ocrmem.gradflow.catalogue import Finding, finding
 from ocrmem.gradflow.check import as_problem, check
 from ocrmem.gradflow.report import Report
-from ocrmem.model.batch import MemoryCollator
+from ocrmem.model.collator import MemoryCollator
 from ocrmem.model.modeling import MEMModel
 from ocrmem.model.trainable import TRAINED, parameter_report
 from ocrmem.tokens import load_tokenizer

@@ -10,7 +10,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from ocrmem.config import RunConfig
-from ocrmem.model import fitting, loading
+from ocrmem.model import compatibility, loading
 from ocrmem.model.configuration import MEMConfig
 from ocrmem.model.projector import Projector
 
@@ -92,7 +92,7 @@ class AdapterModel(PreTrainedModel):
         directory = Path(adapter_dir)
         config = loading.read_config(directory)
         if run_config is not None:
-            fitting.check_run(config, run_config)
+            compatibility.check_run(config, run_config)
             models, device = run_config.paths.models, run_config.model.device
             dtype = loading.DTYPES[run_config.model.precision]
         config.check()
@@ -108,14 +108,14 @@ class AdapterModel(PreTrainedModel):
             )
             base_llm_model = loading.load_base(base_at, revision=base_revision, dtype=dtype, device=target)
         found = loading.fingerprint(base_at, base_revision) if base_at else None
-        fitting.check_identity("base", config.base_model_name, config.base_fingerprint, base_at, found)
+        compatibility.check_identity("base", config.base_model_name, config.base_fingerprint, base_at, found)
         if with_encoder and ocr_embed is None:
             encoder_at = loading.locate(config.ocr_model_name, models, "encoder")
             found = loading.fingerprint(encoder_at, config.ocr_revision)
-            fitting.check_identity("ocr", config.ocr_model_name, config.ocr_fingerprint, encoder_at, found)
+            compatibility.check_identity("ocr", config.ocr_model_name, config.ocr_fingerprint, encoder_at, found)
             ocr_embed = _load_encoder(config, encoder_at, dtype, target)
         model = cls(config, base_llm_model, ocr_embed)
-        fitting.check_weights(str(directory / loading.WEIGHTS), tensors, model.proj, config.vision_embedding_size)
+        compatibility.check_weights(str(directory / loading.WEIGHTS), tensors, model.proj, config.vision_embedding_size)
         model.load_adapter_tensors(tensors)
         cast(nn.Module, model).to(target)
         return model

@@ -16,10 +16,10 @@ from torch import nn
 from transformers import GenerationConfig, PreTrainedModel
 from transformers.utils import ModelOutput
 
-from ocrmem.model import fitting, loading, trainable
+from ocrmem.model import compatibility, loading, trainable
 from ocrmem.model.assembly import AdapterModel
+from ocrmem.model.compatibility import BatchError
 from ocrmem.model.configuration import MEMConfig
-from ocrmem.model.fitting import BatchError
 from ocrmem.model.projector import Projector
 
 IGNORED = -100
@@ -69,7 +69,7 @@ class MEMModel(AdapterModel):
         hidden_size = cast(nn.Embedding, base_llm_model.get_input_embeddings()).embedding_dim
         if config.hidden_size is None:
             config.hidden_size = hidden_size
-        fitting.check_parts(config, base_llm_model, ocr_embed, hidden_size)
+        compatibility.check_parts(config, base_llm_model, ocr_embed, hidden_size)
         self.base_llm_model = base_llm_model.requires_grad_(False)
         self.ocr_embed = ocr_embed.requires_grad_(False) if ocr_embed is not None else None
         self.proj = Projector(
@@ -241,7 +241,7 @@ class MEMModel(AdapterModel):
         if pixels is not None:
             features = self._encode(pixels, kept)
         if features is not None:
-            fitting.check_features(features, self.config.vision_embedding_size)
+            compatibility.check_features(features, self.config.vision_embedding_size)
         if features is not None and len(features):
             memory = self.proj(features)
         else:

@@ -13,7 +13,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from ocrmem import console
 from ocrmem.tracking import Run
-from ocrmem.training import processes
+from ocrmem.training import collectives
 
 
 class BarCallback(TrainerCallback):
@@ -87,7 +87,7 @@ class StopCallback(TrainerCallback):
         self.wish = wish
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        (agreed,) = processes.greatest([self.wish.signal or 0], args.device)
+        (agreed,) = collectives.all_max([self.wish.signal or 0], args.device)
         if agreed and state.global_step < state.max_steps:
             self.wish.signal = agreed
             control.should_save = True

@@ -28,7 +28,7 @@ from torch import nn
 from ocrmem import console
 from ocrmem.errors import TrainingError
 from ocrmem.files import sha256_file, write_json
-from ocrmem.training.partitioned import whole
+from ocrmem.training.zero3 import gathered
 
 COMPLETE = "complete.json"
 PROJ_FILE = "proj.safetensors"
@@ -180,7 +180,7 @@ def require_same_run(checkpoint: Checkpoint, identity: Mapping[str, Any]) -> Non
 def proj_state(model: nn.Module) -> dict[str, torch.Tensor]:
     """Copies of proj's parameters and buffers on the CPU, in their own dtype; all processes call this together."""
     proj = _proj(model)
-    with whole(proj.parameters()):
+    with gathered(proj.parameters()):
         return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in proj.state_dict().items()}
 
 
@@ -195,7 +195,7 @@ def load_proj(model: nn.Module, path: Path) -> None:
         state = load_file(path)
     except (OSError, SafetensorError) as error:
         raise TrainingError.of(str(path), f"cannot be read ({error})", _ANOTHER) from None
-    with whole(proj.parameters(), writer=0), torch.no_grad():
+    with gathered(proj.parameters(), writer=0), torch.no_grad():
         expected = {name: list(tensor.shape) for name, tensor in proj.state_dict().items()}
         found = {name: list(tensor.shape) for name, tensor in state.items()}
         if expected != found:

@@ -14,8 +14,8 @@ from torch import nn
 from ocrmem.errors import ModelError, TrainingError
 from ocrmem.files import sha256_json
 from ocrmem.model.trainable import check_trainable
-from ocrmem.training import processes
-from ocrmem.training.partitioned import is_partitioned, whole
+from ocrmem.training import collectives
+from ocrmem.training.zero3 import gathered, is_partitioned
 
 PROJ = "proj"
 _CHUNK = 1 << 24
@@ -64,12 +64,12 @@ def fingerprint(model: nn.Module) -> Fingerprint:
 
 def _gathered_hashes(tensors: Mapping[str, torch.Tensor]) -> dict[str, str]:
     mine: dict[str, str] = {}
-    turns = len(processes.of_all(None))
+    turns = len(collectives.gather(None))
     for number, (name, tensor) in enumerate(tensors.items()):
-        with whole([tensor]):
-            if number % turns == processes.rank():
+        with gathered([tensor]):
+            if number % turns == collectives.rank():
                 mine[name] = tensor_hash(tensor)
-    return {name: value for part in processes.of_all(mine) for name, value in part.items()}
+    return {name: value for part in collectives.gather(mine) for name, value in part.items()}
 
 
 def tensor_hash(tensor: torch.Tensor) -> str:
@@ -106,7 +106,7 @@ def require_same_frozen(found: Fingerprint) -> None:
     Raises:
         TrainingError: names the processes that differ from the first.
     """
-    hashes = processes.of_all(found.frozen_hash)
+    hashes = collectives.gather(found.frozen_hash)
     others = [str(rank) for rank, value in enumerate(hashes) if value != hashes[0]]
     if others:
         raise TrainingError.of(

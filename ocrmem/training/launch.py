@@ -25,7 +25,7 @@ from ocrmem.config import RunConfig
 from ocrmem.errors import ConfigError, OcrMemError, PreemptedError, Problem, TrainingError
 from ocrmem.files import write_json
 from ocrmem.training.deepspeed import deepspeed_config, require_deepspeed
-from ocrmem.training.worker import INTERRUPTED, RUN, STOP
+from ocrmem.training.rank_process import INTERRUPTED, RUN, STOP
 
 _PREEMPTED = PreemptedError.exit_code
 
@@ -163,7 +163,7 @@ def _torchrun(folder: Path, count: int, per_node: int) -> dict[int, int]:
             # SIGINT and SIGTERM are for the workers first, see _passing_on_signals.
             "--signals-to-handle=SIGHUP,SIGQUIT",
             "--module",
-            "ocrmem.training.worker",
+            "ocrmem.training.rank_process",
             str(folder),
         ]
     )

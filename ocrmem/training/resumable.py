@@ -22,7 +22,7 @@ from transformers.trainer import SCHEDULER_NAME, TRAINER_STATE_NAME
 
 from ocrmem.errors import TrainingError, first_line
 from ocrmem.training import checkpoint as store
-from ocrmem.training import optimizer_state, processes
+from ocrmem.training import collectives, optimizer_state
 from ocrmem.training.arguments import AdapterTrainingArguments
 
 
@@ -51,7 +51,7 @@ class ResumableTrainer(Trainer):
         path = Path(wanted) if isinstance(wanted, str) else None
         if path is None:
             newest = store.newest_complete(self.directory) if self.is_world_process_zero() else None
-            path = processes.of_main(newest.path if newest else None)
+            path = collectives.broadcast(newest.path if newest else None)
             if path is None:
                 raise TrainingError.of(str(self.directory), "has no complete checkpoint", "Train without resuming")
         found = store.open_checkpoint(path)
@@ -108,7 +108,7 @@ class ResumableTrainer(Trainer):
             # torch reports a full disk as RuntimeError, safetensors as its own error.
             except (OSError, RuntimeError, SafetensorError) as error:
                 failure = first_line(error)
-        failures = [text for text in processes.of_all(failure) if text]
+        failures = [text for text in collectives.gather(failure) if text]
         if failures:
             if self.args.should_save:
                 shutil.rmtree(store.staging(self.directory, self.state.global_step), ignore_errors=True)

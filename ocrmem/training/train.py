@@ -22,19 +22,19 @@ from ocrmem.dataset.stored import StoredSamples
 from ocrmem.encoder.features import FeatureStore
 from ocrmem.errors import ConfigError, DataError, PreemptedError
 from ocrmem.files import replacing_directory, sha256_json, sha256_tree, write_json
-from ocrmem.model.batch import MemoryCollator
+from ocrmem.model.collator import MemoryCollator
 from ocrmem.model.configuration import MEMConfig
 from ocrmem.model.loading import DTYPES, write_adapter
 from ocrmem.model.modeling import MEMModel
 from ocrmem.model.trainable import count_parameters
 from ocrmem.tokens import load_tokenizer
 from ocrmem.tracking import Run, track
-from ocrmem.training import partitioned, processes
+from ocrmem.training import collectives, zero3
 from ocrmem.training.arguments import AdapterTrainingArguments
 from ocrmem.training.callbacks import StopCallback, TrackingCallback, stop_on_signal
 from ocrmem.training.checkpoint import PREVIOUS, all_checkpoints, newest_complete, set_aside
-from ocrmem.training.plots import curve, write_curve
-from ocrmem.training.processes import process_group
+from ocrmem.training.collectives import process_group
+from ocrmem.training.curve import curve, write_curve
 from ocrmem.training.trainer import AdapterOnlyTrainer
 
 REPORT = "train.json"
@@ -77,18 +77,18 @@ def train(config: RunConfig, *, resume: bool = False, output: str | None = None)
             chosen = _attempt(config, number)
             trained = _train_once(chosen, resume)
             # Every process has the same log; the first one's word counts, so that none tries alone.
-            loss = processes.of_main(trained.loss)
+            loss = collectives.broadcast(trained.loss)
             attempts.append({"seed": chosen.train.seed, "loss": loss if math.isfinite(loss) else None})
             if best is None or loss < best.loss:
                 best = trained
             if section.target_loss is None or loss <= section.target_loss:
                 break
-            if processes.rank() == 0:
+            if collectives.rank() == 0:
                 console.note(
                     f"attempt {number + 1} of {section.max_attempts}, seed {chosen.train.seed}: loss {loss:.4f} is "
                     f"above train.target_loss {section.target_loss}"
                 )
-        if processes.rank() != 0 or best is None:
+        if collectives.rank() != 0 or best is None:
             return {}
         return _write(config, best, adapter, attempts, started)
 
@@ -125,7 +125,7 @@ def _train_once(config: RunConfig, resume: bool) -> _Trained:
     _check_processes(config, arguments)
     is_main = arguments.process_index == 0
     inputs = _Inputs.open(config)
-    with partitioned.loading(getattr(arguments, "hf_deepspeed_config", None), DTYPES[config.model.precision]):
+    with zero3.partition_while_loading(getattr(arguments, "hf_deepspeed_config", None), DTYPES[config.model.precision]):
         model = MEMModel.from_run_config(config, with_encoder=False)
     model.set_feature_statistics(inputs.features.mean, inputs.features.std)
     builder = SequenceBuilder(load_tokenizer(config), config.model.max_seq_length)
@@ -215,7 +215,7 @@ def _prepare_checkpoints(directory: Path, resume: bool) -> str | None:
     The first process looks and moves, and tells the others.
     """
     found = None
-    if processes.rank() == 0:
+    if collectives.rank() == 0:
         found = newest_complete(directory) if resume else None
         if resume and found is None:
             console.note(f"{directory} has no complete checkpoint: starting from the first step.")
@@ -224,7 +224,7 @@ def _prepare_checkpoints(directory: Path, resume: bool) -> str | None:
                 f"Starting from the first step. {len(moved)} older checkpoints are now in {directory / PREVIOUS}."
                 " To go on from them instead, interrupt this run, move them back and use --resume."
             )
-    return processes.of_main(str(found.path) if found else None)
+    return collectives.broadcast(str(found.path) if found else None)
 
 
 def _stop(number: int, trainer: AdapterOnlyTrainer, is_main: bool) -> None:

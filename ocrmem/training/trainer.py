@@ -32,10 +32,11 @@ from ocrmem.errors import Problem, TrainingError, first_line
 from ocrmem.gradflow.check import as_problem, check
 from ocrmem.model.trainable import TRAINED
 from ocrmem.training import checkpoint as store
-from ocrmem.training import loading
+from ocrmem.training import data_workers
 from ocrmem.training.arguments import AdapterTrainingArguments
 from ocrmem.training.callbacks import BarCallback
 from ocrmem.training.curriculum import RunSampler, memory_lengths
+from ocrmem.training.finite_guard import SAMPLE_IDS, FiniteGuard, NamingCollator, is_usable
 from ocrmem.training.frozen import (
     Fingerprint,
     fingerprint,
@@ -44,9 +45,8 @@ from ocrmem.training.frozen import (
     require_same_frozen,
 )
 from ocrmem.training.grouping import GroupedSampler, sequence_lengths
-from ocrmem.training.guard import SAMPLE_IDS, NamingCollator, StepGuard, is_usable
-from ocrmem.training.partitioned import keep_frozen_to_itself
 from ocrmem.training.resumable import ResumableTrainer, plain
+from ocrmem.training.zero3 import skip_broadcast_of_frozen
 
 # What the sequence of losses depends on, besides the global batch; a checkpoint goes on only where these are the
 # same. How the batch is cut into processes and accumulation steps may change, and so may DeepSpeed's stage.
@@ -121,7 +121,7 @@ class AdapterOnlyTrainer(ResumableTrainer):
         # memory of a batch is one flat list of tokens. One process a GPU (torchrun) is the way to use them.
         if args.n_gpu > 1:
             args._n_gpu = 1
-        keep_frozen_to_itself(model)
+        skip_broadcast_of_frozen(model)
         dataset: Any = kwargs.get("train_dataset")
         if args.max_steps <= 0 and hasattr(dataset, "__len__"):
             args.max_steps = math.ceil(args.num_train_epochs * len(dataset) / args.global_batch_size)
@@ -137,7 +137,7 @@ class AdapterOnlyTrainer(ResumableTrainer):
         self.seconds_without_data = 0.0
         self._extra_identity = dict(identity or {})
         self._overflows = 0
-        self._guard = StepGuard()
+        self._guard = FiniteGuard()
         self.add_callback(_Settle(self))
 
     def train(  # type: ignore[override]
@@ -294,7 +294,7 @@ class AdapterOnlyTrainer(ResumableTrainer):
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int] | None:
         dataset: Any = train_dataset if train_dataset is not None else self.train_dataset
-        if isinstance(dataset, loading.CarriedDataset):
+        if isinstance(dataset, data_workers.CarriedDataset):
             dataset = dataset.samples
         args = self.args
         grouped = args.train_sampling_strategy == "group_by_length"
@@ -310,15 +310,15 @@ class AdapterOnlyTrainer(ResumableTrainer):
         collator, dataset = self.data_collator, cast(Any, self.train_dataset)
         naming = self.data_collator = NamingCollator(cast(Any, collator))
         if self.args.dataloader_num_workers and hasattr(dataset, "__len__"):
-            loading.prepare_to_fork()
-            self.data_collator = loading.CarryingCollator(naming)  # type: ignore[assignment]
-            self.train_dataset = loading.CarriedDataset(dataset)
+            data_workers.prepare_to_fork()
+            self.data_collator = data_workers.CarryingCollator(naming)  # type: ignore[assignment]
+            self.train_dataset = data_workers.CarriedDataset(dataset)
         try:
             loader = super().get_train_dataloader()
         finally:
             self.data_collator, self.train_dataset = collator, dataset
         if loader.num_workers:
-            loader.worker_init_fn = loading.begin_worker
+            loader.worker_init_fn = data_workers.begin_worker
         return loader
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list[Any], torch.Tensor | int | None]:
@@ -330,7 +330,7 @@ class AdapterOnlyTrainer(ResumableTrainer):
         start = time.monotonic()
         batches, items = super().get_batch_samples(*args, **kwargs)
         self.seconds_without_data += time.monotonic() - start
-        loading.raise_carried(batches)
+        data_workers.raise_carried(batches)
         return batches, items
 
     def _take_finished(self, checkpoint: store.Checkpoint) -> TrainOutput:

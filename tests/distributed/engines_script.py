@@ -22,7 +22,7 @@ from ocrmem.config import RunConfig
 from ocrmem.errors import TrainingError
 from ocrmem.model.loading import load_base
 from ocrmem.model.modeling import MEMModel
-from ocrmem.training import checkpoint, partitioned, processes
+from ocrmem.training import checkpoint, collectives, zero3
 from ocrmem.training.deepspeed import deepspeed_config
 from ocrmem.training.trainer import AdapterOnlyTrainer
 
@@ -52,7 +52,7 @@ def make(
     arguments = standalone_arguments(
         directory, deepspeed=engine_settings(engine, offload), ddp_backend="gloo", **changes
     )
-    with partitioned.loading(getattr(arguments, "hf_deepspeed_config", None), dtype):
+    with zero3.partition_while_loading(getattr(arguments, "hf_deepspeed_config", None), dtype):
         frozen = base()
     torch.manual_seed(0)
     model = MEMModel(small_config(), frozen, None)
@@ -123,7 +123,7 @@ def poisoned() -> list[dict[str, Any]]:
 
 def main(root: Path) -> None:
     results: dict[str, Any] = {}
-    with processes.process_group():
+    with collectives.process_group():
         for engine in (PLAIN, "zero1", "zero2", "zero3"):
             place = root / engine
             results[engine] = trained(make(place, engine))

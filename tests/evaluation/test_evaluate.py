@@ -27,7 +27,7 @@ from ocrmem.evaluation.report import choose_examples, training_curve, write_repo
 from ocrmem.evaluation.result import VARIANTS
 from ocrmem.evaluation.scoring import Case, Scored, Scorer
 from ocrmem.files import write_text
-from ocrmem.model.batch import MemoryCollator
+from ocrmem.model.collator import MemoryCollator
 from ocrmem.model.modeling import MEMModel
 from ocrmem.tokens import load_tokenizer
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from support.models import PLACEHOLDER, VISION, small_model
 
-from ocrmem.model.fitting import BatchError
+from ocrmem.model.compatibility import BatchError
 
 
 def prompt(length: int, memory: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:

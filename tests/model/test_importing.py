@@ -12,8 +12,8 @@ from support.models import HIDDEN, PLACEHOLDER, VISION, small_base, small_encode
 from torch import nn
 
 from ocrmem.errors import ConfigError, MissingInputError, ModelError
+from ocrmem.model.compatibility import AdapterMismatch
 from ocrmem.model.configuration import InvalidModelConfig
-from ocrmem.model.fitting import AdapterMismatch
 from ocrmem.model.importing import import_adapter
 from ocrmem.model.modeling import MEMModel
 

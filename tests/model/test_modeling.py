@@ -11,7 +11,7 @@ from support.models import HIDDEN, PLACEHOLDER, VISION, small_base, small_config
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ocrmem.model import modeling, projector
-from ocrmem.model.fitting import BatchError
+from ocrmem.model.compatibility import BatchError
 
 PAGE_TOKENS = 64
 

@@ -228,7 +228,7 @@ def test_signal_ends_after_the_step_with_a_checkpoint(
     raised: type[BaseException],
 ) -> None:
     whole = train(config(paths={"checkpoints": str(tmp_path / "whole")}))
-    from ocrmem.model.batch import MemoryCollator
+    from ocrmem.model.collator import MemoryCollator
 
     real, batches, handler = MemoryCollator.__call__, [], signal.getsignal(number)
 

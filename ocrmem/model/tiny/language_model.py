@@ -21,7 +21,7 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from ocrmem.dataset.sequence import IGNORED
 from ocrmem.errors import TrainingError
-from ocrmem.model.tiny.texts import ANSWER_TOKENS, IDS, Batch, Lessons, exam
+from ocrmem.model.tiny.texts import ANSWER_TOKENS, IDS, Lessons, TextBatch, exam
 from ocrmem.synthetic.tokenizer import MAX_LENGTH, MEMORY_END, MEMORY_START, PAD, TURN_END, VOCABULARY
 
 _WIDTH, _HEADS, _HEAD_WIDTH = 64, 4, 32
@@ -216,14 +216,14 @@ class _Training:
         return torch.where(place[..., None], signal * embeddings + (1 - signal) * noise, embeddings)
 
 
-def _supervised(model: Qwen3ForCausalLM, hidden: torch.Tensor, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+def _supervised(model: Qwen3ForCausalLM, hidden: torch.Tensor, batch: TextBatch) -> tuple[torch.Tensor, torch.Tensor]:
     """Scores [n, vocabulary] and tokens [n] of the supervised positions, answer after answer."""
     wanted = batch.labels[:, 1:]
     place = wanted != IGNORED
     return model.lm_head(hidden[:, :-1][place]), wanted[place]
 
 
-def _guidance(attentions: tuple[torch.Tensor, ...], batch: Batch) -> torch.Tensor:
+def _guidance(attentions: tuple[torch.Tensor, ...], batch: TextBatch) -> torch.Tensor:
     """Minus the log of the attention that head 0 of each layer [B, H, T, T] pays to the place it should."""
     real = batch.ids[:, 1:] != IDS[PAD]
     before = attentions[0][:, 0].diagonal(-1, 1, 2)[real]

@@ -52,7 +52,7 @@ class Example:
 
 
 @dataclass(frozen=True)
-class Batch:
+class TextBatch:
     """Examples side by side: ids and labels int64 [B, T], lookups int64 [n, 3] (row, key, value)."""
 
     ids: torch.Tensor
@@ -89,13 +89,13 @@ def _turn(role: str, line: Sequence[str]) -> list[str]:
     return [TURN_START, role, NEWLINE, *line, TURN_END, NEWLINE]
 
 
-def collate(examples: Sequence[Example]) -> Batch:
+def collate(examples: Sequence[Example]) -> TextBatch:
     """Pad on the right."""
     longest = max(len(one.ids) for one in examples)
     ids = [one.ids + [IDS[PAD]] * (longest - len(one.ids)) for one in examples]
     labels = [one.labels + [IGNORED] * (longest - len(one.labels)) for one in examples]
     lookups = [(row, *lookup) for row, one in enumerate(examples) for lookup in one.lookups]
-    return Batch(torch.tensor(ids), torch.tensor(labels), torch.tensor(lookups))
+    return TextBatch(torch.tensor(ids), torch.tensor(labels), torch.tensor(lookups))
 
 
 class Lessons:
@@ -115,7 +115,7 @@ class Lessons:
         self.source = random.Random(f"tiny lessons {seed}")
         self.level = 0
 
-    def batch(self, size: int) -> Batch:
+    def batch(self, size: int) -> TextBatch:
         """The next texts, of this level, in both forms."""
         return collate([self._one() for _ in range(size)])
 
@@ -131,7 +131,7 @@ class Lessons:
         return example(history, asked, page=source.random() < 0.5)
 
 
-def exam(seed: int, size: int, *, page: bool) -> Batch:
+def exam(seed: int, size: int, *, page: bool) -> TextBatch:
     """Texts with one question each about held-out pairs, which no lesson states."""
     source = random.Random(f"tiny exam {seed} {page}")
     examples = []

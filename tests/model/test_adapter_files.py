@@ -15,8 +15,8 @@ from ocrmem import files
 from ocrmem.config import RunConfig
 from ocrmem.errors import ConfigError, MissingInputError, ModelError
 from ocrmem.model import loading
+from ocrmem.model.compatibility import AdapterMismatch
 from ocrmem.model.configuration import InvalidModelConfig
-from ocrmem.model.fitting import AdapterMismatch
 from ocrmem.model.modeling import MEMModel
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from ocrmem.errors import TrainingError
-from ocrmem.training import processes
+from ocrmem.training import collectives
 
 SAMPLE_IDS = "sample_ids"
 _SHOWN = 16  # sample names in one message
@@ -28,7 +28,7 @@ class NamingCollator:
         return dict(self.collator(samples)) | {SAMPLE_IDS: [_name(sample) for sample in samples]}
 
 
-class StepGuard:
+class FiniteGuard:
     """Collects what is not finite during a step and lets all processes stop for it together.
 
     A process that stopped alone would leave the others waiting for it, and they, whose gradients are spoilt by
@@ -59,15 +59,15 @@ class StepGuard:
         """
         samples, losses, norm = self._samples, self._losses, self._norm
         self._samples, self._losses, self._norm = [], [], None
-        bad_loss, bad_norm = processes.greatest([int(bool(losses)), int(norm is not None)], device)
+        bad_loss, bad_norm = collectives.all_max([int(bool(losses)), int(norm is not None)], device)
         if not (bad_loss or bad_norm):
             return
         if bad_loss:
-            found = processes.of_all(losses)
+            found = collectives.gather(losses)
             told = [f"{text}{_on(rank, len(found))}" for rank, texts in enumerate(found) for text in texts]
             message = "; ".join(told)
         else:
-            parts = processes.of_all(samples)
+            parts = collectives.gather(samples)
             message = f"the gradient norm of proj is {norm} for {_listed([name for part in parts for name in part])}"
         raise TrainingError.of(f"step {step}", message, remedy)
 

@@ -29,7 +29,7 @@ def rank() -> int:
     return dist.get_rank() if are_several() else 0
 
 
-def greatest(values: Sequence[int], device: torch.device) -> list[int]:
+def all_max(values: Sequence[int], device: torch.device) -> list[int]:
     """The maximum over all processes of each of a few numbers."""
     if not are_several():
         return list(values)
@@ -38,7 +38,7 @@ def greatest(values: Sequence[int], device: torch.device) -> list[int]:
     return [int(number) for number in numbers.tolist()]
 
 
-def of_all(value: T) -> list[T]:
+def gather(value: T) -> list[T]:
     """The value of every process, by rank; values are pickled by torch on the way."""
     if not are_several():
         return [value]
@@ -47,7 +47,7 @@ def of_all(value: T) -> list[T]:
     return gathered  # type: ignore[return-value]
 
 
-def of_main(value: T) -> T:
+def broadcast(value: T) -> T:
     """The first process's value."""
     if not are_several():
         return value

@@ -12,7 +12,7 @@ import pytest
 from support.training import collate, logged, standalone_samples, standalone_trainer
 
 from ocrmem.errors import DataError
-from ocrmem.training.loading import CarriedDataset
+from ocrmem.training.data_workers import CarriedDataset
 
 
 class Spoilt(list[dict[str, Any]]):

@@ -19,7 +19,7 @@ def is_partitioned(parameter: torch.Tensor) -> bool:
 
 
 @contextmanager
-def whole(parameters: Iterable[torch.Tensor], writer: int | None = None) -> Iterator[None]:
+def gathered(parameters: Iterable[torch.Tensor], writer: int | None = None) -> Iterator[None]:
     """Gather partitioned parameters for the length of the block; all processes enter it together.
 
     Args:
@@ -37,7 +37,7 @@ def whole(parameters: Iterable[torch.Tensor], writer: int | None = None) -> Iter
 
 
 @contextmanager
-def loading(deepspeed: Any, dtype: torch.dtype) -> Iterator[None]:
+def partition_while_loading(deepspeed: Any, dtype: torch.dtype) -> Iterator[None]:
     """Let ``from_pretrained`` in this block partition weights as it reads them, in the precision they are to have.
 
     transformers partitions while it loads whenever a ZeRO-3 configuration is alive: one process reads the file,
@@ -65,7 +65,7 @@ def loading(deepspeed: Any, dtype: torch.dtype) -> Iterator[None]:
         del own
 
 
-def keep_frozen_to_itself(model: nn.Module) -> None:
+def skip_broadcast_of_frozen(model: nn.Module) -> None:
     """Stop DDP and DeepSpeed from sending the frozen weights from the first process to all others at the start.
 
     Each process has read them from the same files, and `AdapterOnlyTrainer` compares their hashes. Receiving them

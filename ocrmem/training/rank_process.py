@@ -1,4 +1,4 @@
-"""One process of a training that `ocrmem.training.launch` started: ``python -m ocrmem.training.worker FOLDER``.
+"""One process of a training that `ocrmem.training.launch` started: ``python -m ocrmem.training.rank_process FOLDER``.
 
 The folder holds the run (run.json) and takes what becomes of it: ``outcome-RANK.json`` is all that this process has
 to say. It prints no result and no error, so that the launcher can say each once.

@@ -15,7 +15,7 @@ from ocrmem.dataset.loader import MemoryDataset
 from ocrmem.dataset.sequence import SequenceBuilder
 from ocrmem.encoder.features import FeatureStore
 from ocrmem.errors import DataError
-from ocrmem.model.batch import MemoryCollator
+from ocrmem.model.collator import MemoryCollator
 from ocrmem.model.modeling import MEMModel
 from ocrmem.tokens import load_tokenizer
 
