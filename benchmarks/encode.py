@@ -42,6 +42,7 @@ from ocrmem.encoder.attention import BlockedAttention
 from ocrmem.encoder.deepencoder import DeepEncoder
 from ocrmem.encoder.encode import encode_dataset
 from ocrmem.encoder.pages import batch_size, encode_pages
+from ocrmem.facts import tokens_per_page
 from ocrmem.files import write_json
 from ocrmem.model.tiny.encoder import random_tiny_encoder
 from ocrmem.rendering import Page, load_atlas, render_text
@@ -94,7 +95,7 @@ def rate(encoder: DeepEncoder, pages: list[Page], repeats: int) -> dict[str, Any
 def left_out(maker: SampleMaker, path: Path, most: int) -> dict[str, float]:
     """Shares of pages and tokens of the first conversations that are never encoded or never enter a sequence."""
     referred, stored, tokens, kept = 0, set(), 0, 0
-    per_page = (maker.config.render.page_size // maker.config.render.token_size) ** 2
+    per_page = tokens_per_page(maker.config.render.page_size, maker.config.render.token_size)
     for conversation in conversations(path)[:most]:
         made = maker.make(conversation)
         for sample in made.samples:

@@ -21,7 +21,8 @@ import torch
 from ocrmem.config import LabelSection, RenderSection
 from ocrmem.conversations import Message
 from ocrmem.encoder.architecture import deepseek_ocr_config
-from ocrmem.encoder.deepencoder import DTYPES, DeepEncoder, Features, pick_device
+from ocrmem.encoder.deepencoder import DeepEncoder, Features
+from ocrmem.encoder.device import DTYPES, pick_device
 from ocrmem.encoder.pages import encode_pages
 from ocrmem.rendering import Page, load_atlas, render_text, transcript
 

@@ -37,6 +37,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, Qwen3ForCausa
 from ocrmem.config import RunConfig
 from ocrmem.dataset.schema import Sample
 from ocrmem.encoder.pages import encode_pages
+from ocrmem.facts import tokens_per_page
 from ocrmem.model.collator import MemoryCollator
 from ocrmem.model.configuration import MEMConfig
 from ocrmem.model.modeling import MEMModel
@@ -228,7 +229,7 @@ def table(setting: Setting, target: float) -> dict[str, object]:
 
 def with_blanks(batch: Batch, config: RunConfig) -> list[Sample]:
     """The same samples with every token of their pages as memory."""
-    tokens = (config.render.page_size // config.render.token_size) ** 2
+    tokens = tokens_per_page(config.render.page_size, config.render.token_size)
     return [replace(sample, memory_tokens=tokens * len(sample.pages)) for sample in batch]
 
 

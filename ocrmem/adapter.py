@@ -24,6 +24,7 @@ import jinja2
 from ocrmem.config import RunConfig
 from ocrmem.errors import CheckFailed, ModelError, Problem
 from ocrmem.evaluation.result import ADAPTER_FILES, EVALUATION, adapter_sha256, metrics_of
+from ocrmem.facts import MANIFEST
 from ocrmem.files import read_json, replacing_directory, sha256_file, sha256_json, write_json, write_text
 from ocrmem.secrets import redact_uri
 from ocrmem.tracking import without_secrets
@@ -52,7 +53,7 @@ def package_adapter(config: RunConfig, destination: Path) -> dict[str, Any]:
         MissingInputError: one of the inputs is not there; names the verb that makes it.
     """
     source = Path(config.paths.adapter)
-    manifest_path = Path(config.paths.dataset) / "manifest.json"
+    manifest_path = Path(config.paths.dataset) / MANIFEST
     smoke_path = Path(config.paths.smoke) / "report.json"
     memory_config = read_json(source / "config.json", made_by="train")
     manifest = read_json(manifest_path, made_by="render")

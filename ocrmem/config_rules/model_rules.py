@@ -9,6 +9,7 @@ from pathlib import Path
 from ocrmem.config import TINY, PathsSection, RunConfig
 from ocrmem.config_rules.known import known_encoder, known_positions
 from ocrmem.config_rules.rule import Fault, Rules
+from ocrmem.facts import tokens_per_page
 
 CELL = 16  # px, the height of a glyph and twice its width
 TEXT_TOKENS = 16  # the least that a question, its answer and the chat template take
@@ -147,7 +148,7 @@ def atlas_is_there(config: RunConfig) -> Iterator[Fault]:
 @rule("render.page_size", "render.token_size", "render.max_pages", "model.max_seq_length")
 def memory_fits_the_sequence(config: RunConfig) -> Iterator[Fault]:
     render, longest = config.render, config.model.max_seq_length
-    tokens = (render.page_size // render.token_size) ** 2
+    tokens = tokens_per_page(render.page_size, render.token_size)
     needed = render.max_pages * tokens + 2
     if tokens and needed + TEXT_TOKENS > longest:
         pages = (longest - 2 - TEXT_TOKENS) // tokens

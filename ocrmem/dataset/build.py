@@ -18,13 +18,14 @@ import ocrmem
 from ocrmem.config import RunConfig
 from ocrmem.console import note, progress_bar
 from ocrmem.conversations import SPLITS, StoredConversations, locate_conversations
-from ocrmem.dataset.manifest import NAME, dataset_config, source_identity, tokenizer_identity
+from ocrmem.dataset.manifest import dataset_config, source_identity, tokenizer_identity
 from ocrmem.dataset.names import first_seen
 from ocrmem.dataset.parts import Counts, Parts
 from ocrmem.dataset.schema import SCHEMA_VERSION
 from ocrmem.dataset.shards import copy_pages, describe, page_digests, place_copy
 from ocrmem.dataset.workers import Job, run_jobs, worker_count
 from ocrmem.errors import DataError, Problem
+from ocrmem.facts import MANIFEST
 from ocrmem.files import replacing_directory, sha256_file, sha256_json, write_json
 from ocrmem.rendering import Geometry, load_atlas
 from ocrmem.tokens import load_tokenizer
@@ -81,7 +82,7 @@ def build_dataset(config: RunConfig) -> dict[str, Any]:
         }
         if rejects is not None:
             place_copy(rejects, target / REJECTS)
-        write_json(target / NAME, manifest)
+        write_json(target / MANIFEST, manifest)
     parts.remove()
     return _result(directory, manifest["counts"])
 
@@ -171,7 +172,7 @@ def _code() -> str:
     """A hash of the modules that decide what a part holds: parts of an older version are not gone on with."""
     root = Path(ocrmem.__file__).parent
     files = sorted(path for name in ("conversations", "rendering", "dataset") for path in (root / name).rglob("*.py"))
-    return sha256_json([sha256_file(path) for path in [root / "tokens.py", *files]])
+    return sha256_json([sha256_file(path) for path in [root / "facts.py", root / "tokens.py", *files]])
 
 
 def _result(directory: Path, counts: dict[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ocrmem.config import RunConfig
+from ocrmem.facts import tokens_per_page
 
 Kind = Literal["between", "in_set", "pair_equal"]
 _RENDER_AGAIN = "Run `ocrmem render` again; the dataset was changed after it was written"
@@ -157,8 +158,8 @@ def _samples(config: RunConfig, model: dict[str, Any]) -> list[Expectation]:
 
 
 def _pages(config: RunConfig, render: dict[str, Any]) -> list[Expectation]:
-    size, token = render["page_size"], render["token_size"]
-    tokens = (size // token) ** 2
+    size = render["page_size"]
+    tokens = tokens_per_page(size, render["token_size"])
     check = config.check
     return [
         Expectation(

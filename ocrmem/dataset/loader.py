@@ -15,6 +15,7 @@ from ocrmem.dataset.names import NameTable, digests_of
 from ocrmem.dataset.schema import pages_schema, unbanded
 from ocrmem.dataset.stored import StoredSamples
 from ocrmem.errors import DataError, OcrMemError
+from ocrmem.facts import tokens_per_page
 from ocrmem.files import sha256_file
 from ocrmem.rendering import Page
 
@@ -42,7 +43,7 @@ class MemoryDataset:
         render = manifest["config"]["render"]
         self.page_size: int = render["page_size"]
         self.token_size: int = render["token_size"]
-        self.tokens_per_page = (self.page_size // self.token_size) ** 2
+        self.tokens_per_page = tokens_per_page(self.page_size, self.token_size)
         self._shards = shards_of(manifest, "pages")
         self._group: tuple[int, list[Page]] = (-1, [])
         self._read_index()

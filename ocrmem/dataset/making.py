@@ -15,6 +15,7 @@ from ocrmem.conversations import Conversation, Message, TurnSample, split_turns
 from ocrmem.dataset.schema import PageRow, Sample
 from ocrmem.dataset.sequence import SequenceBuilder
 from ocrmem.errors import DataError, Problem
+from ocrmem.facts import tokens_per_page
 from ocrmem.rendering import Page, load_atlas, render_prefixes, render_text, transcript
 
 if TYPE_CHECKING:
@@ -84,12 +85,13 @@ class SampleMaker:
     ) -> Sample:
         tokens = 0
         names: list[str] = []
+        every = tokens_per_page(self.config.render.page_size, self.config.render.token_size)
         for page in memory.pages if memory else ():
             row = rows.get(page.hash)
             if row is None:
                 row = rows[page.hash] = page_row(page, self.config.render.token_size)
             kept = int.from_bytes(row.ink_mask).bit_count()
-            tokens += kept if self.config.model.drop_blank_tokens else self._tokens_per_page
+            tokens += kept if self.config.model.drop_blank_tokens else every
             names.append(row.hash)
         if memory and not tokens:
             raise DataError.of(
@@ -117,10 +119,6 @@ class SampleMaker:
             dropped_pages=memory.dropped if memory else 0,
             pictured_tokens=memory.tokens if memory else None,
         )
-
-    @property
-    def _tokens_per_page(self) -> int:
-        return (self.config.render.page_size // self.config.render.token_size) ** 2
 
     def picture(self, histories: Sequence[Sequence[Message]]) -> list[Pictured]:
         """Pages of histories that are prefixes of each other, shortest first, drawn once."""

@@ -10,12 +10,12 @@ from ocrmem.config import RunConfig
 from ocrmem.conversations.sources import data_files
 from ocrmem.dataset.schema import SCHEMA_VERSION
 from ocrmem.errors import DataError, MissingInputError
+from ocrmem.facts import MANIFEST
 from ocrmem.files import read_json, sha256_file, sha256_json
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-NAME = "manifest.json"
 _MODEL_FIELDS = {
     "base_model_name",
     "base_revision",
@@ -68,11 +68,11 @@ def read_manifest(directory: Path) -> dict[str, Any]:
         MissingInputError: there is no dataset, or shards of it are missing; names the verb to run.
         DataError: another version of ocrmem wrote it, or a shard has changed.
     """
-    manifest = read_json(directory / NAME, made_by="render")
+    manifest = read_json(directory / MANIFEST, made_by="render")
     version = manifest.get("schema_version") if isinstance(manifest, dict) else None
     if version != SCHEMA_VERSION:
         raise DataError.of(
-            str(directory / NAME),
+            str(directory / MANIFEST),
             f"has schema version {version}, this ocrmem reads {SCHEMA_VERSION}",
             "Run `ocrmem render` again",
         )

@@ -16,9 +16,9 @@ from typing import Any
 from ocrmem.config import RunConfig
 from ocrmem.dataset.expectations import Expectation, expectations
 from ocrmem.dataset.loader import MemoryDataset
-from ocrmem.dataset.manifest import NAME
 from ocrmem.dataset.tables import Table, check_tables
 from ocrmem.errors import CheckFailed, Problem
+from ocrmem.facts import MANIFEST
 from ocrmem.files import replacing_directory, sha256_file, write_json
 
 RESULT = "result.json"
@@ -53,7 +53,7 @@ def check_dataset(config: RunConfig) -> dict[str, Any]:
         failed = [outcome for outcome in outcomes if not outcome["success"]]
         result: dict[str, Any] = {
             "success": not failed,
-            "dataset": {"manifest_sha256": sha256_file(path / NAME), "counts": dataset.manifest["counts"]},
+            "dataset": {"manifest_sha256": sha256_file(path / MANIFEST), "counts": dataset.manifest["counts"]},
             "figures": figures.as_dict(),
             "expectations": outcomes,
             "data_docs": DATA_DOCS,

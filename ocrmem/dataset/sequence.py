@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, TypeVar
 from jinja2.exceptions import TemplateError
 
 from ocrmem.errors import DataError, ModelError
+from ocrmem.facts import IGNORED
 from ocrmem.tokens import memory_tokens
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
     from ocrmem.conversations import Message
 
-IGNORED = -100  # label of a token that the loss leaves out, as torch's cross entropy has it
 _SENTINEL = "\ue5c0ocrmem{index}\ue5c1"  # never meets content: content is not rendered
 _SENTINEL_PATTERN = re.compile("\ue5c0ocrmem([0-9]+)\ue5c1")
 _CACHE_ENTRIES = 16_384

@@ -23,8 +23,10 @@ from transformers import UnlimitedOcrVisionConfig, UnlimitedOcrVisionModel
 from ocrmem.config import TINY, RunConfig
 from ocrmem.encoder.architecture import clip_of, safe_to_initialize
 from ocrmem.encoder.attention import attend_in_blocks
+from ocrmem.encoder.device import DTYPES, pick_device
 from ocrmem.encoder.weights import check_tensors, open_encoder, save_native
 from ocrmem.errors import ConfigError, MissingInputError, ModelError
+from ocrmem.facts import tokens_per_page
 
 if TYPE_CHECKING:
     from transformers.models.unlimited_ocr.modeling_unlimited_ocr import (
@@ -34,7 +36,6 @@ if TYPE_CHECKING:
 
 Features = Literal["sum", "concat"]
 _STRIDE = 4  # patches to a token along each axis: two convolutions of stride 2
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 class DeepEncoder(nn.Module):
@@ -188,15 +189,6 @@ def load_encoder(config: RunConfig) -> DeepEncoder:
     return encoder.to(device)
 
 
-def pick_device(name: str) -> torch.device:
-    """The device that ``model.device`` means: ``auto`` is a GPU where there is one."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise ConfigError.of("model.device", "there is no CUDA device here", "Set model.device to auto or cpu")
-    return torch.device(name)
-
-
 def tokens_for(page_size: int, token_size: int) -> int:
     """Vision tokens of a square page of ``page_size`` px."""
     if page_size <= 0 or page_size % token_size:
@@ -205,7 +197,7 @@ def tokens_for(page_size: int, token_size: int) -> int:
             f"{page_size} px is no multiple of the {token_size} px of a vision token",
             f"Use a multiple of {token_size}, such as {max(1, page_size // token_size) * token_size}",
         )
-    return (page_size // token_size) ** 2
+    return tokens_per_page(page_size, token_size)
 
 
 def check_pixels(pixels: torch.Tensor, token_size: int) -> None:

@@ -25,17 +25,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from ocrmem.dataset.names import DIGEST, NameTable
+from ocrmem.encoder.device import DTYPES
 from ocrmem.errors import MissingInputError, OcrMemError
+from ocrmem.facts import MANIFEST
 from ocrmem.files import read_json, sha256_json
 
 FORMAT = 1
-MANIFEST = "manifest.json"
-# numpy has no bfloat16: 16-bit values are stored and mapped as their bits.
-STORED = {
-    "float32": (torch.float32, "<f4"),
-    "bfloat16": (torch.bfloat16, "<u2"),
-    "float16": (torch.float16, "<u2"),
-}
 
 
 @dataclass(frozen=True)
@@ -67,11 +62,12 @@ class RowFormat:
 
     @property
     def numpy_dtype(self) -> np.dtype:
-        return np.dtype(STORED[self.dtype][1])
+        # numpy has no bfloat16: 16-bit values are stored and mapped as their bits.
+        return np.dtype("<f4" if self.torch_dtype is torch.float32 else "<u2")
 
     @property
     def torch_dtype(self) -> torch.dtype:
-        return STORED[self.dtype][0]
+        return DTYPES[self.dtype]
 
     @property
     def row_bytes(self) -> int:

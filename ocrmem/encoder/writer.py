@@ -16,8 +16,9 @@ import torch
 from safetensors.torch import save
 
 from ocrmem.dataset.names import NameTable
-from ocrmem.encoder.features import FORMAT, MANIFEST, RowFormat, read_journal
+from ocrmem.encoder.features import FORMAT, RowFormat, read_journal
 from ocrmem.errors import CheckFailed, ConfigError
+from ocrmem.facts import MANIFEST
 from ocrmem.files import write_bytes, write_json
 
 

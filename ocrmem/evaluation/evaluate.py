@@ -30,6 +30,7 @@ from ocrmem.evaluation.report import write_report
 from ocrmem.evaluation.result import EVALUATION, VARIANTS, adapter_sha256
 from ocrmem.evaluation.scoring import Case, Scored, Scorer
 from ocrmem.evaluation.statistics import compression, figures, spread
+from ocrmem.facts import MANIFEST
 from ocrmem.files import sha256_file, write_json
 from ocrmem.model.modeling import MEMModel
 from ocrmem.rendering import load_atlas
@@ -211,7 +212,7 @@ def _result(run: _Evaluation, latency: dict[str, Any]) -> dict[str, Any]:
     return {
         "format": 1,
         "adapter_sha256": run.adapter_sha256,
-        "dataset_manifest_sha256": sha256_file(Path(config.paths.dataset) / "manifest.json"),
+        "dataset_manifest_sha256": sha256_file(Path(config.paths.dataset) / MANIFEST),
         "base_model": config.model.base_model_name,
         "encoder": config.model.ocr_model_name,
         "samples": {

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from ocrmem.dataset.sequence import IGNORED, TokenSequence
+from ocrmem.dataset.sequence import TokenSequence
+from ocrmem.facts import IGNORED
 from ocrmem.model.collator import pad_sequences
 from ocrmem.model.modeling import MEMModel
 

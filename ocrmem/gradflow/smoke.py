@@ -20,8 +20,9 @@ from ocrmem.console import note
 from ocrmem.dataset.loader import MemoryDataset
 from ocrmem.dataset.schema import Sample
 from ocrmem.dataset.sequence import SequenceBuilder
-from ocrmem.encoder.features import MANIFEST, FeatureStore
+from ocrmem.encoder.features import FeatureStore
 from ocrmem.errors import CheckFailed, ConfigError, DataError
+from ocrmem.facts import MANIFEST
 from ocrmem.files import write_json, write_text
 from ocrmem.gradflow.catalogue import Finding, finding
 from ocrmem.gradflow.check import as_problem, check

@@ -10,6 +10,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from ocrmem.config import RunConfig
+from ocrmem.encoder.device import DTYPES, pick_device
 from ocrmem.model import compatibility, loading
 from ocrmem.model.configuration import MEMConfig
 from ocrmem.model.projector import Projector
@@ -49,7 +50,7 @@ class AdapterModel(PreTrainedModel):
             placeholder_token_id=memory_tokens(load_tokenizer(config)).placeholder,
         )
         adapter_config.check()
-        dtype, device = loading.DTYPES[parts.precision], loading.resolve_device(parts.device)
+        dtype, device = DTYPES[parts.precision], pick_device(parts.device)
         base = loading.load_base(base_at, revision=parts.base_revision, dtype=dtype, device=device)
         encoder = _load_encoder(adapter_config, encoder_at, dtype, device) if with_encoder else None
         with torch.random.fork_rng(devices=[]):
@@ -94,10 +95,10 @@ class AdapterModel(PreTrainedModel):
         if run_config is not None:
             compatibility.check_run(config, run_config)
             models, device = run_config.paths.models, run_config.model.device
-            dtype = loading.DTYPES[run_config.model.precision]
+            dtype = DTYPES[run_config.model.precision]
         config.check()
         tensors = loading.read_weights(directory)
-        target, base_revision = loading.resolve_device(device), None
+        target, base_revision = pick_device(device), None
         if base_llm_model is not None:
             # Empty for a model that was built in memory.
             base_at = str(getattr(base_llm_model.config, "_name_or_path", "") or "")

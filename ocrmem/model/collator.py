@@ -9,8 +9,9 @@ import numpy as np
 import torch
 
 from ocrmem.dataset.schema import Sample
-from ocrmem.dataset.sequence import IGNORED, SequenceBuilder, TokenSequence
+from ocrmem.dataset.sequence import SequenceBuilder, TokenSequence
 from ocrmem.errors import DataError
+from ocrmem.facts import IGNORED
 from ocrmem.rendering.page import pixel_batch
 
 if TYPE_CHECKING:

@@ -26,15 +26,7 @@ from ocrmem.files import write_bytes, write_text
 from ocrmem.model.configuration import MEMConfig
 
 WEIGHTS, CONFIG = "adapter.safetensors", "config.json"
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _SAMPLED = 64 * 1024  # bytes of each tensor that go into a fingerprint
-
-
-def resolve_device(name: str) -> torch.device:
-    """``auto`` is the first GPU where there is one, else the CPU; any other name is taken as it is."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(name)
 
 
 def locate(name: str, models: Path | str, part: str) -> str:

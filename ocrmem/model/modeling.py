@@ -16,13 +16,12 @@ from torch import nn
 from transformers import GenerationConfig, PreTrainedModel
 from transformers.utils import ModelOutput
 
+from ocrmem.facts import IGNORED
 from ocrmem.model import compatibility, loading, trainable
 from ocrmem.model.assembly import AdapterModel
 from ocrmem.model.compatibility import BatchError
 from ocrmem.model.configuration import MEMConfig
 from ocrmem.model.projector import Projector
-
-IGNORED = -100
 
 
 @dataclass

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ocrmem.config import RunConfig
-from ocrmem.model.loading import DTYPES
+from ocrmem.encoder.device import DTYPES
 from ocrmem.planning.activations import Activations, Projection, activations
 from ocrmem.planning.gpus import CPU, GPUS, Gpu
 from ocrmem.planning.memory import Sharding, States, sharding, states

@@ -16,8 +16,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, Qwe
 
 from ocrmem.config import TINY, RunConfig
 from ocrmem.config_rules.known import DEEPSEEK_OCR, QWEN3_NAME, known_encoder
+from ocrmem.encoder.device import DTYPES
 from ocrmem.errors import ModelError, first_line
-from ocrmem.model.loading import DTYPES
 from ocrmem.model.trainable import count_parameters
 
 if TYPE_CHECKING:

@@ -15,7 +15,8 @@ import numpy as np
 
 from ocrmem.config import RunConfig
 from ocrmem.config_rules.model_rules import TEXT_TOKENS
-from ocrmem.dataset.manifest import NAME, dataset_config, read_manifest, shards_of
+from ocrmem.dataset.manifest import dataset_config, read_manifest, shards_of
+from ocrmem.facts import MANIFEST, tokens_per_page
 
 ASSUMED_ANSWER = 256  # tokens
 _MARKS = 2  # tokens around the memory
@@ -80,7 +81,7 @@ def workload(config: RunConfig, answer_tokens: int | None = None) -> Workload:
         DataError, MissingInputError: there is a dataset, but a broken one.
     """
     directory = Path(config.paths.dataset)
-    if not (directory / NAME).is_file():
+    if not (directory / MANIFEST).is_file():
         return _bounds(config, answer_tokens, ())
     manifest = read_manifest(directory)
     if manifest["config"] != dataset_config(config):
@@ -94,7 +95,7 @@ def workload(config: RunConfig, answer_tokens: int | None = None) -> Workload:
 
 def _bounds(config: RunConfig, answer_tokens: int | None, notes: tuple[str, ...]) -> Workload:
     rows, longest = config.train.per_device_batch_size, config.model.max_seq_length
-    tokens = (config.render.page_size // config.render.token_size) ** 2
+    tokens = tokens_per_page(config.render.page_size, config.render.token_size)
     memory = config.render.max_pages * tokens
     answers = answer_tokens or max(1, min(ASSUMED_ANSWER, longest - memory - _MARKS - TEXT_TOKENS))
     batch = Batch(rows, longest, longest**2, rows * memory, rows * answers, padded=rows > 1)

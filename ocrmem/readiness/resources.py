@@ -14,8 +14,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from ocrmem.config import RunConfig
-from ocrmem.dataset.manifest import NAME as MANIFEST
 from ocrmem.errors import Problem
+from ocrmem.facts import MANIFEST, tokens_per_page
 from ocrmem.files import read_json
 from ocrmem.registry.backend import is_kubeflow
 from ocrmem.storage import ANSWER_SECONDS, is_s3
@@ -105,7 +105,7 @@ def _feature_bytes(config: RunConfig) -> int:
     if not manifest.exists():
         return 0
     pages = read_json(manifest, made_by="render").get("counts", {}).get("unique_pages", 0)
-    tokens = (config.render.page_size // config.render.token_size) ** 2
+    tokens = tokens_per_page(config.render.page_size, config.render.token_size)
     width = 4 if config.model.precision == "float32" else 2
     features = Path(config.paths.features)
     there = sum(file.stat().st_size for file in features.glob("rows-*.bin"))

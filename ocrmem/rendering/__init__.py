@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ocrmem.rendering.atlas import Atlas, load_atlas
     from ocrmem.rendering.drawing import Rendering, RowSpan, render_prefixes, render_text
-    from ocrmem.rendering.geometry import Geometry, geometry_problems
+    from ocrmem.rendering.geometry import Geometry
     from ocrmem.rendering.page import Page
     from ocrmem.rendering.preview import preview_pages, write_preview
     from ocrmem.rendering.text import transcript
@@ -21,7 +21,6 @@ _HOME = {
     "render_prefixes": "drawing",
     "render_text": "drawing",
     "Geometry": "geometry",
-    "geometry_problems": "geometry",
     "Page": "page",
     "preview_pages": "preview",
     "write_preview": "preview",
@@ -34,7 +33,6 @@ __all__ = [
     "Page",
     "Rendering",
     "RowSpan",
-    "geometry_problems",
     "load_atlas",
     "preview_pages",
     "render_prefixes",

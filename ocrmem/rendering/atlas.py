@@ -16,11 +16,10 @@ from pathlib import Path
 import numpy as np
 
 from ocrmem.errors import ConfigError, DataError
+from ocrmem.facts import CELL_HEIGHT
 from ocrmem.rendering.breaking import CODE_POINTS, break_classes
 
 UNIFONT = Path(__file__).parent / "data" / "unifont.npz"
-CELL_WIDTH = 8
-CELL_HEIGHT = 16
 _REBUILD = "Install ocrmem again, or run scripts/build_atlas.py"
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 

@@ -10,7 +10,8 @@ from typing import NamedTuple
 import numpy as np
 
 from ocrmem.config import RenderSection
-from ocrmem.rendering.atlas import CELL_HEIGHT, Atlas
+from ocrmem.facts import CELL_HEIGHT
+from ocrmem.rendering.atlas import Atlas
 from ocrmem.rendering.geometry import Geometry
 from ocrmem.rendering.layout import Rows, wrap
 from ocrmem.rendering.page import Page

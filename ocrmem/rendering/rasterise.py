@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from ocrmem.rendering.atlas import CELL_HEIGHT, CELL_WIDTH
+from ocrmem.facts import CELL_HEIGHT, CELL_WIDTH
 
 _MARGIN = 32  # px kept free around the origin, so that ink left of it or above the cell is seen
 

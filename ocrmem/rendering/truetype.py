@@ -13,8 +13,9 @@ from fontTools.ttLib import TTFont, TTLibError
 from PIL import ImageFont, features
 
 from ocrmem.errors import ConfigError
+from ocrmem.facts import CELL_HEIGHT, CELL_WIDTH
 from ocrmem.files import sha256_file
-from ocrmem.rendering.atlas import CELL_HEIGHT, CELL_WIDTH, Atlas, unifont_data
+from ocrmem.rendering.atlas import Atlas, unifont_data
 from ocrmem.rendering.breaking import CODE_POINTS
 from ocrmem.rendering.rasterise import cells_of, has_own_cell
 

@@ -19,12 +19,13 @@ from ocrmem.config import RunConfig
 from ocrmem.dataset.loader import MemoryDataset
 from ocrmem.dataset.sequence import SequenceBuilder
 from ocrmem.dataset.stored import StoredSamples
+from ocrmem.encoder.device import DTYPES
 from ocrmem.encoder.features import FeatureStore
 from ocrmem.errors import ConfigError, DataError, PreemptedError
 from ocrmem.files import replacing_directory, sha256_json, sha256_tree, write_json
 from ocrmem.model.collator import MemoryCollator
 from ocrmem.model.configuration import MEMConfig
-from ocrmem.model.loading import DTYPES, write_adapter
+from ocrmem.model.loading import write_adapter
 from ocrmem.model.modeling import MEMModel
 from ocrmem.model.trainable import count_parameters
 from ocrmem.tokens import load_tokenizer

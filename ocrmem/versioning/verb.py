@@ -15,9 +15,9 @@ from typing import Any
 
 from ocrmem.config import RunConfig
 from ocrmem.console import note
-from ocrmem.dataset.manifest import NAME as MANIFEST
 from ocrmem.dataset.manifest import read_manifest
 from ocrmem.errors import ConfigError, DataError
+from ocrmem.facts import MANIFEST
 from ocrmem.files import replacing_directory, sha256_file, write_json, write_text
 from ocrmem.storage import is_s3, store_at
 from ocrmem.versioning.dvc_remote import DvcRemote, Listing, list_directory

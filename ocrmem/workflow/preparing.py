@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from ocrmem.config import TINY, RunConfig
-from ocrmem.dataset.manifest import NAME, read_manifest, source_identity
+from ocrmem.dataset.manifest import read_manifest, source_identity
 from ocrmem.errors import DataError
+from ocrmem.facts import MANIFEST
 from ocrmem.files import sha256_file, write_json
 from ocrmem.workflow.data import first_conversations
 from ocrmem.workflow.pages import bullets, table, write_page
@@ -205,7 +206,7 @@ def _dataset_metadata(directory: Path) -> dict[str, Any]:
     manifest = read_manifest(directory)
     counts = manifest["counts"]
     return {
-        "manifest_sha256": sha256_file(directory / NAME),
+        "manifest_sha256": sha256_file(directory / MANIFEST),
         "source_sha256": manifest["source"]["sha256"],
         "conversations": counts["conversations"],
         "unique_pages": counts["unique_pages"],

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from support.chat import conversation, write_jsonl
 
-from ocrmem.conversations import locate_conversations, read_conversations
+from ocrmem.conversations import SPLITS, locate_conversations, read_conversations
 from ocrmem.dataset import build, schema, shards, stored, tables
 from ocrmem.dataset.build import build_dataset
 from ocrmem.dataset.expectations import expectations
 from ocrmem.dataset.loader import MemoryDataset
 from ocrmem.dataset.making import SampleMaker
-from ocrmem.dataset.schema import SPLITS, banded, unbanded
+from ocrmem.dataset.schema import banded, unbanded
 from ocrmem.errors import DataError
 from ocrmem.tokens import load_tokenizer
 

@@ -10,8 +10,9 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from ocrmem.dataset.sequence import IGNORED, SequenceBuilder
+from ocrmem.dataset.sequence import SequenceBuilder
 from ocrmem.errors import DataError, ModelError
+from ocrmem.facts import IGNORED
 from ocrmem.tokens import memory_tokens
 
 

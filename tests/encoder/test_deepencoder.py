@@ -12,7 +12,8 @@ from transformers import UnlimitedOcrVisionModel
 
 from ocrmem.config import RunConfig
 from ocrmem.encoder.architecture import deepseek_ocr_config
-from ocrmem.encoder.deepencoder import DeepEncoder, load_encoder, pick_device, tokens_for
+from ocrmem.encoder.deepencoder import DeepEncoder, load_encoder, tokens_for
+from ocrmem.encoder.device import pick_device
 from ocrmem.errors import ConfigError, MissingInputError, ModelError
 
 

@@ -18,7 +18,7 @@ from ocrmem.rendering import Geometry, load_atlas, render_text, transcript
         (1024, 64, 16, 128, 64, 0),
         (1280, 64, 16, 160, 80, 0),
         (256, 32, 32, 32, 8, 8),
-        (256, 32, 20, 32, 12, 2),
+        (320, 40, 20, 40, 16, 2),
     ],
 )
 def test_grid(page_size: int, token_size: int, line_height: int, columns: int, rows: int, top: int) -> None:
@@ -31,11 +31,14 @@ def test_grid(page_size: int, token_size: int, line_height: int, columns: int, r
 @pytest.mark.parametrize(
     ("values", "field"),
     [
-        ({"page_size": 1000}, "render.page_size"),
+        ({"page_size": 1000}, "render.token_size"),
+        ({"page_size": 1000, "token_size": 20, "line_height": 20}, "render.token_size"),
         ({"token_size": 60, "page_size": 960}, "render.token_size"),
         ({"line_height": 15}, "render.line_height"),
-        ({"page_size": 64, "line_height": 80}, "render.page_size"),
-        ({"page_size": 8, "token_size": 8}, "render.page_size"),
+        ({"page_size": 64, "line_height": 80}, "render.line_height"),
+        ({"page_size": 256, "token_size": 32, "line_height": 20}, "render.line_height"),
+        ({"page_size": 144, "token_size": 96, "line_height": 48}, "render.token_size"),
+        ({"page_size": 8, "token_size": 8}, "render.token_size"),
     ],
 )
 def test_sizes_that_do_not_fit_are_refused_by_name(values: dict[str, int], field: str) -> None:

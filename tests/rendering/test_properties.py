@@ -25,7 +25,7 @@ SETTINGS = [
     RenderSection(page_size=128, token_size=32, line_height=16),
     RenderSection(page_size=128, token_size=32, line_height=32, newlines="flow"),
     RenderSection(page_size=32, token_size=32, line_height=16, tab_width=3),  # escapes are longer than a row
-    RenderSection(page_size=96, token_size=32, line_height=20, newlines="flow"),
+    RenderSection(page_size=120, token_size=40, line_height=20, newlines="flow"),
 ]
 
 anything = st.text(st.characters(exclude_categories=()), max_size=40)

@@ -21,9 +21,9 @@ from transformers import (
 )
 
 from ocrmem.encoder.deepencoder import DeepEncoder
+from ocrmem.facts import CELL_HEIGHT, CELL_WIDTH
 from ocrmem.model.tiny.schedule import rate_share
 from ocrmem.rendering import load_atlas
-from ocrmem.rendering.atlas import CELL_HEIGHT, CELL_WIDTH
 
 PAGE_SIZE = 256  # px
 TOKEN_SIZE = 32  # px; also the height of a line

@@ -19,8 +19,8 @@ import torch.nn.functional as F
 from torch import nn
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
-from ocrmem.dataset.sequence import IGNORED
 from ocrmem.errors import TrainingError
+from ocrmem.facts import IGNORED
 from ocrmem.model.tiny.texts import ANSWER_TOKENS, IDS, Lessons, TextBatch, exam
 from ocrmem.synthetic.tokenizer import MAX_LENGTH, MEMORY_END, MEMORY_START, PAD, TURN_END, VOCABULARY
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ocrmem.dataset.sequence import IGNORED
+from ocrmem.facts import IGNORED
 from ocrmem.synthetic.tiny import ASK, HISTORY_LINES, LABELS, TinyHistory, draw_history
 from ocrmem.synthetic.tokenizer import (
     MEMORY_END,
