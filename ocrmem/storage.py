@@ -18,6 +18,7 @@ from urllib.parse import unquote, urlsplit
 
 from ocrmem.errors import ConfigError, Problem, first_line
 from ocrmem.files import replacing_directory
+from ocrmem.retry import ATTEMPTS
 from ocrmem.secrets import redact
 
 if TYPE_CHECKING:
@@ -211,7 +212,7 @@ class S3Store:
         settings = Config(
             connect_timeout=ANSWER_SECONDS,
             read_timeout=60 if patient else ANSWER_SECONDS,
-            retries={"mode": "standard", "total_max_attempts": 5 if patient else 1},
+            retries={"mode": "standard", "total_max_attempts": ATTEMPTS if patient else 1},
         )
         try:
             # A session of its own: boto3's default one keeps the credentials that it found first.

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from ocrmem.config import TINY, RunConfig
 from ocrmem.errors import ModelError, first_line
+from ocrmem.retry import retrying
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -41,7 +42,7 @@ def load_named_tokenizer(name: str, revision: str | None) -> PreTrainedTokenizer
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
+        tokenizer = retrying(f"hub, {name}", lambda: AutoTokenizer.from_pretrained(name, revision=revision))
     except (OSError, ValueError) as error:
         raise ModelError.of(
             "model.base_model_name",

@@ -15,16 +15,16 @@ from typing import Any
 import urllib3
 import yaml
 
+from ocrmem.cluster.pauses import Pauses
 from ocrmem.cluster.permissions import Resource
-from ocrmem.cluster.retry import Pauses, Retry
 from ocrmem.cluster.sdk import ApiException, ConfigException, client, kubeconfig
 from ocrmem.config import KubernetesSection
 from ocrmem.errors import ClusterError, OcrMemError
+from ocrmem.retry import TRANSIENT_STATUSES, Retry
 from ocrmem.secrets import redact
 
 Object = dict[str, Any]
 _METHODS = {"create": "POST", "delete": "DELETE"}
-_TRANSIENT = {408, 429, 500, 502, 503, 504}
 _CALL_SECONDS = 30.0  # for one answer; a watch and a log have their own
 _FIRST_CONTACT_SECONDS = 30.0
 
@@ -43,7 +43,7 @@ class ApiError(Exception):
         super().__init__(message)
         self.status = status
         self.idle = idle
-        self.transient = status in _TRANSIENT or (status == 0 and "CERTIFICATE_VERIFY_FAILED" not in message)
+        self.transient = status in TRANSIENT_STATUSES or (status == 0 and "CERTIFICATE_VERIFY_FAILED" not in message)
         self.retry_after = retry_after
 
 
@@ -71,7 +71,8 @@ class Api:
     def retry(self, what: str, stop: threading.Event | None = None) -> Retry:
         """A server that has never answered is more likely a wrong address than an outage."""
         give_up = self._longest_outage if self._has_answered else min(self._longest_outage, _FIRST_CONTACT_SECONDS)
-        return Retry(what, self.pauses, give_up, stop)
+        pauses = self.pauses
+        return Retry(what, give_up, first=pauses.first, longest=pauses.longest, clock=pauses.clock, stop=stop)
 
     def get(self, resource: Resource, name: str) -> Object | None:
         """The object, or None if there is none of that name."""

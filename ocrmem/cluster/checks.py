@@ -10,6 +10,7 @@ from decimal import Decimal
 from typing import Any
 
 from ocrmem.cluster.api import Api, ApiError
+from ocrmem.cluster.pauses import Pauses
 from ocrmem.cluster.permissions import (
     ACCESS_REVIEWS,
     CLAIMS,
@@ -21,7 +22,6 @@ from ocrmem.cluster.permissions import (
     SECRETS,
     Resource,
 )
-from ocrmem.cluster.retry import Pauses
 from ocrmem.config import PLACEHOLDER_IMAGE, KubernetesSection, RunConfig
 from ocrmem.config_rules.cluster_rules import parse_secret_env, quantity
 from ocrmem.console import note

@@ -9,7 +9,6 @@ they come: a failed pod is reported at once, but the runtime may replace it. Whe
 from __future__ import annotations
 
 import threading
-import time
 from collections import deque
 from dataclasses import dataclass
 from queue import Empty, Queue
@@ -37,7 +36,6 @@ from ocrmem.secrets import redact
 
 Object = dict[str, Any]
 TAIL_LINES = 20
-_TICK_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
@@ -65,6 +63,7 @@ class Follower:
 
     def __init__(self, api: Api, section: KubernetesSection, job: Object, attached: bool) -> None:
         self._api = api
+        self._clock = api.pauses.clock
         self._attached = attached
         self._section = section
         self._job: Object | None = job
@@ -98,10 +97,10 @@ class Follower:
         try:
             while True:
                 self._take_next()
-                done, trouble = self._verdict(time.monotonic())
+                done, trouble = self._verdict(self._clock.now())
                 if done:  # the pods' watch may be behind the job's, so they are looked at once more
                     self._see_pods(self._api.list(PODS, pods))
-                    done, trouble = self._verdict(time.monotonic())
+                    done, trouble = self._verdict(self._clock.now())
                 if done:
                     return self._outcome(trouble)
         finally:
@@ -109,7 +108,7 @@ class Follower:
 
     def _take_next(self) -> None:
         try:
-            update = self._updates.get(timeout=_TICK_SECONDS)
+            update = self._updates.get(timeout=self._api.pauses.tick)
         except Empty:
             return
         match update:
@@ -212,7 +211,7 @@ class Follower:
 
     def _hindered(self, told_by: str, trouble: Trouble) -> None:
         key = (told_by, trouble.place)
-        _, since = self._hindrances.get(key, (trouble, time.monotonic()))
+        _, since = self._hindrances.get(key, (trouble, self._clock.now()))
         self._hindrances[key] = (trouble, since)
         self._tell(str(trouble))
 
@@ -260,10 +259,10 @@ class Follower:
         return Outcome(trouble, pods, self._last_lines(trouble))
 
     def _finish_logs(self) -> None:
-        deadline = time.monotonic() + self._api.pauses.logs
+        deadline = self._clock.now() + self._api.pauses.logs
         for follower in self._logs.values():
             follower.finish()
-        while self._open_logs and time.monotonic() < deadline:
+        while self._open_logs and self._clock.now() < deadline:
             self._take_next()
 
     def _last_lines(self, trouble: Trouble | None) -> list[str]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import threading
-import time
 from dataclasses import dataclass
 from queue import Queue
 from typing import Any
@@ -55,6 +54,7 @@ class LogFollower(threading.Thread):
     ) -> None:
         super().__init__(name=f"log of {pod}", daemon=True)
         self._api = api
+        self._clock = api.pauses.clock
         self._pod = pod
         self._container = container
         self._updates = updates
@@ -91,7 +91,9 @@ class LogFollower(threading.Thread):
                 continue
             if last_round:
                 return None
-            self._ended.wait(self._api.pauses.first)  # the stream ended: the container has, or the connection did
+            self._clock.wait(
+                self._api.pauses.first, self._ended
+            )  # the stream ended: the container has, or the connection did
         return None
 
     def _read(self, last_round: bool) -> None:
@@ -99,7 +101,7 @@ class LogFollower(threading.Thread):
         if not last_round:
             query["follow"] = "true"
         if self._last:
-            query["sinceSeconds"] = math.ceil(time.monotonic() - self._heard) + _MARGIN_SECONDS
+            query["sinceSeconds"] = math.ceil(self._clock.now() - self._heard) + _MARGIN_SECONDS
         elif self._tail is not None:
             query["tailLines"] = self._tail
         seen = 0
@@ -117,7 +119,7 @@ class LogFollower(threading.Thread):
             seen = seen + 1 if stamp == self._last else 1
             if stamp == self._last and seen <= self._at_last:
                 continue
-            self._last, self._at_last, self._heard = stamp, seen, time.monotonic()
+            self._last, self._at_last, self._heard = stamp, seen, self._clock.now()
             self._updates.put(LogLine(self._pod, text))
 
 

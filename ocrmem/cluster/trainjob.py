@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import signal
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -30,8 +29,8 @@ from ocrmem.cluster.manifest import (
     settings_of,
     train_job,
 )
+from ocrmem.cluster.pauses import Pauses
 from ocrmem.cluster.permissions import TRAINJOBS
-from ocrmem.cluster.retry import Pauses
 from ocrmem.cluster.sdk import trainer
 from ocrmem.config import RunConfig
 from ocrmem.console import note
@@ -109,7 +108,7 @@ class _Launch:
             pause = self._api.pauses.restart * 2**restarts
             restarts += 1
             note(f"{outcome.trouble}; new start {restarts} of {self._section.backoff_limit} in {pause:.0f} s")
-            time.sleep(pause)
+            self._api.pauses.clock.wait(pause)
 
     def _make_or_find(self, resume: bool) -> Object:
         where = f"TrainJob {self._section.namespace}/{self._name}"
@@ -151,12 +150,13 @@ class _Launch:
     def _wait_until_gone(self, job: Object) -> None:
         """Its pods may take their whole grace period to save a checkpoint."""
         patience = self._section.termination_grace_seconds + self._section.api_timeout_seconds
-        deadline = time.monotonic() + patience
-        while time.monotonic() < deadline:
+        pauses = self._api.pauses
+        deadline = pauses.clock.now() + patience
+        while pauses.clock.now() < deadline:
             found = self._api.get(TRAINJOBS, self._name)
             if found is None or found["metadata"].get("uid") != job["metadata"].get("uid"):
                 return
-            time.sleep(self._api.pauses.first)
+            pauses.clock.wait(pauses.first)
         remedy = f"See what holds it: `kubectl describe trainjob {self._name} -n {self._section.namespace}`"
         raise ClusterError.of(f"TrainJob {self._name}", f"is still there {patience} s after its deletion", remedy)
 

@@ -8,7 +8,6 @@ made again. Bookmarks keep the version young while nothing changes.
 from __future__ import annotations
 
 import threading
-import time
 from dataclasses import dataclass
 from queue import Queue
 from typing import Any
@@ -85,7 +84,8 @@ class Watcher(threading.Thread):
         self._version = answer["metadata"]["resourceVersion"]
 
     def _watch(self) -> None:
-        begun = time.monotonic()
+        pauses = self._api.pauses
+        begun = pauses.clock.now()
         for change in self._api.watch(self._resource, self._query, self._version or ""):
             if self._stop_asked.is_set():
                 return
@@ -94,5 +94,5 @@ class Watcher(threading.Thread):
             if change["type"] != "BOOKMARK":
                 self._updates.put(Changed(self._resource, change["object"], change["type"] == "DELETED"))
         self._retry.succeeded()
-        if time.monotonic() - begun < self._api.pauses.first:
-            self._stop_asked.wait(self._api.pauses.first)  # a server that ends every watch at once is not pressed
+        if pauses.clock.now() - begun < pauses.first:
+            pauses.clock.wait(pauses.first, self._stop_asked)  # a server that ends every watch at once is not pressed

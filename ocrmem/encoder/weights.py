@@ -23,6 +23,7 @@ from ocrmem.encoder.architecture import clip_of, read_architecture, sam_of
 from ocrmem.encoder.naming import QKV_PARTS, Source, is_original, native_sources, original_name
 from ocrmem.errors import ModelError, Problem, first_line
 from ocrmem.files import write_json
+from ocrmem.retry import retrying
 
 WEIGHTS, INDEX, CONFIG = "model.safetensors", "model.safetensors.index.json", "config.json"
 _SHOWN = 8
@@ -234,7 +235,10 @@ def _find(location: str, name: str, revision: str | None, *, required: bool = Fa
             "for the tiny preset run `ocrmem base` first",
         )
     try:
-        found = cached_file(location, name, revision=revision, _raise_exceptions_for_missing_entries=required)
+        found = retrying(
+            f"hub, {location}",
+            lambda: cached_file(location, name, revision=revision, _raise_exceptions_for_missing_entries=required),
+        )
     except (OSError, ValueError) as error:
         raise ModelError.of(
             f"model.ocr_model_name: {location}",

@@ -24,6 +24,7 @@ from ocrmem.config import TINY
 from ocrmem.errors import MissingInputError, ModelError, first_line
 from ocrmem.files import write_bytes, write_text
 from ocrmem.model.configuration import MEMConfig
+from ocrmem.retry import retrying
 
 WEIGHTS, CONFIG = "adapter.safetensors", "config.json"
 _SAMPLED = 64 * 1024  # bytes of each tensor that go into a fingerprint
@@ -67,7 +68,10 @@ def load_base(
     if device is not None and device.type != "cpu" and not is_deepspeed_zero3_enabled():
         place["device_map"] = {"": device}
     try:
-        return AutoModelForCausalLM.from_pretrained(location, revision=revision, dtype=dtype, **place)
+        return retrying(
+            f"hub, {location}",
+            lambda: AutoModelForCausalLM.from_pretrained(location, revision=revision, dtype=dtype, **place),
+        )
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise ModelError.of(
             location,

@@ -23,6 +23,7 @@ from ocrmem.config import RunConfig
 from ocrmem.errors import ConfigError, Problem
 from ocrmem.registry.backend import LOOK_IT_UP, PACKAGE_TAG, Version
 from ocrmem.registry.kubeflow_address import Address
+from ocrmem.retry import ATTEMPTS, Retry
 from ocrmem.storage import Store, store_at
 
 if TYPE_CHECKING:
@@ -32,8 +33,8 @@ if TYPE_CHECKING:
 _AUTHOR = "ocrmem"
 _ALIAS = "ocrmem.alias."
 _METRIC = "ocrmem.metric."
+_GIVE_UP_SECONDS = 60.0  # for one version, when others register in the same moment
 _FORMAT = {"model_format_name": "ocrmem-adapter", "model_format_version": "1"}
-_ATTEMPTS = 3
 
 
 @contextmanager
@@ -70,7 +71,8 @@ class KubeflowBackend:
 
         name, digest = self._section.name, tags[PACKAGE_TAG]
         uri = self._upload(package, digest)
-        for attempt in range(_ATTEMPTS + 1):
+        retry = Retry(f"the registry {self._address.url}", _GIVE_UP_SECONDS, attempts=ATTEMPTS, first=0.1)
+        while True:
             versions = self._versions(name)
             if found := _holding(versions, digest):
                 # A registration that was cut off between the version and its artifact is completed.
@@ -90,13 +92,12 @@ class KubeflowBackend:
             except (StoreError, BadRequestException, ConflictException, ServiceException):
                 # The number was taken in the same moment (servers differ in how they say so), or the answer to a
                 # version that was made got lost: look again.
-                if attempt == _ATTEMPTS:
+                if not retry.wait(None):
                     raise
-        raise ConfigError.of(
-            "register.uri",
-            f"the registry {self._address.url} took {name} but does not list it",
-            "Run `ocrmem register` again",
-        )
+            else:
+                if not retry.wait(None):
+                    message = f"the registry {self._address.url} took {name} but does not list it"
+                    raise ConfigError.of("register.uri", message, "Run `ocrmem register` again")
 
     def tag(self, version: Version, tags: Mapping[str, str]) -> None:
         held = self._client.get_model_version(version.name, str(version.number))

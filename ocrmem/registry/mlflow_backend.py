@@ -16,6 +16,7 @@ from ocrmem.console import note
 from ocrmem.environment import environment
 from ocrmem.errors import ConfigError, Problem
 from ocrmem.registry.backend import LOOK_IT_UP, PACKAGE_TAG, Version, registry_directory, sqlite_path
+from ocrmem.retry import ATTEMPTS
 from ocrmem.secrets import redact_uri
 from ocrmem.storage import ANSWER_SECONDS, DirectoryStore
 
@@ -168,7 +169,7 @@ def _client(config: RunConfig) -> Iterator[MlflowClient]:
     os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
     os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"
     # The default of seven tries with growing pauses waits minutes for a server that is not there.
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", str(ATTEMPTS - 1))
     try:
         from mlflow import MlflowClient
         from mlflow.exceptions import MlflowException

@@ -19,6 +19,7 @@ from typing import Any
 
 from ocrmem.console import note
 from ocrmem.errors import CheckFailed, ConfigError, OcrMemError
+from ocrmem.retry import Retry
 from ocrmem.secrets import redact, redact_uri
 from ocrmem.workflow.packages import Package, kfp_missing
 
@@ -26,6 +27,7 @@ ENDPOINT = "KF_PIPELINES_ENDPOINT"  # as kfp's own command line has it
 TOKEN = "KF_PIPELINES_TOKEN"
 _SECONDS = 10  # for the first answer
 _POLL = 5.0
+_LONGEST_OUTAGE = 120.0  # s without an answer while a run is waited for
 _ENDED = {"SUCCEEDED", "FAILED", "SKIPPED", "CANCELED"}
 
 
@@ -92,18 +94,16 @@ def submit(
 def _ended(host: str, run_id: str, url: str, poll: float) -> str:
     """The state in which the run ended; a moment without an answer is waited through."""
     note(f"waiting for {url}")
-    misses = 0
+    retry = Retry(f"Kubeflow Pipelines at {redact_uri(host)}", _LONGEST_OUTAGE, first=poll)
     while True:
         try:
             with _client(host) as client:
                 found = client.get_run(run_id)
-            misses = 0
-        except ConfigError:
-            misses += 1
-            if misses > 5:
+        except ConfigError as error:
+            if not retry.wait(error.problems[0].message):
                 raise
-            time.sleep(poll)
             continue
+        retry.succeeded()
         if found.state in _ENDED:
             break
         time.sleep(poll)

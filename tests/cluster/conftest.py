@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from support.kubernetes_api import FakeCluster, running_cluster
 
-from ocrmem.cluster.retry import Pauses
+from ocrmem.cluster.pauses import Pauses
 from ocrmem.config import RunConfig
 
 PARAMS = Path(__file__).resolve().parents[2] / "params.yaml"

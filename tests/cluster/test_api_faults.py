@@ -13,7 +13,7 @@ from support.kubernetes_api import TOKEN, FakeCluster, Fault
 from support.scenarios import complete, start, success
 
 from ocrmem.cluster.api import Api
-from ocrmem.cluster.retry import Pauses
+from ocrmem.cluster.pauses import Pauses
 from ocrmem.cluster.trainjob import train_on_cluster
 from ocrmem.errors import ClusterError
 

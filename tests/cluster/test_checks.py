@@ -12,8 +12,8 @@ from support.kubernetes_api import TOKEN, FakeCluster, Fault
 from support.scenarios import start, success
 
 from ocrmem.cluster.checks import cluster_problems
+from ocrmem.cluster.pauses import Pauses
 from ocrmem.cluster.permissions import ACCESS_REVIEWS, PERMISSIONS
-from ocrmem.cluster.retry import Pauses
 from ocrmem.config import PLACEHOLDER_IMAGE, RunConfig
 
 Settings = Callable[..., RunConfig]
