@@ -18,13 +18,13 @@ from urllib.parse import unquote, urlsplit
 
 from ocrmem.errors import ConfigError, Problem, first_line
 from ocrmem.files import replacing_directory
+from ocrmem.health import ANSWER_SECONDS
 from ocrmem.retry import ATTEMPTS
 from ocrmem.secrets import redact
 
 if TYPE_CHECKING:
     from botocore.client import BaseClient
 
-ANSWER_SECONDS = 5  # how long a service may take to accept a connection and to begin its answer
 _WRITE_CHECK = ".ocrmem-write-check"  # one fixed name: where deleting is not allowed, one empty object stays
 _NO_KEYS = "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY in the environment, or make a profile in ~/.aws"
 _REFUSED = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "TokenRefreshRequired"}

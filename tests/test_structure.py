@@ -14,7 +14,19 @@ PACKAGE = Path(__file__).resolve().parent.parent / "ocrmem"
 
 # A module imports from its own layer and from the layers before it.
 LAYERS = [
-    {"errors", "facts", "files", "environment", "console", "secrets", "retry", "storage", "config", "config_rules"},
+    {
+        "errors",
+        "facts",
+        "files",
+        "environment",
+        "console",
+        "secrets",
+        "retry",
+        "storage",
+        "config",
+        "config_rules",
+        "health",
+    },
     {"conversations"},
     {"synthetic"},
     {"tokens"},

@@ -10,8 +10,8 @@ from pathlib import Path
 from ocrmem.config import TINY, RunConfig
 from ocrmem.errors import Problem, first_line
 from ocrmem.files import read_json
+from ocrmem.health import ANSWER_SECONDS
 from ocrmem.secrets import redact
-from ocrmem.storage import ANSWER_SECONDS
 
 Answer = tuple[str, list[Problem]]
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json")

@@ -5,10 +5,7 @@ from __future__ import annotations
 import netrc
 import os
 import shutil
-import urllib.error
-import urllib.request
 from collections import defaultdict
-from http.client import HTTPException
 from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -17,8 +14,9 @@ from ocrmem.config import RunConfig
 from ocrmem.errors import Problem
 from ocrmem.facts import MANIFEST, tokens_per_page
 from ocrmem.files import read_json
+from ocrmem.health import NoAnswerError, ask
 from ocrmem.registry.backend import is_kubeflow
-from ocrmem.storage import ANSWER_SECONDS, is_s3
+from ocrmem.storage import is_s3
 from ocrmem.validation.machine import device_problems
 
 _WANDB = "https://api.wandb.ai"
@@ -59,12 +57,9 @@ def tracking(config: RunConfig) -> tuple[str, list[Problem]]:
         remedy = "Set WANDB_API_KEY in the environment or run `wandb login`, or set tracking.wandb=offline"
         problems.append(Problem("tracking.wandb", "is online, but there is no Weights & Biases key", remedy))
     try:
-        with urllib.request.urlopen(server, timeout=ANSWER_SECONDS):
-            pass
-    except urllib.error.HTTPError:
-        pass  # it refuses the bare address, so it is there
-    except (OSError, HTTPException, ValueError) as error:
-        message = f"is online, but {server} does not answer ({getattr(error, 'reason', error)})"
+        ask(server)  # where it refuses the bare address, it is there
+    except NoAnswerError as error:
+        message = f"is online, but {server} does not answer ({error})"
         problems.append(Problem("tracking.wandb", message, "Check the network, or set tracking.wandb=offline"))
     return f"there is a key, and {server} answers", problems
 

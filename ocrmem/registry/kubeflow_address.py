@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
-import urllib.error
-import urllib.request
 from dataclasses import dataclass
-from http.client import HTTPException
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from ocrmem.errors import ConfigError, Problem
+from ocrmem.health import NoAnswerError, ask
 from ocrmem.secrets import redact, redact_uri
-from ocrmem.storage import ANSWER_SECONDS
 
 TOKEN = "MODEL_REGISTRY_TOKEN"
 API = "/api/model_registry/v1"
@@ -72,19 +68,14 @@ class Address:
             token = self.token()
         except ConfigError as error:
             return error.problems[0]
-        request = urllib.request.Request(f"{self.url}{API}/registered_models?pageSize=1")
-        if token:
-            request.add_header("Authorization", f"Bearer {token}")
         try:
-            with urllib.request.urlopen(request, timeout=ANSWER_SECONDS) as response:
-                answer = json.load(response)
-        except urllib.error.HTTPError as error:
-            return self.refused(error.code, error.reason)
-        except (OSError, HTTPException) as error:
+            answer = ask(f"{self.url}{API}/registered_models?pageSize=1", token)
+        except NoAnswerError as error:
             return self.silent(error)
-        except ValueError:
-            return self.stranger()
-        return None if isinstance(answer, dict) and "pageSize" in answer else self.stranger()
+        if answer.refused:
+            return self.refused(answer.status, answer.reason)
+        found = answer.json()
+        return None if isinstance(found, dict) and "pageSize" in found else self.stranger()
 
     def refused(self, status: int, reason: str | None) -> Problem:
         """What an HTTP status of the registry means."""

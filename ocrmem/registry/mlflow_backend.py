@@ -15,10 +15,11 @@ from ocrmem.config import RunConfig
 from ocrmem.console import note
 from ocrmem.environment import environment
 from ocrmem.errors import ConfigError, Problem
+from ocrmem.health import ANSWER_SECONDS
 from ocrmem.registry.backend import LOOK_IT_UP, PACKAGE_TAG, Version, registry_directory, sqlite_path
 from ocrmem.retry import ATTEMPTS
 from ocrmem.secrets import redact_uri
-from ocrmem.storage import ANSWER_SECONDS, DirectoryStore
+from ocrmem.storage import DirectoryStore
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from ocrmem.console import Bar, progress_bar
 from ocrmem.errors import ConfigError, DataError
-from ocrmem.storage import ANSWER_SECONDS, Store, is_s3, s3_errors
+from ocrmem.health import ANSWER_SECONDS
+from ocrmem.storage import Store, is_s3, s3_errors
 
 if TYPE_CHECKING:
     from dvc_data.hashfile.db import HashFileDB

@@ -9,9 +9,7 @@ import logging
 import os
 import tempfile
 import time
-import urllib.error
 import urllib.parse
-import urllib.request
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +17,7 @@ from typing import Any
 
 from ocrmem.console import note
 from ocrmem.errors import CheckFailed, ConfigError, OcrMemError
+from ocrmem.health import NoAnswerError, ask
 from ocrmem.retry import Retry
 from ocrmem.secrets import redact, redact_uri
 from ocrmem.workflow.packages import Package, kfp_missing
@@ -129,20 +128,14 @@ def _checked(endpoint: str | None) -> str:
         )
     if "@" in parts.netloc:
         raise ConfigError.of("--endpoint", "holds a password", f"Leave it out and put a token into {TOKEN}")
-    request = urllib.request.Request(f"{host}/apis/v2beta1/healthz")
-    if token := os.environ.get(TOKEN):
-        request.add_header("Authorization", f"Bearer {token}")
     try:
-        with urllib.request.urlopen(request, timeout=_SECONDS) as answer:
-            json.load(answer)
-    except urllib.error.HTTPError as error:
-        raise _refused(host, f"answers {error.code} {error.reason}", error.code) from None
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "reason", error)
-        what = (
-            "gives no answer of Kubeflow Pipelines" if isinstance(error, ValueError) else f"is not reached ({reason})"
-        )
-        raise _refused(host, what, None) from None
+        answer = ask(f"{host}/apis/v2beta1/healthz", os.environ.get(TOKEN), _SECONDS)
+    except NoAnswerError as error:
+        raise _refused(host, f"is not reached ({error})", None) from None
+    if answer.refused:
+        raise _refused(host, f"answers {answer.status} {answer.reason}", answer.status)
+    if answer.json() is None:
+        raise _refused(host, "gives no answer of Kubeflow Pipelines", None)
     return host
 
 
