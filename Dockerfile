@@ -5,7 +5,7 @@
 ARG PYTHON_IMAGE=python:3.11.14-slim-bookworm
 
 FROM ${PYTHON_IMAGE} AS dependencies
-# Extras of pyproject.toml, separated by blanks. Components need dataset, quality, model, report, pipelines at least.
+# Extras of pyproject.toml, separated by blanks. Components need dataset, quality, model, pipelines at least.
 ARG EXTRAS="all"
 # DeepSpeed builds no operator while it is installed (that would need nvcc): docs/image.md says what works without.
 ENV DS_BUILD_OPS=0 \
@@ -77,7 +77,6 @@ ENV PATH=/opt/ocrmem/bin:/usr/local/bin:/usr/bin:/bin \
     TORCHINDUCTOR_CACHE_DIR=/tmp/inductor \
     TRITON_CACHE_DIR=/tmp/triton \
     CUDA_CACHE_PATH=/tmp/nv \
-    MPLCONFIGDIR=/tmp/matplotlib \
     WANDB_DIR=/tmp/wandb \
     WANDB_CACHE_DIR=/tmp/wandb/cache \
     WANDB_CONFIG_DIR=/tmp/wandb/config \

@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 UV_VERSION := 0.13.8
 # What `make demo` needs, and what the tests need on top of it.
-DEMO_EXTRAS := dataset,quality,model,report,tracking,registry,dvc
+DEMO_EXTRAS := dataset,quality,model,tracking,registry,dvc
 TEST_EXTRAS := all,dev
 # Nothing that runs here talks to a hub or sends telemetry.
 export HF_HUB_OFFLINE ?= 1

@@ -98,7 +98,7 @@ def test_labels_are_those_of_oci_and_take_build_arguments() -> None:
 
 def test_everything_is_written_to_tmp_or_below_workspace() -> None:
     places = DOCKERFILE.writable_places()
-    expected = {"HOME", "TMPDIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "HF_HOME", "TRITON_CACHE_DIR", "MPLCONFIGDIR",
+    expected = {"HOME", "TMPDIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "HF_HOME", "TRITON_CACHE_DIR",
                 "WANDB_DIR", "WANDB_CACHE_DIR", "TORCHINDUCTOR_CACHE_DIR", "DVC_SITE_CACHE_DIR"}  # fmt: skip
     assert expected <= set(places)
     for name, place in places.items():
