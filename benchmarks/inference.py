@@ -37,6 +37,7 @@ from ocrmem.config import RunConfig
 from ocrmem.conversations import Conversation, Message
 from ocrmem.encoder.architecture import deepseek_ocr_config
 from ocrmem.encoder.deepencoder import DeepEncoder
+from ocrmem.families import DEFAULT
 from ocrmem.generation.session import ChatSession, FeatureCache
 from ocrmem.model.configuration import MEMConfig
 from ocrmem.model.modeling import MEMModel
@@ -58,7 +59,9 @@ def session(encoder: DeepEncoder, page_size: int, max_pages: int, *, context_thr
     """A session on this encoder and the tiny language model, with nothing loaded from disk."""
     tokenizer = chat_tokenizer()
     config = settings(page_size, max_pages, context_threshold)
-    adapter = MEMConfig.from_run_config(config, placeholder_token_id=tokenizer.convert_tokens_to_ids("<|image_pad|>"))
+    adapter = MEMConfig.from_run_config(
+        config, placeholder_token_id=tokenizer.convert_tokens_to_ids(DEFAULT.marks.placeholder)
+    )
     adapter.ocr_model_name, adapter.vision_embedding_size = "benchmark", encoder.feature_size
     model = MEMModel(adapter, tiny_qwen(len(tokenizer), POSITIONS), encoder).eval()
     return ChatSession(model, tokenizer, config)

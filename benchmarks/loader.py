@@ -37,7 +37,6 @@ from ocrmem.model.collator import MemoryCollator
 from ocrmem.model.configuration import MEMConfig
 from ocrmem.model.modeling import MEMModel
 from ocrmem.model.tiny.language_model import tiny_language_model_config
-from ocrmem.tokens import load_tokenizer
 from ocrmem.training.arguments import AdapterTrainingArguments
 from ocrmem.training.trainer import AdapterOnlyTrainer
 
@@ -77,7 +76,7 @@ def random_features(config: RunConfig, dataset: MemoryDataset) -> FeatureStore:
 def opened(config: RunConfig, features: FeatureStore) -> tuple[StoredSamples, MemoryCollator]:
     """Training samples of which none is decoded yet, and what makes batches of them."""
     dataset = MemoryDataset.open(config.paths.dataset)
-    builder = SequenceBuilder(load_tokenizer(config), config.model.max_seq_length)
+    builder = SequenceBuilder.of(config)
     return dataset.samples("train"), MemoryCollator(builder, dataset, features)
 
 

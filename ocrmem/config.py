@@ -13,9 +13,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from ocrmem.families import TINY as TINY
+
 PositiveInt = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
-TINY = "tiny"
 Quantity = Annotated[str, Field(coerce_numbers_to_str=True)]  # of Kubernetes: 4, 500m, 32Gi
 PLACEHOLDER_IMAGE = "registry.example.org/ocrmem:0.1.0"
 

@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ocrmem.config import RunConfig
-from ocrmem.config_rules import check_file, known_encoder, known_positions
+from ocrmem.config_rules import check_file, known_encoder
 from ocrmem.errors import ConfigError
+from ocrmem.families import known_positions
 from ocrmem.secrets import find_in_text, redact
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
@@ -159,7 +160,7 @@ def test_a_section_that_is_no_section_is_told() -> None:
 @pytest.mark.parametrize(
     ("changes", "field", "said"),
     [
-        ({"model__base_model_name": ""}, "model.base_model_name", "is empty. Name the language model"),
+        ({"model__base_model_name": ""}, "model.base_model_name", "is empty. Name the base model"),
         ({"model__ocr_model_name": " "}, "model.ocr_model_name", "is empty. Name the encoder"),
         ({"data__path": ""}, "data.path", "is empty. Name a .jsonl file"),
         ({"data__path": "a\x00b"}, "data.path", "has unprintable characters"),

@@ -11,10 +11,10 @@ import torch
 import yaml
 
 from ocrmem.config import RunConfig
-from ocrmem.config_rules.known import TINY_ENCODER, TINY_POSITIONS
+from ocrmem.config_rules.known import TINY_ENCODER
 from ocrmem.errors import CheckFailed, ConfigError
 from ocrmem.synthetic.synth import synth
-from ocrmem.synthetic.tokenizer import MAX_LENGTH, build_tiny_tokenizer
+from ocrmem.synthetic.tokenizer import build_tiny_tokenizer
 from ocrmem.validation import validate, validate_file
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
@@ -293,7 +293,6 @@ def test_the_ancestors_configuration_is_refused_for_both_reasons(
 def test_what_is_known_of_the_tiny_preset_is_what_it_is() -> None:
     from ocrmem.model.tiny.encoder import PAGE_SIZE, TOKEN_SIZE, tiny_encoder_config
 
-    assert TINY_POSITIONS == MAX_LENGTH
     assert TINY_ENCODER.page_sizes == (PAGE_SIZE,)
     assert TINY_ENCODER.token_size == TOKEN_SIZE
     width = tiny_encoder_config().encoder_config.hidden_size
@@ -306,7 +305,7 @@ def test_a_template_that_refuses_a_role_is_told_with_the_line(folder: Path, monk
         "{% for m in messages %}{% if m.role == 'tool' %}{{ raise_exception('no tools') }}{% endif %}"
         + tokenizer.chat_template.removeprefix("{% for message in messages %}").replace("message[", "m[")
     )
-    monkeypatch.setattr("ocrmem.tokens.load_tokenizer", lambda _: tokenizer)
+    monkeypatch.setattr("ocrmem.dataset.sequence.load_tokenizer", lambda _: tokenizer)
     messages = [
         {"role": role, "content": "tea"} for role in ("user", "assistant", "tool", "assistant", "user", "assistant")
     ]

@@ -21,10 +21,8 @@ from ocrmem.rendering import Page
 from ocrmem.synthetic.tiny import tiny_conversations
 from ocrmem.synthetic.tokenizer import (
     CHAT_TEMPLATE,
-    MEMORY_END,
-    MEMORY_START,
+    MARKS,
     PAD,
-    PLACEHOLDER,
     TURN_END,
     TURN_START,
 )
@@ -130,6 +128,6 @@ def _bpe(texts: Iterable[str], tokens: int) -> PreTrainedTokenizerFast:
         tokenizer_object=backend,
         pad_token=PAD,
         eos_token=TURN_END,
-        additional_special_tokens=[TURN_START, TURN_END, MEMORY_START, MEMORY_END, PLACEHOLDER],
+        additional_special_tokens=[TURN_START, TURN_END, MARKS.start, MARKS.end, MARKS.placeholder],
         chat_template=CHAT_TEMPLATE,
     )

@@ -6,7 +6,7 @@ puts them together.
 """
 
 from ocrmem.config_rules.check import Checked, check_file, check_secrets, check_values, load_config
-from ocrmem.config_rules.known import Encoder, known_encoder, known_positions
+from ocrmem.config_rules.known import Encoder, known_encoder
 
 __all__ = [
     "Checked",
@@ -15,6 +15,5 @@ __all__ = [
     "check_secrets",
     "check_values",
     "known_encoder",
-    "known_positions",
     "load_config",
 ]

@@ -7,9 +7,10 @@ from functools import reduce
 from pathlib import Path
 
 from ocrmem.config import TINY, PathsSection, RunConfig
-from ocrmem.config_rules.known import known_encoder, known_positions
+from ocrmem.config_rules.known import known_encoder
 from ocrmem.config_rules.rule import Fault, Rules
 from ocrmem.facts import tokens_per_page
+from ocrmem.families import EXAMPLE, known_positions
 
 CELL = 16  # px, the height of a glyph and twice its width
 TEXT_TOKENS = 16  # the least that a question, its answer and the chat template take
@@ -44,7 +45,7 @@ def _required(name: str) -> None:
 
 
 _WHAT_TO_NAME = {
-    "model.base_model_name": "Name the language model: tiny, a hub name as Qwen/Qwen3-8B, or a directory",
+    "model.base_model_name": f"Name the base model: tiny, a hub name such as {EXAMPLE}, or a directory",
     "model.ocr_model_name": "Name the encoder: tiny, a hub name as deepseek-ai/DeepSeek-OCR, or a directory",
     "data.path": "Name a .jsonl file or a directory of them",
 }

@@ -53,7 +53,7 @@ class SampleMaker:
 
     def __init__(self, config: RunConfig, tokenizer: PreTrainedTokenizerBase) -> None:
         self.config = config
-        self.builder = SequenceBuilder(tokenizer, config.model.max_seq_length)
+        self.builder = SequenceBuilder.of(config, tokenizer)
         self.atlas = load_atlas(config.render.atlas)
 
     def make(self, conversation: Conversation) -> Made:

@@ -18,6 +18,7 @@ from ocrmem.dataset.making import SampleMaker
 from ocrmem.dataset.schema import PageRow, Sample
 from ocrmem.dataset.shards import RowWriter, describe, page_writer, sample_writer
 from ocrmem.errors import OcrMemError, Problem
+from ocrmem.families import with_marks
 from ocrmem.files import read_json, sha256_file, write_json, write_text
 
 
@@ -61,7 +62,7 @@ class Counts:
         self.dropped_pages += sample.dropped_pages
         pictured = sample.pictured_tokens
         self.history_tokens += sample.history_tokens if pictured is None else pictured
-        self.memory_tokens += sample.memory_tokens + 2
+        self.memory_tokens += with_marks(sample.memory_tokens)
 
     def add(self, other: Counts) -> None:
         for name in ("samples", "with_memory"):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ocrmem.conversations import Message, Role, TurnSample
+from ocrmem.families import with_marks
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -54,10 +55,9 @@ class Sample(TurnSample):
 
         Text on dropped pages does not count: leaving text out is not compression. 0.0 without memory.
         """
-        if not self.pages:
-            return 0.0
         text = self.history_tokens if self.pictured_tokens is None else self.pictured_tokens
-        return text / (self.memory_tokens + 2)
+        memory = with_marks(self.memory_tokens)
+        return text / memory if memory else 0.0
 
 
 _SAMPLE_FIELDS = tuple(field.name for field in fields(Sample))

@@ -12,17 +12,19 @@ import re
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from jinja2.exceptions import TemplateError
 
 from ocrmem.errors import DataError, ModelError
 from ocrmem.facts import IGNORED
-from ocrmem.tokens import memory_tokens
+from ocrmem.families import DEFAULT, EXAMPLE, Family, family_of, with_marks
+from ocrmem.tokens import load_tokenizer, memory_tokens
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+    from ocrmem.config import RunConfig
     from ocrmem.conversations import Message
 
 _SENTINEL = "\ue5c0ocrmem{index}\ue5c1"  # never meets content: content is not rendered
@@ -68,21 +70,27 @@ class SequenceBuilder:
     """Builds sequences with a tokenizer's chat template.
 
     Args:
-        tokenizer: with a chat template and the three memory tokens (see `ocrmem.tokens`).
+        tokenizer: with a chat template and the family's three marks.
         max_seq_length: most tokens of a sequence, memory and answer included.
         memory_window: most memory tokens of a sequence; None leaves ``max_seq_length`` as the only bound.
+        family: of the base model.
 
     Raises:
         ModelError: the tokenizer lacks what memory needs, or its template does not write every message once.
     """
 
     def __init__(
-        self, tokenizer: PreTrainedTokenizerBase, max_seq_length: int, memory_window: int | None = None
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        max_seq_length: int,
+        memory_window: int | None = None,
+        family: Family = DEFAULT,
     ) -> None:
         self.tokenizer = tokenizer
         self.max_seq_length = max_seq_length
         self.memory_window = memory_window
-        self.memory = memory_tokens(tokenizer)
+        self.memory = memory_tokens(tokenizer, family)
+        self._template_options = family.template_options
         self._content_cache: dict[str, tuple[int, ...]] = {}
         self._markup_cache: dict[str, tuple[int, ...]] = {}
         self._template_cache: dict[tuple[bool | str, ...], list[tuple[int, ...]]] = {}
@@ -93,6 +101,13 @@ class SequenceBuilder:
         self._cut = re.compile("|".join(f"(?<={re.escape(t[0])})(?={re.escape(t[1:])})" for t in texts))
         self._writes_generation_prompt = self._render(["user"], True) != self._render(["user"], False)
         self.closing_ids = self._closing()
+
+    @classmethod
+    def of(cls, config: RunConfig, tokenizer: PreTrainedTokenizerBase | None = None) -> Self:
+        """Build sequences under a run's settings; the base model's tokenizer is loaded where none is given."""
+        tokenizer = load_tokenizer(config) if tokenizer is None else tokenizer
+        family = family_of(config.model.base_model_name, config.model.base_revision)
+        return cls(tokenizer, config.model.max_seq_length, family=family)
 
     @property
     def end_token_id(self) -> int:
@@ -149,7 +164,7 @@ class SequenceBuilder:
         turns, droppable, bearer = self._arrange(prompt, history, history_limit, bool(memory_tokens))
         offered = sum(len(self.encode_content(message.content)) for message in (*history, *prompt))
         answer_ids: list[int] = [] if answer is None else [*self.encode_content(answer), *self.closing_ids]
-        fixed = len(answer_ids) + (memory_tokens + 2 if memory_tokens else 0)
+        fixed = len(answer_ids) + with_marks(memory_tokens)
         markup, turns = self._fit(turns, droppable, fixed)
 
         ids: list[int] = []
@@ -256,7 +271,7 @@ class SequenceBuilder:
         try:
             text = str(
                 self.tokenizer.apply_chat_template(
-                    messages, tokenize=False, add_generation_prompt=generation, enable_thinking=False
+                    messages, tokenize=False, add_generation_prompt=generation, **self._template_options
                 )
             )
         except TemplateError as error:
@@ -314,7 +329,7 @@ class SequenceBuilder:
             raise ModelError.of(
                 "model.base_model_name",
                 "neither the chat template nor the tokenizer has a token that ends an answer",
-                "Use a chat model such as Qwen/Qwen3-8B",
+                f"Use a chat model such as {EXAMPLE}",
             )
         return (self.tokenizer.eos_token_id,)
 

@@ -20,6 +20,7 @@ from ocrmem.dataset.schema import Sample
 from ocrmem.dataset.sequence import SequenceBuilder, TokenSequence
 from ocrmem.errors import DataError
 from ocrmem.evaluation.scoring import Case
+from ocrmem.families import MARK_TOKENS
 
 _WORDS = re.compile(r"\S+")
 
@@ -47,7 +48,7 @@ class CaseMaker:
         Where that is more than this sample's sequence has room for, its oldest tokens are left out: a prompt
         is never cut to make room for a stranger's memory.
         """
-        room = self.builder.max_seq_length - len(self._sequences(self.builder, sample)[0].input_ids) - 2
+        room = self.builder.max_seq_length - len(self._sequences(self.builder, sample)[0].input_ids) - MARK_TOKENS
         return self.with_memory(sample, features[-max(room, sample.memory_tokens) :])
 
     def without_memory(self, sample: Sample) -> Case:

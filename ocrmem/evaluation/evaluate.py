@@ -74,7 +74,7 @@ class _Evaluation:
         self.encoder = load_encoder(config)
         self.atlas = load_atlas(config.render.atlas)
         tokenizer = load_tokenizer(config)
-        builder = SequenceBuilder(tokenizer, config.model.max_seq_length)
+        builder = SequenceBuilder.of(config, tokenizer)
         positions = self.model.base_llm_model.config.get_text_config().max_position_embeddings
         self.maker = CaseMaker(builder, positions - config.evaluate.max_new_tokens)
         self.scorer = Scorer(

@@ -10,6 +10,7 @@ import numpy as np
 
 from ocrmem.dataset.schema import Sample
 from ocrmem.evaluation.scoring import Scored
+from ocrmem.families import with_marks
 
 _Z95 = 1.959964  # two-sided 95 % of the normal distribution
 _BINS = 12
@@ -54,7 +55,7 @@ def compression(samples: Sequence[Sample]) -> dict[str, Any]:
         ``ratio`` over all samples together, the totals, and the distribution over samples.
     """
     text = sum(_pictured(sample) for sample in samples)
-    memory = sum(sample.memory_tokens + 2 for sample in samples)
+    memory = sum(with_marks(sample.memory_tokens) for sample in samples)
     ratios = np.array([sample.compression_ratio for sample in samples])
     counts, edges = np.histogram(ratios, bins=_BINS)
     return {

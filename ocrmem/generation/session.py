@@ -24,6 +24,7 @@ from ocrmem.dataset.schema import PageRow, Sample
 from ocrmem.encoder.pages import Encoder, encode_pages
 from ocrmem.errors import DataError
 from ocrmem.evaluation.scoring import Case, Scorer
+from ocrmem.families import with_marks
 from ocrmem.generation.question import read_question
 from ocrmem.model.configuration import MEMConfig
 from ocrmem.model.modeling import MEMModel
@@ -137,7 +138,7 @@ class ChatSession:
             "memory": sample.has_memory,
             "history_tokens": sample.history_tokens,
             "vision_tokens": sample.memory_tokens,
-            "memory_tokens": sample.memory_tokens + 2 if sample.has_memory else 0,
+            "memory_tokens": with_marks(sample.memory_tokens),
             "pages": len(sample.pages),
             "encoded_pages": prepared.encoded_pages,
             "dropped_pages": sample.dropped_pages,

@@ -30,7 +30,6 @@ from ocrmem.gradflow.report import Report
 from ocrmem.model.collator import MemoryCollator
 from ocrmem.model.modeling import MEMModel
 from ocrmem.model.trainable import TRAINED, parameter_report
-from ocrmem.tokens import load_tokenizer
 
 Batch = Mapping[str, torch.Tensor]
 
@@ -60,7 +59,7 @@ def smoke(config: RunConfig, model: MEMModel | None = None) -> dict[str, Any]:
         note("smoke: no feature store, so the pages go through the encoder")
     model = model or MEMModel.from_run_config(config, with_encoder=not stored)
     device = next(model.proj.parameters()).device
-    builder = SequenceBuilder(load_tokenizer(config), config.model.max_seq_length)
+    builder = SequenceBuilder.of(config)
     batch = _to(device, MemoryCollator(builder, dataset, store)(samples))
     longest = max(sample.history_tokens for sample in everything)
     report = check(model, batch, TRAINED, distinct_memories=True, longest_history=longest)

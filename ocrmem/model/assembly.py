@@ -38,6 +38,7 @@ class AdapterModel(PreTrainedModel):
             ModelError: a part does not load.
             InvalidModelConfig: the settings do not fit the parts.
         """
+        from ocrmem.families import family_of
         from ocrmem.tokens import load_tokenizer, memory_tokens
 
         parts = config.model
@@ -47,7 +48,9 @@ class AdapterModel(PreTrainedModel):
             config,
             base_fingerprint=loading.fingerprint(base_at, parts.base_revision),
             ocr_fingerprint=loading.fingerprint(encoder_at, parts.ocr_revision),
-            placeholder_token_id=memory_tokens(load_tokenizer(config)).placeholder,
+            placeholder_token_id=memory_tokens(
+                load_tokenizer(config), family_of(parts.base_model_name, parts.base_revision)
+            ).placeholder,
         )
         adapter_config.check()
         dtype, device = DTYPES[parts.precision], pick_device(parts.device)

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 
 from ocrmem.config import TINY, RunConfig
 from ocrmem.errors import ModelError, Problem
+from ocrmem.families import EXAMPLE, family_of
 from ocrmem.model.configuration import InvalidModelConfig, MEMConfig
 
 # Fields of an adapter that must agree with the run that uses it: MEMConfig name -> params.yaml section.
@@ -64,11 +65,12 @@ def check_parts(config: MEMConfig, base: PreTrainedModel, encoder: nn.Module | N
         )
     vocabulary = cast(nn.Embedding, base.get_input_embeddings()).num_embeddings
     if config.placeholder_token_id >= vocabulary:
+        placeholder = family_of(config.base_model_name, config.base_revision).marks.placeholder
         problems.append(
             Problem(
                 "placeholder_token_id",
                 f"is {config.placeholder_token_id}, but the language model has {vocabulary} tokens",
-                "Set it to the id of <|image_pad|> in the language model's tokenizer",
+                f"Set it to the id of {placeholder} in the base model's tokenizer",
             )
         )
     scaled = [name for name in _HEAD_SCALES if getattr(base.config.get_text_config(), name, None) is not None]
@@ -77,7 +79,7 @@ def check_parts(config: MEMConfig, base: PreTrainedModel, encoder: nn.Module | N
             Problem(
                 "base_model_name",
                 f"the language model sets {', '.join(scaled)}, which the loss here leaves out",
-                "Use a model without it, such as Qwen/Qwen3-8B",
+                f"Use a model without it, such as {EXAMPLE}",
             )
         )
     for field, attribute in _ENCODER_FIELDS.items():

@@ -14,8 +14,8 @@ from transformers import PretrainedConfig
 from ocrmem.config import LabelSection, RenderSection, RunConfig
 from ocrmem.config_rules.known import known_encoder
 from ocrmem.errors import ConfigError, Problem
+from ocrmem.families.qwen3 import IMAGE_PAD_ID
 
-QWEN3_IMAGE_PAD = 151655
 # What transformers itself writes into a config.json and is safe to hand back to it.
 _PASSED_ON = ("architectures", "transformers_version", "name_or_path")
 _RENDER_FIELDS = ("page_size", "token_size", "line_height", "max_pages", "newlines", "tab_width", "atlas")
@@ -64,7 +64,7 @@ class MEMConfig(PretrainedConfig):
         projector_hidden_size: int | None = None,
         projector_norm: bool = False,
         hidden_size: int | None = None,
-        placeholder_token_id: int = QWEN3_IMAGE_PAD,
+        placeholder_token_id: int = IMAGE_PAD_ID,
         drop_blank_tokens: bool = True,
         recent_turns: int = 1,
         page_size: int = 1024,

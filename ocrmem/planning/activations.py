@@ -1,11 +1,11 @@
 """Bytes that autograd keeps from forward for backward, when only the projector is trained.
 
 Frozen layers keep less than trained ones and yet most of it: the gradient has to pass through them to reach the
-placeholders. A frozen linear layer needs its weight for that, not its input. What is kept a token and layer of a
-Qwen3, with elements of e bytes (4 in float32, 2 in bfloat16):
+placeholders. A frozen linear layer needs its weight for that, not its input. A layer keeps, for each token, with
+elements of e bytes (4 in float32, 2 in bfloat16):
 
 - RMSNorm computes in float32 and keeps its input in it and the reciprocal root: 4 (width + 1), for the two norms
-  of the residual stream and for those of queries and keys;
+  of the residual stream and, where the model has them (Qwen3), for those of queries and keys;
 - attention by torch's scaled_dot_product_attention, never a matrix of scores: query, key, value and output,
   e each, and a float32 log-sum-exp a head; in a padded batch there is a mask, for which transformers repeats keys
   and values to all heads and torch turns the mask into a bias of e bytes for every pair of positions;
@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ocrmem.planning.shapes import Shape
+from ocrmem.families import Shape
 from ocrmem.planning.workload import Batch
 
 _FLOAT = 4
@@ -91,7 +91,8 @@ def activations(shape: Shape, proj: Projection, batch: Batch, element: int, *, c
 
 def layer_bytes(shape: Shape, batch: Batch, element: int) -> float:
     """What one layer keeps of a batch without activation checkpointing."""
-    norms = _FLOAT * (2 * (shape.hidden + 1) + shape.query + shape.heads + shape.key + shape.kv_heads)
+    heads = shape.query + shape.heads + shape.key + shape.kv_heads if shape.head_norms else 0
+    norms = _FLOAT * (2 * (shape.hidden + 1) + heads)
     values = shape.query if batch.padded else shape.key
     attention = 2 * (shape.query + values) * element + _FLOAT * shape.heads
     mlp = 3 * shape.inner * element

@@ -15,8 +15,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ocrmem.families import Shape
 from ocrmem.planning.activations import Projection
-from ocrmem.planning.shapes import Shape
 from ocrmem.planning.workload import Batch
 
 

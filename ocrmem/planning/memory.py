@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ocrmem.config import RunConfig
-from ocrmem.planning.shapes import Parameters, Shape
+from ocrmem.families import Shape
+from ocrmem.planning.shapes import Parameters
 
 _FLOAT = 4
 # DeepSpeed's default of stage3_max_live_parameters, and what transformers makes of "auto" for the prefetch bucket.

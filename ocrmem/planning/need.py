@@ -7,10 +7,11 @@ from typing import Any
 
 from ocrmem.config import RunConfig
 from ocrmem.encoder.device import DTYPES
+from ocrmem.families import Shape
 from ocrmem.planning.activations import Activations, Projection, activations
 from ocrmem.planning.gpus import CPU, GPUS, Gpu
 from ocrmem.planning.memory import Sharding, States, sharding, states
-from ocrmem.planning.shapes import Parameters, Shape, base_config, count
+from ocrmem.planning.shapes import Parameters, base_config, count, shape_of
 from ocrmem.planning.workload import Batch, Workload, workload
 
 CONTEXT_BYTES = 1_500_000_000
@@ -37,7 +38,7 @@ class Facts:
     @classmethod
     def of(cls, config: RunConfig) -> Facts:
         base = base_config(config)
-        shape = Shape.of(base)
+        shape = shape_of(base)
         model = config.model
         proj = Projection(
             model.vision_embedding_size, model.projector_hidden_size or shape.hidden, model.projector_norm

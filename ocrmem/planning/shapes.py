@@ -1,7 +1,7 @@
 """Shapes of the language model and parameters of every part, from configurations alone.
 
-A directory's ``config.json`` (or that of a model in the hub cache) is read; the Qwen3 family is known by name;
-the tiny preset is defined in code. The model itself is then built on the meta device, where it has shapes and no
+A directory's ``config.json`` (or that of a model in the hub cache) is read; some models are known by
+name; the tiny preset is defined in code. The model itself is then built on the meta device, where it has shapes and no
 memory, and its parameters are counted as those of a loaded one would be.
 """
 
@@ -12,77 +12,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, Qwen3Config
+from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
 
 from ocrmem.config import TINY, RunConfig
-from ocrmem.config_rules.known import DEEPSEEK_OCR, QWEN3_NAME, known_encoder
+from ocrmem.config_rules.known import DEEPSEEK_OCR, known_encoder
 from ocrmem.encoder.device import DTYPES
 from ocrmem.errors import ModelError, first_line
+from ocrmem.families import EXAMPLE, FAMILIES, Shape, published_config
 from ocrmem.model.trainable import count_parameters
 
 if TYPE_CHECKING:
     from ocrmem.model.modeling import MEMModel
-
-# hidden size, layers, heads, key-value heads, MLP size, tied embeddings; heads are 128 wide, the vocabulary 151936.
-# Source: config.json of Qwen/Qwen3-0.6B ... Qwen/Qwen3-32B; -Base and -2507 have the same shapes.
-_QWEN3 = {
-    "0.6": (1024, 28, 16, 8, 3072, True),
-    "1.7": (2048, 28, 16, 8, 6144, True),
-    "4": (2560, 36, 32, 8, 9728, True),
-    "8": (4096, 36, 32, 8, 12288, False),
-    "14": (5120, 40, 40, 8, 17408, False),
-    "32": (5120, 64, 64, 8, 25600, False),
-}
-_HEAD, _VOCABULARY = 128, 151936
-
-
-@dataclass(frozen=True)
-class Shape:
-    """A Qwen3 as the arithmetic sees it.
-
-    Attributes:
-        layers: transformer layers.
-        hidden: width of the residual stream.
-        heads, kv_heads, head: attention heads, those of keys and values, and the width of one.
-        inner: width of the gated MLP.
-        vocabulary: rows of the LM head.
-    """
-
-    layers: int
-    hidden: int
-    heads: int
-    kv_heads: int
-    head: int
-    inner: int
-    vocabulary: int
-
-    @classmethod
-    def of(cls, config: PretrainedConfig) -> Shape:
-        """The shape of a transformers configuration."""
-        return cls(
-            config.num_hidden_layers,
-            config.hidden_size,
-            config.num_attention_heads,
-            config.num_key_value_heads,
-            config.head_dim,
-            config.intermediate_size,
-            config.vocab_size,
-        )
-
-    @property
-    def query(self) -> int:
-        """Width of all queries of a token."""
-        return self.heads * self.head
-
-    @property
-    def key(self) -> int:
-        """Width of all keys of a token, and of all values."""
-        return self.kv_heads * self.head
-
-    @property
-    def layer_weights(self) -> int:
-        """Elements of a layer's seven weight matrices: q, k, v, o, gate, up and down."""
-        return 2 * self.hidden * (self.query + self.key) + 3 * self.hidden * self.inner
 
 
 @dataclass(frozen=True)
@@ -108,11 +48,11 @@ class Parameters:
 
 
 def base_config(config: RunConfig) -> PretrainedConfig:
-    """The language model's configuration, without a network.
+    """Return the language model's configuration, without a network.
 
     Raises:
-        ModelError: the name is neither tiny, nor a directory with config.json, nor in the hub cache, nor a known
-            Qwen3; or it is no Qwen3, of which alone the arithmetic is known.
+        ModelError: the name is neither tiny, nor a directory with config.json, nor in the hub cache, nor known to a
+            family; or its family has no shape.
     """
     name = config.model.base_model_name
     if name == TINY:
@@ -121,21 +61,33 @@ def base_config(config: RunConfig) -> PretrainedConfig:
         return tiny_language_model_config()
     found = _stored_config(name, config.model.base_revision)
     if found is None:
-        match = QWEN3_NAME.match(name)
-        if not match:
+        values = published_config(name)
+        if values is None:
             raise ModelError.of(
                 "model.base_model_name",
                 f"the shapes of {name!r} are not known here",
                 "Name a local directory that holds its config.json; the weights are not needed",
             )
-        return _published(match["size"])
-    if found.model_type != "qwen3":
+        found = AutoConfig.for_model(**values)
+    shape_of(found, name)
+    return found
+
+
+def shape_of(base: PretrainedConfig, name: str = "the base model") -> Shape:
+    """Return the shape of a configuration; ``name`` is for messages.
+
+    Raises:
+        ModelError: its family has none.
+    """
+    family = FAMILIES.get(base.model_type)
+    shape = family.shape(base.to_dict()) if family else None
+    if shape is None:
         raise ModelError.of(
             "model.base_model_name",
-            f"{name!r} is a {found.model_type}; the plan knows the arithmetic of qwen3 alone",
-            "Name a Qwen3, or train without a plan",
+            f"{name!r} is a {base.model_type}, whose arithmetic the plan does not know",
+            f"Name a model such as {EXAMPLE}, or train without a plan",
         )
-    return found
+    return shape
 
 
 def meta_model(config: RunConfig, base: PretrainedConfig) -> MEMModel:
@@ -172,20 +124,6 @@ def _bytes(parameters: Any) -> int:
     return sum(parameter.numel() * parameter.element_size() for parameter in parameters)
 
 
-def _published(size: str) -> Qwen3Config:
-    hidden, layers, heads, kv_heads, inner, tied = _QWEN3[size]
-    return Qwen3Config(
-        hidden_size=hidden,
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
-        num_key_value_heads=kv_heads,
-        head_dim=_HEAD,
-        intermediate_size=inner,
-        vocab_size=_VOCABULARY,
-        tie_word_embeddings=tied,
-    )
-
-
 def _stored_config(name: str, revision: str | None) -> PretrainedConfig | None:
     """The configuration in a directory or in the hub cache; None where there is none."""
     try:
@@ -195,7 +133,7 @@ def _stored_config(name: str, revision: str | None) -> PretrainedConfig | None:
             raise ModelError.of(
                 name,
                 f"its config.json describes no language model ({first_line(error)})",
-                "Name a directory that holds the config.json of a Qwen3",
+                "Name a directory that holds the config.json of a language model",
             ) from None
         return None
 

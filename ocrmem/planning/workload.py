@@ -17,9 +17,9 @@ from ocrmem.config import RunConfig
 from ocrmem.config_rules.model_rules import TEXT_TOKENS
 from ocrmem.dataset.manifest import dataset_config, read_manifest, shards_of
 from ocrmem.facts import MANIFEST, tokens_per_page
+from ocrmem.families import with_marks
 
 ASSUMED_ANSWER = 256  # tokens
-_MARKS = 2  # tokens around the memory
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def _bounds(config: RunConfig, answer_tokens: int | None, notes: tuple[str, ...]
     rows, longest = config.train.per_device_batch_size, config.model.max_seq_length
     tokens = tokens_per_page(config.render.page_size, config.render.token_size)
     memory = config.render.max_pages * tokens
-    answers = answer_tokens or max(1, min(ASSUMED_ANSWER, longest - memory - _MARKS - TEXT_TOKENS))
+    answers = answer_tokens or max(1, min(ASSUMED_ANSWER, longest - with_marks(memory) - TEXT_TOKENS))
     batch = Batch(rows, longest, longest**2, rows * memory, rows * answers, padded=rows > 1)
     return Workload(
         largest=batch,

@@ -1,7 +1,6 @@
 """The tiny model's tokenizer: one token a word of the tiny dialect, made in code, nothing downloaded.
 
-It has the special tokens and the chat template (ChatML) of the Qwen family, so everything that works on it
-works on the real ones.
+It has the special tokens and the chat template (ChatML) of Qwen3, so what works on it works on the real ones.
 """
 
 from __future__ import annotations
@@ -10,17 +9,18 @@ from tokenizers import Regex, Tokenizer, pre_tokenizers
 from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
 
+from ocrmem.families import FAMILIES
+from ocrmem.families.tiny import POSITIONS, TINY
 from ocrmem.synthetic.tiny import ASK, FILLERS, KEYS, LABELS, VALUES
 
 UNKNOWN = "<unk>"
 PAD = "<|endoftext|>"
 TURN_START = "<|im_start|>"
 TURN_END = "<|im_end|>"
-MEMORY_START, MEMORY_END, PLACEHOLDER = "<|vision_start|>", "<|vision_end|>", "<|image_pad|>"
+MARKS = FAMILIES[TINY].marks
 NEWLINE = "\n"
-MAX_LENGTH = 512  # positions of the tiny language model
 
-_SPECIAL = (UNKNOWN, PAD, TURN_START, TURN_END, MEMORY_START, MEMORY_END, PLACEHOLDER)
+_SPECIAL = (UNKNOWN, PAD, TURN_START, TURN_END, MARKS.start, MARKS.end, MARKS.placeholder)
 VOCABULARY = (*_SPECIAL, NEWLINE, *LABELS, *LABELS.values(), ASK, *KEYS, *VALUES, *FILLERS)
 
 CHAT_TEMPLATE = (
@@ -32,7 +32,7 @@ CHAT_TEMPLATE = (
 
 
 def build_tiny_tokenizer() -> PreTrainedTokenizerFast:
-    """The tokenizer: words split at white space, newlines kept, what is not in the dialect is ``<unk>``."""
+    """Build it: words split at white space, newlines kept, what is not in the dialect is ``<unk>``."""
     words = Tokenizer(WordLevel({word: index for index, word in enumerate(VOCABULARY)}, unk_token=UNKNOWN))
     words.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -45,9 +45,9 @@ def build_tiny_tokenizer() -> PreTrainedTokenizerFast:
         unk_token=UNKNOWN,
         pad_token=PAD,
         eos_token=TURN_END,
-        additional_special_tokens=[TURN_START, TURN_END, MEMORY_START, MEMORY_END, PLACEHOLDER],
+        additional_special_tokens=[TURN_START, TURN_END, MARKS.start, MARKS.end, MARKS.placeholder],
         chat_template=CHAT_TEMPLATE,
         padding_side="right",
-        model_max_length=MAX_LENGTH,
+        model_max_length=POSITIONS,
         clean_up_tokenization_spaces=False,
     )

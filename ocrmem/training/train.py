@@ -28,7 +28,6 @@ from ocrmem.model.configuration import MEMConfig
 from ocrmem.model.loading import write_adapter
 from ocrmem.model.modeling import MEMModel
 from ocrmem.model.trainable import count_parameters
-from ocrmem.tokens import load_tokenizer
 from ocrmem.tracking import Run, track
 from ocrmem.training import collectives, zero3
 from ocrmem.training.arguments import AdapterTrainingArguments
@@ -129,7 +128,7 @@ def _train_once(config: RunConfig, resume: bool) -> _Trained:
     with zero3.partition_while_loading(getattr(arguments, "hf_deepspeed_config", None), DTYPES[config.model.precision]):
         model = MEMModel.from_run_config(config, with_encoder=False)
     model.set_feature_statistics(inputs.features.mean, inputs.features.std)
-    builder = SequenceBuilder(load_tokenizer(config), config.model.max_seq_length)
+    builder = SequenceBuilder.of(config)
     going_on = _prepare_checkpoints(Path(config.paths.checkpoints), resume)
     tracking = track(config, "train") if is_main else nullcontext(Run())
     with tracking as run, stop_on_signal() as wish:

@@ -19,9 +19,8 @@ def count_samples(
 ) -> dict[str, Any]:
     """How many samples there are and get memory; adds problems and notes about them."""
     from ocrmem.dataset.sequence import SequenceBuilder
-    from ocrmem.tokens import load_tokenizer
 
-    builder = SequenceBuilder(load_tokenizer(config), config.model.max_seq_length)
+    builder = SequenceBuilder.of(config)
     counter = _Counter(config, builder)
     with progress_bar("counting tokens", len(conversations)) as bar:
         for conversation in conversations:

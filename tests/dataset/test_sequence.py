@@ -13,7 +13,6 @@ from transformers import PreTrainedTokenizerFast
 from ocrmem.dataset.sequence import SequenceBuilder
 from ocrmem.errors import DataError, ModelError
 from ocrmem.facts import IGNORED
-from ocrmem.tokens import memory_tokens
 
 
 class Turn(NamedTuple):
@@ -58,7 +57,7 @@ def test_a_sequence_reads_as_the_template_writes_it(builder, qwen_like):
     assert qwen_like.decode(sequence.input_ids) == expected.rstrip("\n")
     assert sequence.dropped_tokens == 0
     assert sequence.memory_tokens == 0
-    assert memory_tokens(qwen_like).start not in sequence.input_ids
+    assert SequenceBuilder(qwen_like, 64).memory.start not in sequence.input_ids
 
 
 def test_labels_cover_the_last_answer_and_its_end_token_only(builder, qwen_like):

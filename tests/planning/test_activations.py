@@ -10,8 +10,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import AutoModelForCausalLM
 
 from ocrmem.config import RunConfig
+from ocrmem.families import Shape
 from ocrmem.planning.activations import Projection, activations, saved_loss_bytes
-from ocrmem.planning.shapes import Shape, base_config
+from ocrmem.planning.shapes import base_config, shape_of
 from ocrmem.planning.workload import Batch
 
 
@@ -45,7 +46,7 @@ def qwen3_8b():
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     with mode:
         language = AutoModelForCausalLM.from_config(base, dtype=torch.bfloat16).requires_grad_(False).train()
-    return Shape.of(base), mode, language
+    return shape_of(base), mode, language
 
 
 @pytest.mark.parametrize("answer", [8, 1024], ids=["few answers", "many answers"])
@@ -70,7 +71,9 @@ def test_the_peak_at_real_width_is_predicted_within_5_per_cent(qwen3_8b, checkpo
 
 
 def test_qwen3_8b_keeps_what_was_reckoned_by_hand():
-    shape = Shape(layers=36, hidden=4096, heads=32, kv_heads=8, head=128, inner=12288, vocabulary=151936)
+    shape = Shape(
+        layers=36, hidden=4096, heads=32, kv_heads=8, head=128, inner=12288, vocabulary=151936, head_norms=True
+    )
     even = Batch(1, 4096, 4096**2, 0, 0, padded=False)
     # 4 (2 * 4097 + 4096 + 32 + 1024 + 8) + 2 (2 * 4096 + 2 * 1024) + 4 * 32 + 3 * 12288 * 2 = 147,752 bytes
     planned = activations(shape, Projection(1024, 4096, False), even, 2, checkpointing=False)

@@ -6,9 +6,9 @@ import pytest
 from support.planned import described, made_batch, made_model
 from torch.utils.flop_counter import FlopCounterMode
 
+from ocrmem.families import Shape
 from ocrmem.planning.activations import Projection
 from ocrmem.planning.flops import flops
-from ocrmem.planning.shapes import Shape
 from ocrmem.planning.workload import Batch
 
 
@@ -26,7 +26,9 @@ def test_forward_and_backward_are_those_that_torch_counts(checkpointing, norm):
 
 
 def test_frozen_layers_cost_twice_their_forward_and_not_three_times():
-    shape = Shape(layers=36, hidden=4096, heads=32, kv_heads=8, head=128, inner=12288, vocabulary=151936)
+    shape = Shape(
+        layers=36, hidden=4096, heads=32, kv_heads=8, head=128, inner=12288, vocabulary=151936, head_norms=True
+    )
     one = Batch(1, 1, 0, 0, 0, padded=False)
     planned = flops(shape, Projection(1024, 4096, False), one, checkpointing=False)
     weights = 8_190_735_360 - 2 * 151_936 * 4096 - 36 * (2 * 4096 + 2 * 128) - 4096  # but embeddings, head and norms

@@ -8,10 +8,11 @@ import pytest
 
 from ocrmem.config import RunConfig
 from ocrmem.errors import ConfigError
+from ocrmem.families import Shape
 from ocrmem.planning.memory import Sharding, sharding, states
-from ocrmem.planning.shapes import Parameters, Shape
+from ocrmem.planning.shapes import Parameters
 
-SHAPE = Shape(layers=2, hidden=100, heads=4, kv_heads=2, head=25, inner=300, vocabulary=1000)
+SHAPE = Shape(layers=2, hidden=100, heads=4, kv_heads=2, head=25, inner=300, vocabulary=1000, head_norms=True)
 # Proj of 1000 elements in float32; a base of 10^10 elements in two bytes each.
 PARAMETERS = Parameters(1000, 4000, 10**10, 2 * 10**10, 10**8, None)
 BUCKET = 2 * 100**2 * 4

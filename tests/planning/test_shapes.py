@@ -14,7 +14,7 @@ from ocrmem.errors import ModelError
 from ocrmem.model.projector import Projector
 from ocrmem.model.tiny.encoder import random_tiny_encoder
 from ocrmem.model.tiny.language_model import tiny_language_model_config
-from ocrmem.planning.shapes import Parameters, Shape, base_config, count
+from ocrmem.planning.shapes import Parameters, base_config, count, shape_of
 
 PRESETS = {
     "params.yaml": tiny_language_model_config,
@@ -117,7 +117,10 @@ def test_a_directory_tells_its_own_shapes_without_weights(tmp_path):
     ("content", "message"),
     [
         (None, "its config.json describes no language model"),
-        ('{"model_type": "llama", "hidden_size": 8, "num_attention_heads": 1}', "is a llama; the plan knows"),
+        (
+            '{"model_type": "llama", "hidden_size": 8, "num_attention_heads": 1}',
+            "is a llama, whose arithmetic the plan does not know",
+        ),
     ],
 )
 def test_a_directory_of_something_else_is_refused(tmp_path, content, message):
@@ -137,4 +140,4 @@ def test_an_unknown_name_asks_for_a_config_json():
 def test_a_layers_weights_are_its_linear_layers():
     base = small_base(72, hidden_size=48, num_attention_heads=4, num_key_value_heads=2, intermediate_size=112)
     matrices = [p for p in base.model.layers[0].parameters() if p.ndim == 2]
-    assert Shape.of(base.config).layer_weights == sum(p.numel() for p in matrices)
+    assert shape_of(base.config).layer_weights == sum(p.numel() for p in matrices)

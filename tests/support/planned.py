@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from support.models import PLACEHOLDER, VISION, small_base, small_config
 
+from ocrmem.families import Shape
 from ocrmem.model.modeling import MEMModel
 from ocrmem.planning.activations import Projection
-from ocrmem.planning.shapes import Shape
+from ocrmem.planning.shapes import shape_of
 from ocrmem.planning.workload import Batch
 
 ROWS, LENGTH, MEMORY, ANSWER = 2, 40, 6, 3  # a row's memory and answer
@@ -46,4 +47,4 @@ def described(model: MEMModel, *, padded: bool) -> tuple[Shape, Projection, Batc
     """The same model and batch as the plan's arithmetic takes them."""
     proj = Projection(VISION, model.proj.fc1.out_features, model.config.projector_norm)
     batch = Batch(ROWS, LENGTH, LENGTH**2, ROWS * MEMORY, ROWS * ANSWER, padded)
-    return Shape.of(model.base_llm_model.config), proj, batch
+    return shape_of(model.base_llm_model.config), proj, batch

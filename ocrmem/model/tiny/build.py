@@ -16,11 +16,12 @@ import torch
 from ocrmem.config import BaseSection, RunConfig
 from ocrmem.console import note, progress_bar
 from ocrmem.errors import MissingInputError, TrainingError
+from ocrmem.families.tiny import POSITIONS
 from ocrmem.files import read_json, replacing_directory, sha256_json, sha256_tree, write_json
 from ocrmem.model.tiny.encoder import ReadingResult, pretrain_encoder
 from ocrmem.model.tiny.language_model import LanguageModelResult, pretrain_language_model
 from ocrmem.rendering import load_atlas
-from ocrmem.synthetic.tokenizer import MAX_LENGTH, VOCABULARY, build_tiny_tokenizer
+from ocrmem.synthetic.tokenizer import VOCABULARY, build_tiny_tokenizer
 
 RECIPE = 1  # raise it when a change to this package changes what a seed gives
 _REPORT = "base.json"
@@ -141,7 +142,7 @@ def _save_language_model(language: LanguageModelResult, directory: Path) -> None
     tokenizer, model = build_tiny_tokenizer(), language.model
     model.generation_config.update(
         do_sample=False,
-        max_length=MAX_LENGTH,
+        max_length=POSITIONS,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=None,

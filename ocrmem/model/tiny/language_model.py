@@ -21,8 +21,9 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from ocrmem.errors import TrainingError
 from ocrmem.facts import IGNORED
+from ocrmem.families.tiny import POSITIONS
 from ocrmem.model.tiny.texts import ANSWER_TOKENS, IDS, Lessons, TextBatch, exam
-from ocrmem.synthetic.tokenizer import MAX_LENGTH, MEMORY_END, MEMORY_START, PAD, TURN_END, VOCABULARY
+from ocrmem.synthetic.tokenizer import MARKS, PAD, TURN_END, VOCABULARY
 
 _WIDTH, _HEADS, _HEAD_WIDTH = 64, 4, 32
 _BATCH = 32
@@ -48,7 +49,7 @@ def tiny_language_model_config() -> Qwen3Config:
         num_key_value_heads=_HEADS,
         head_dim=_HEAD_WIDTH,
         tie_word_embeddings=True,
-        max_position_embeddings=MAX_LENGTH,
+        max_position_embeddings=POSITIONS,
         initializer_range=0.1,
         rope_parameters={"rope_type": "default", "rope_theta": 1e6},
         pad_token_id=IDS[PAD],
@@ -209,8 +210,8 @@ class _Training:
         On its way from random to right, proj gives everything between noise and embeddings. A model that has
         seen all of that hedges where it cannot read, and so gives proj a gradient from the first step on.
         """
-        inside = (ids == IDS[MEMORY_START]).cumsum(1) - (ids == IDS[MEMORY_END]).cumsum(1)
-        place = (inside == 1) & (ids != IDS[MEMORY_START]) & which[:, None]
+        inside = (ids == IDS[MARKS.start]).cumsum(1) - (ids == IDS[MARKS.end]).cumsum(1)
+        place = (inside == 1) & (ids != IDS[MARKS.start]) & which[:, None]
         signal = torch.rand(len(ids), 1, 1, generator=self.noise) ** 2
         noise = torch.randn(embeddings.shape, generator=self.noise) * embeddings.detach().std()
         return torch.where(place[..., None], signal * embeddings + (1 - signal) * noise, embeddings)

@@ -21,8 +21,7 @@ import torch
 from ocrmem.facts import IGNORED
 from ocrmem.synthetic.tiny import ASK, HISTORY_LINES, LABELS, TinyHistory, draw_history
 from ocrmem.synthetic.tokenizer import (
-    MEMORY_END,
-    MEMORY_START,
+    MARKS,
     NEWLINE,
     PAD,
     TURN_END,
@@ -62,12 +61,12 @@ class TextBatch:
 
 def example(history: TinyHistory, asked: Sequence[tuple[str, str]], *, page: bool) -> Example:
     """The history in page or turns form, then facts or links of it asked for and answered, one by one."""
-    words: list[str] = [TURN_START, "user", NEWLINE, MEMORY_START] if page else []
+    words: list[str] = [TURN_START, "user", NEWLINE, MARKS.start] if page else []
     for index, line in enumerate(history.lines):
         role = _ROLES[index % 2]
         words += [LABELS[role], *line] if page else _turn(role, line)
     if page:
-        words.append(MEMORY_END)
+        words.append(MARKS.end)
     stated = [words.index(key) + 1 for key, _ in asked]
     labels = [IGNORED] * len(words)
     lookups = []

@@ -1,0 +1,144 @@
+"""What differs between base models; `Family` itself describes one that is not registered."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ocrmem.errors import ModelError
+
+MARK_TOKENS = 2  # one opens memory, one closes it
+EXAMPLE = "Qwen/Qwen3-8B"  # named in messages that ask for another base model
+
+
+@dataclass(frozen=True)
+class Marks:
+    """Tokens of the vocabulary that open memory, stand for one vision token each, and close memory."""
+
+    start: str = "<|vision_start|>"
+    placeholder: str = "<|image_pad|>"
+    end: str = "<|vision_end|>"
+
+
+def with_marks(vision_tokens: int) -> int:
+    """Return the length in the sequence of a memory of so many vision tokens."""
+    return vision_tokens + MARK_TOKENS if vision_tokens else 0
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A decoder-only language model with gated MLPs as the arithmetic of `train --plan` sees it.
+
+    Attributes:
+        layers: transformer layers.
+        hidden: width of the residual stream.
+        heads, kv_heads, head: attention heads, those of keys and values, and the width of one.
+        inner: width of the gated MLP.
+        vocabulary: rows of the LM head.
+        head_norms: whether queries and keys pass an RMSNorm of their own.
+    """
+
+    layers: int
+    hidden: int
+    heads: int
+    kv_heads: int
+    head: int
+    inner: int
+    vocabulary: int
+    head_norms: bool
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any], *, head_norms: bool) -> Shape:
+        """Read the shape from the values of a config.json in the usual names."""
+        heads = config["num_attention_heads"]
+        return cls(
+            config["num_hidden_layers"],
+            config["hidden_size"],
+            heads,
+            config.get("num_key_value_heads") or heads,
+            config.get("head_dim") or config["hidden_size"] // heads,
+            config["intermediate_size"],
+            config["vocab_size"],
+            head_norms,
+        )
+
+    @property
+    def query(self) -> int:
+        """Width of all queries of a token."""
+        return self.heads * self.head
+
+    @property
+    def key(self) -> int:
+        """Width of all keys of a token, and of all values."""
+        return self.kv_heads * self.head
+
+    @property
+    def layer_weights(self) -> int:
+        """Elements of a layer's seven weight matrices: q, k, v, o, gate, up and down."""
+        return 2 * self.hidden * (self.query + self.key) + 3 * self.hidden * self.inner
+
+
+class Family:
+    """Base models that share a vocabulary's marks, a chat template and an architecture.
+
+    Args:
+        model_type: of the models' config.json.
+
+    Attributes:
+        marks: tokens around and in place of memory; they must be in the vocabulary.
+        template_options: what the chat template is given besides messages: no thinking before the answer, in the
+            most common spelling, which templates without such a switch ignore.
+    """
+
+    marks = Marks()
+    template_options: Mapping[str, Any] = {"enable_thinking": False}
+
+    def __init__(self, model_type: str) -> None:
+        self.model_type = model_type
+
+    def tool_call(self, name: str, arguments: str) -> str:
+        """Return an assistant's tool call as text of the transcript.
+
+        Args:
+            name: of the function.
+            arguments: JSON, as the caller wrote it.
+        """
+        head = f'{{"name": {json.dumps(name, ensure_ascii=False)}, "arguments": {arguments}}}'
+        return f"<tool_call>\n{head}\n</tool_call>"
+
+    def published(self, name: str) -> dict[str, Any] | None:
+        """Return the config.json of a model known by its hub name; None for any other name."""
+        return None
+
+    def shape(self, config: Mapping[str, Any]) -> Shape | None:
+        """Return the shape that a config.json describes; None where `train --plan` has no arithmetic for it."""
+        return None
+
+    def check_tokenizer(self, name: str, vocabulary: Collection[str], chat_template: object) -> None:
+        """Check that a tokenizer has what samples need.
+
+        Args:
+            name: of the base model, for messages.
+            vocabulary: its tokens.
+            chat_template: empty or None where there is none.
+
+        Raises:
+            ModelError: it lacks a chat template or one of the marks.
+        """
+        place = "model.base_model_name"
+        if not chat_template:
+            raise ModelError.of(place, f"{name!r} has no chat template", f"Use a chat model such as {EXAMPLE}")
+        marks = (self.marks.start, self.marks.placeholder, self.marks.end)
+        missing = [mark for mark in marks if mark not in vocabulary]
+        if missing:
+            raise ModelError.of(
+                place,
+                f"the tokenizer of {name!r} (family {self.model_type}) has no {', '.join(missing)}",
+                "Add them as special tokens, resize the model's embeddings and save both to a directory, or name "
+                f"other tokens in a file of ocrmem/families, or use a model such as {EXAMPLE}",
+            )
+
+
+DEFAULT = Family("default")

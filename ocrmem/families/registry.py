@@ -1,0 +1,69 @@
+"""The table of families, and whose family a base model is."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ocrmem.families.family import Family
+from ocrmem.families.qwen3 import Qwen3
+from ocrmem.families.tiny import TINY, Tiny
+
+FAMILIES: dict[str, Family] = {family.model_type: family for family in (Qwen3("qwen3"), Tiny(TINY))}
+
+
+def family_of(name: str, revision: str | None = None) -> Family:
+    """Return the family of a base model; nothing is downloaded.
+
+    The ``model_type`` of a directory's config.json decides; for a hub name, the family that knows it or the config.json
+    in the hub cache. A family that is not registered has the defaults of `Family`.
+
+    Args:
+        name: "tiny", a directory or a hub name.
+        revision: of the hub name.
+    """
+    values = None if name == TINY else local_config(name)
+    if values is None:
+        known = next((family for family in FAMILIES.values() if family.published(name)), None)
+        if known:
+            return known
+        values = _cached_config(name, revision) or {}
+    model_type = str(values.get("model_type", "unknown"))
+    return FAMILIES.get(model_type) or Family(model_type)
+
+
+def published_config(name: str) -> dict[str, Any] | None:
+    """Return the config.json of a base model that a family knows by its name; None for any other."""
+    return next((values for family in FAMILIES.values() if (values := family.published(name))), None)
+
+
+def known_positions(name: str) -> int | None:
+    """Return the longest sequence that a base model takes; None where only loading it can tell."""
+    values = None if name == TINY else local_config(name)
+    positions = (values or published_config(name) or {}).get("max_position_embeddings")
+    return positions if isinstance(positions, int) else None
+
+
+def local_config(name: str) -> dict[str, Any] | None:
+    """Read the config.json of a local directory; None for hub names and directories without a readable one."""
+    return _read(Path(name) / "config.json")
+
+
+def _cached_config(name: str, revision: str | None) -> dict[str, Any] | None:
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        path = try_to_load_from_cache(name, "config.json", revision=revision)
+    except HFValidationError:  # a path of several parts is no hub name
+        return None
+    return _read(Path(path)) if isinstance(path, str) else None
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        values = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+    return values if isinstance(values, dict) else None
