@@ -27,6 +27,7 @@ LAYERS = [
         "config",
         "config_rules",
         "health",
+        "registries",
     },
     {"conversations"},
     {"synthetic"},

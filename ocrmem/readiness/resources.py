@@ -15,7 +15,7 @@ from ocrmem.errors import Problem
 from ocrmem.facts import MANIFEST, tokens_per_page
 from ocrmem.files import read_json
 from ocrmem.health import NoAnswerError, ask
-from ocrmem.registry.backend import is_kubeflow
+from ocrmem.registries import registry_kind
 from ocrmem.storage import is_s3
 from ocrmem.validation.machine import device_problems
 
@@ -31,10 +31,8 @@ def packages(config: RunConfig) -> tuple[str, list[Problem]]:
     wanted: list[tuple[str, str, str]] = []  # setting, package, the extra that brings it
     if config.tracking.wandb != "disabled":
         wanted.append(("tracking.wandb", "wandb", "tracking"))
-    if is_kubeflow(config):
-        wanted.append(("register.uri", "model_registry", "model-registry"))
-    else:
-        wanted.append(("register.uri", "mlflow", "registry"))
+    registry = registry_kind(config.register_.uri)
+    wanted.append(("register.uri", registry.package, registry.extra))
     if config.version.remote is not None:
         wanted.append(("version.remote", "dvc", "dvc"))
         if is_s3(config.version.remote):

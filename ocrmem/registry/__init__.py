@@ -1,11 +1,17 @@
-"""The model registry: versions of the adapter package, and an alias that moves only when the gate holds.
+"""The model registry: versions of the adapter package, and an alias that moves only when the gate is met.
 
-`flow` is the verb `register`, `resolve` finds an adapter by name, `backend` is what both ask of a registry.
-MLflow is known to `mlflow_backend` alone, the Kubeflow Model Registry to `kubeflow_backend`.
+`registration` is the verb `register`, `resolve` finds an adapter by name, `backend` is what both ask of a registry.
+Each kind of registry is one file beside them; `ocrmem.registries` lists them by the scheme of their addresses.
 """
 
 from ocrmem.registry.backend import registry_directory, registry_problems
-from ocrmem.registry.flow import REGISTRATION, register
+from ocrmem.registry.registration import RegisterResult, register
 from ocrmem.registry.resolve import resolve_adapter
 
-__all__ = ["REGISTRATION", "register", "registry_directory", "registry_problems", "resolve_adapter"]
+__all__ = [
+    "RegisterResult",
+    "register",
+    "registry_directory",
+    "registry_problems",
+    "resolve_adapter",
+]

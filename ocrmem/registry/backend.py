@@ -1,20 +1,23 @@
-"""What `register` and `resolve_adapter` ask of a registry, and which registry ``register.uri`` means."""
+"""What a registry can do for `register` and `resolve_adapter`, and the one that ``register.uri`` names."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from ocrmem.config import RunConfig
 from ocrmem.errors import Problem
+from ocrmem.registries import registry_kind
 
 PACKAGE_TAG = "ocrmem.package_sha256"
 ADAPTER_TAG = "ocrmem.adapter_sha256"
 GATE_TAG = "ocrmem.gate"
-LOOK_IT_UP = "Check the name, the alias and the version; `ocrmem register` makes them"
+NAME_REMEDY = "Check the name, the alias and the version; `ocrmem register` makes them"
 
 
 @dataclass(frozen=True)
@@ -23,9 +26,9 @@ class Version:
 
     Attributes:
         name: of the registered model.
-        number: counts from 1 for each model.
-        tags: what is written on the version.
-        uri: where its package lies, if the registry says so.
+        number: from 1 for each model.
+        tags: of the version.
+        uri: of its package, if the registry gives it.
     """
 
     name: str
@@ -38,64 +41,68 @@ class Version:
         return f"models:/{self.name}/{self.number}"
 
 
-class Backend(Protocol):
+class Backend(ABC):
     """A registry. Every method raises ConfigError when the registry cannot be used as configured."""
 
+    @classmethod
+    @abstractmethod
+    def open(cls, config: RunConfig) -> AbstractContextManager[Backend]:
+        """Connect to the registry of ``register.uri``."""
+
+    @classmethod
+    @abstractmethod
+    def problems(cls, config: RunConfig) -> list[Problem]:
+        """Return what would keep `register` from the registry, within seconds and without writing a version."""
+
+    @abstractmethod
     def ensure_version(
         self, package: Path, provenance: dict[str, Any], tags: Mapping[str, str], metrics: Mapping[str, float]
     ) -> Version:
-        """The version that holds this package: the one that is there already, or a new one.
+        """Return the version that holds this package, made now if there is none.
 
-        Versions are told apart by ``PACKAGE_TAG`` among ``tags``. What an earlier call had begun when it was
-        cut off is completed or removed.
+        Versions are told apart by `PACKAGE_TAG` among ``tags``. What an interrupted call has left is completed or
+        removed.
         """
 
+    @abstractmethod
     def tag(self, version: Version, tags: Mapping[str, str]) -> None:
         """Write tags on a version; the same values again change nothing."""
 
+    @abstractmethod
     def set_alias(self, version: Version, alias: str) -> None:
         """Let the alias mean this version, and no other."""
 
-    def by_alias(self, name: str, alias: str) -> Version: ...
+    @abstractmethod
+    def by_alias(self, name: str, alias: str) -> Version:
+        """Return the version that an alias means."""
 
-    def by_number(self, name: str, number: int) -> Version: ...
+    @abstractmethod
+    def by_number(self, name: str, number: int) -> Version:
+        """Return a version by its number."""
 
+    @abstractmethod
     def download(self, version: Version, directory: Path) -> None:
-        """Put the version's package into a directory that exists. The files are not verified."""
+        """Put the version's package into an existing directory, without verifying its files."""
 
 
-def open_backend(config: RunConfig) -> AbstractContextManager[Backend]:
-    """The registry that ``register.uri`` names; nothing of its libraries is imported before."""
-    if is_kubeflow(config):
-        from ocrmem.registry.kubeflow_backend import kubeflow_backend
-
-        return kubeflow_backend(config)
-    from ocrmem.registry.mlflow_backend import mlflow_backend
-
-    return mlflow_backend(config)
+def backend_of(config: RunConfig) -> type[Backend]:
+    """Import the backend for ``register.uri``; nothing of its libraries is imported before."""
+    module, _, name = registry_kind(config.register_.uri).backend.partition(":")
+    found: type[Backend] = getattr(import_module(module), name)
+    return found
 
 
 def registry_problems(config: RunConfig) -> list[Problem]:
-    """What would keep `register` from reaching the registry and writing there, asked without writing a version."""
-    if is_kubeflow(config):
-        from ocrmem.registry.kubeflow_backend import kubeflow_problems
-
-        return kubeflow_problems(config)
-    from ocrmem.registry.mlflow_backend import mlflow_problems
-
-    return mlflow_problems(config)
-
-
-def is_kubeflow(config: RunConfig) -> bool:
-    return config.register_.uri.startswith("kubeflow+")
+    """Return what would keep `register` from the registry, within seconds and without writing a version."""
+    return backend_of(config).problems(config)
 
 
 def registry_directory(config: RunConfig) -> Path:
-    """Where local files of the registry are: beside the sqlite file, or ``registry/`` for a server."""
+    """Return the folder of the registry's local files: the sqlite file's, or ``registry/`` for a server."""
     database = sqlite_path(config.register_.uri)
     return database.parent if database else Path("registry")
 
 
 def sqlite_path(uri: str) -> Path | None:
-    """The file of ``sqlite:///relative`` or ``sqlite:////absolute``; None for any other registry."""
+    """Return the file of ``sqlite:///relative`` or ``sqlite:////absolute``; None for any other registry."""
     return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None

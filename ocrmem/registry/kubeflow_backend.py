@@ -1,7 +1,7 @@
 """The Kubeflow Model Registry, through the kubeflow SDK's client. The only module that knows it.
 
-That registry keeps names, versions and properties, and of the files only a URI: the package goes to
-``register.store`` first. It has no aliases either. Here an alias is a custom property of the registered model,
+That registry keeps names, versions and properties, and of the files only a URI: the package goes to ``register.store``
+first. It has no aliases either. Here an alias is a custom property of the registered model,
 ``ocrmem.alias.champion = "3"``: one object, so that it means one version at any moment.
 """
 
@@ -10,26 +10,37 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import os
 import re
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from ocrmem.adapter import PROVENANCE
 from ocrmem.config import RunConfig
-from ocrmem.errors import ConfigError, Problem
-from ocrmem.registry.backend import LOOK_IT_UP, PACKAGE_TAG, Version
-from ocrmem.registry.kubeflow_address import Address
+from ocrmem.errors import ConfigError, OcrMemError, Problem
+from ocrmem.health import NoAnswerError, ask
+from ocrmem.registry.backend import NAME_REMEDY, PACKAGE_TAG, Backend, Version
 from ocrmem.retry import ATTEMPTS, Retry
+from ocrmem.secrets import redact, redact_uri
 from ocrmem.storage import Store, store_at
 
 if TYPE_CHECKING:
     from kubeflow.hub import ModelRegistryClient
     from model_registry.types import ModelVersion, RegisteredModel
 
+TOKEN = "MODEL_REGISTRY_TOKEN"
+# Where Kubeflow's own clients look: a path in the environment, or the pod's service account.
+_TOKEN_PATH = "KF_PIPELINES_SA_TOKEN_PATH"
+_POD_TOKEN = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
+_SET_TOKEN = f"Set {TOKEN} in the environment, or {_TOKEN_PATH} to a file that holds the token"
+_MODELS = "/api/model_registry/v1/registered_models?pageSize=1"
+_PORTS = {"http": 8080, "https": 443}  # the defaults of Kubeflow's client
+_FIELD = "register.uri"
 _AUTHOR = "ocrmem"
 _ALIAS = "ocrmem.alias."
 _METRIC = "ocrmem.metric."
@@ -37,31 +48,29 @@ _GIVE_UP_SECONDS = 60.0  # for one version, when others register in the same mom
 _FORMAT = {"model_format_name": "ocrmem-adapter", "model_format_version": "1"}
 
 
-@contextmanager
-def kubeflow_backend(config: RunConfig) -> Iterator[KubeflowBackend]:
-    """The registry of ``register.uri``, after it has answered within seconds; its errors become ours."""
-    address = Address.of(config.register_.uri)
-    if problem := address.problem():  # the SDK would wait five minutes for a registry that is silent
-        raise ConfigError(problem)
-    _import_sdk()
-    with _errors(address):
-        yield KubeflowBackend(address, config)
-
-
-def kubeflow_problems(config: RunConfig) -> list[Problem]:
-    """Whether the registry answers and the store for its packages can be written to."""
-    found = [Address.of(config.register_.uri).problem(), _store(config).problem(write=True)]
-    return [problem for problem in found if problem is not None]
-
-
-class KubeflowBackend:
-    """`backend.Backend` on the SDK's client."""
+class KubeflowBackend(Backend):
+    """A Kubeflow Model Registry, by the SDK's client, and the store that holds its packages."""
 
     def __init__(self, address: Address, config: RunConfig) -> None:
         self._address = address
         self._section = config.register_
         self._store = _store(config)
         self._client = _client(address)
+
+    @classmethod
+    @contextmanager
+    def open(cls, config: RunConfig) -> Iterator[KubeflowBackend]:
+        address = Address.of(config.register_.uri)
+        if problem := address.problem():  # the SDK would wait five minutes for a registry that is silent
+            raise ConfigError(problem)
+        _import_sdk()
+        with _errors(address):
+            yield cls(address, config)
+
+    @classmethod
+    def problems(cls, config: RunConfig) -> list[Problem]:
+        found = [Address.of(config.register_.uri).problem(), _store(config).problem(write=True)]
+        return [problem for problem in found if problem is not None]
 
     def ensure_version(
         self, package: Path, provenance: dict[str, Any], tags: Mapping[str, str], metrics: Mapping[str, float]
@@ -97,7 +106,7 @@ class KubeflowBackend:
             else:
                 if not retry.wait(None):
                     message = f"the registry {self._address.url} took {name} but does not list it"
-                    raise ConfigError.of("register.uri", message, "Run `ocrmem register` again")
+                    raise ConfigError.of(_FIELD, message, "Run `ocrmem register` again")
 
     def tag(self, version: Version, tags: Mapping[str, str]) -> None:
         held = self._client.get_model_version(version.name, str(version.number))
@@ -178,8 +187,92 @@ class KubeflowBackend:
         asyncio.run(api.upsert_model_version_artifact(artifact, str(version.id)))
         return uri
 
-    def _missing(self, what: str) -> Exception:
-        return ConfigError.of("register.uri", f"the registry {self._address.url} has no {what}", LOOK_IT_UP)
+    def _missing(self, what: str) -> OcrMemError:
+        return ConfigError.of(_FIELD, f"the registry {self._address.url} has no {what}", NAME_REMEDY)
+
+
+@dataclass(frozen=True)
+class Address:
+    """A registry's base URL, port included.
+
+    Attributes:
+        url: ``http://host:port/path``, without a slash at its end.
+    """
+
+    url: str
+
+    @classmethod
+    def of(cls, uri: str) -> Address:
+        """From ``kubeflow+http://host[:port][/path]``.
+
+        Raises:
+            ConfigError: the port is none.
+        """
+        parts = urlsplit(uri.removeprefix("kubeflow+"))
+        try:
+            port = parts.port or _PORTS[parts.scheme]
+        except (ValueError, KeyError):
+            raise ConfigError.of(_FIELD, f"is {redact_uri(uri)!r}", "Write kubeflow+http://host:port") from None
+        host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+        return cls(f"{parts.scheme}://{host}:{port}{parts.path.rstrip('/')}")
+
+    def token(self) -> str | None:
+        """The bearer token of the environment or of the pod, if there is one.
+
+        Raises:
+            ConfigError: the registry is reached by https, which its client refuses to use without a token.
+        """
+        token = os.environ.get(TOKEN, "").strip()
+        path = Path(os.environ.get(_TOKEN_PATH) or _POD_TOKEN)
+        if not token:
+            try:
+                token = path.read_text(encoding="utf-8").strip()
+            except OSError:
+                token = ""
+        if not token and self.url.startswith("https:"):
+            raise ConfigError.of(_FIELD, f"{self.url} wants a token, and there is none", _SET_TOKEN)
+        return token or None
+
+    def problem(self) -> Problem | None:
+        """Ask for one registered model; what keeps the registry from answering, or None. Takes seconds at most."""
+        try:
+            token = self.token()
+        except ConfigError as error:
+            return error.problems[0]
+        try:
+            answer = ask(self.url + _MODELS, token)
+        except NoAnswerError as error:
+            return self.silent(error)
+        if answer.refused:
+            return self.refused(answer.status, answer.reason)
+        found = answer.json()
+        return None if isinstance(found, dict) and "pageSize" in found else self.stranger()
+
+    def refused(self, status: int, reason: str | None) -> Problem:
+        """What an HTTP status of the registry means."""
+        text = f"the registry {self.url} answers {status} {redact(str(reason or '')).strip()}".rstrip()
+        if status in (401, 403):
+            return Problem(
+                _FIELD, text, _SET_TOKEN if status == 401 else "Give the token's account rights to write there"
+            )
+        if status == 404:
+            return Problem(_FIELD, f"{text}: there is no model registry at that address", "Check host, port and path")
+        if status >= 500:
+            return Problem(_FIELD, text, "Look at the registry's log; run this again when it is well")
+        return Problem(_FIELD, text, "Check the name and the registry's version (its API is v1)")
+
+    def silent(self, error: BaseException) -> Problem:
+        """The registry did not answer."""
+        reason = redact(str(getattr(error, "reason", None) or error)).strip() or type(error).__name__
+        return Problem(
+            _FIELD,
+            f"the registry {self.url} does not answer ({reason})",
+            "Check the address, that it is up, and that the network lets this machine reach it",
+        )
+
+    def stranger(self) -> Problem:
+        """Something answered that is no model registry."""
+        return Problem(_FIELD, f"what answers at {self.url} is no Kubeflow Model Registry", "Check host, port and path")
 
 
 def _store(config: RunConfig) -> Store:
@@ -236,7 +329,7 @@ def _errors(address: Address) -> Iterator[None]:
     except ValidationError:
         raise ConfigError(address.stranger()) from None
     except StoreError as error:
-        raise ConfigError.of("register.uri", f"the registry {address.url} says: {error}", LOOK_IT_UP) from None
+        raise ConfigError.of(_FIELD, f"the registry {address.url} says: {error}", NAME_REMEDY) from None
 
 
 def _holding(versions: list[ModelVersion], package_sha256: str) -> ModelVersion | None:

@@ -16,7 +16,7 @@ from ocrmem.console import note
 from ocrmem.environment import environment
 from ocrmem.errors import ConfigError, Problem
 from ocrmem.health import ANSWER_SECONDS
-from ocrmem.registry.backend import LOOK_IT_UP, PACKAGE_TAG, Version, registry_directory, sqlite_path
+from ocrmem.registry.backend import NAME_REMEDY, PACKAGE_TAG, Backend, Version, registry_directory, sqlite_path
 from ocrmem.retry import ATTEMPTS
 from ocrmem.secrets import redact_uri
 from ocrmem.storage import DirectoryStore
@@ -29,40 +29,38 @@ if TYPE_CHECKING:
 _ARTIFACTS = "adapter"  # folder of the package among a run's artifacts
 
 
-@contextmanager
-def mlflow_backend(config: RunConfig) -> Iterator[MlflowBackend]:
-    """The MLflow registry of ``register.uri``; its errors become ours, without the URI's user and password."""
-    database = sqlite_path(config.register_.uri)
-    # A database that is not there yet is made in seconds; that is worth a line.
-    if database and not database.exists():
-        database.parent.mkdir(parents=True, exist_ok=True)
-        note(f"Making the registry database {database} (several seconds, once).")
-    with _client(config) as client:
-        yield MlflowBackend(client, config)
-
-
-def mlflow_problems(config: RunConfig) -> list[Problem]:
-    """Whether the sqlite file can be written, or the server answers. Neither is changed."""
-    database = sqlite_path(config.register_.uri)
-    if database is not None:
-        return _sqlite_problems(database)
-    # A question may not wait as long as a transfer.
-    patience = {"MLFLOW_HTTP_REQUEST_TIMEOUT": str(ANSWER_SECONDS), "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
-    try:
-        with environment(patience), _client(config) as client:
-            client.search_experiments(max_results=1)
-            client.search_registered_models(max_results=1)
-    except ConfigError as error:
-        return list(error.problems)
-    return []
-
-
-class MlflowBackend:
-    """`backend.Backend` on an MLflow client."""
+class MlflowBackend(Backend):
+    """An MLflow registry, by MLflow's client."""
 
     def __init__(self, client: MlflowClient, config: RunConfig) -> None:
         self._client = client
         self._config = config
+
+    @classmethod
+    @contextmanager
+    def open(cls, config: RunConfig) -> Iterator[MlflowBackend]:
+        database = sqlite_path(config.register_.uri)
+        # A new database is made in seconds; that is worth a line.
+        if database and not database.exists():
+            database.parent.mkdir(parents=True, exist_ok=True)
+            note(f"Making the registry database {database} (several seconds, once).")
+        with _client(config) as client:
+            yield cls(client, config)
+
+    @classmethod
+    def problems(cls, config: RunConfig) -> list[Problem]:
+        database = sqlite_path(config.register_.uri)
+        if database is not None:
+            return _sqlite_problems(database)
+        # A question may not wait as long as a transfer.
+        patience = {"MLFLOW_HTTP_REQUEST_TIMEOUT": str(ANSWER_SECONDS), "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
+        try:
+            with environment(patience), _client(config) as client:
+                client.search_experiments(max_results=1)
+                client.search_registered_models(max_results=1)
+        except ConfigError as error:
+            return list(error.problems)
+        return []
 
     def ensure_version(
         self, package: Path, provenance: dict[str, Any], tags: Mapping[str, str], metrics: Mapping[str, float]
@@ -197,7 +195,7 @@ def _explain(error: MlflowException, uri: str) -> Problem:
         message = f"the registry {shown} does not answer ({reason})"
         return Problem("register.uri", message, "Check the address, that it is up, and the network")
     if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-        return Problem("register.uri", f"the registry {shown} answers: {said}", LOOK_IT_UP)
+        return Problem("register.uri", f"the registry {shown} answers: {said}", NAME_REMEDY)
     return Problem(
         "register.uri",
         f"the registry {shown} answers: {said}",

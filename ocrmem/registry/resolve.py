@@ -9,7 +9,7 @@ from ocrmem.adapter import verify_package
 from ocrmem.config import RunConfig
 from ocrmem.errors import ConfigError, ModelError
 from ocrmem.files import replacing_directory, sha256_json
-from ocrmem.registry.backend import PACKAGE_TAG, Backend, Version, open_backend, registry_directory
+from ocrmem.registry.backend import PACKAGE_TAG, Backend, Version, backend_of, registry_directory
 
 _REFERENCE = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>[0-9]+))")
 
@@ -42,7 +42,7 @@ def resolve_adapter(reference: str, config: RunConfig) -> Path:
         raise ConfigError.of(
             "--adapter", f"{reference!r} names no version", "Write models:/NAME@ALIAS or models:/NAME/VERSION"
         )
-    with open_backend(config) as backend:
+    with backend_of(config).open(config) as backend:
         if match["alias"]:
             version = backend.by_alias(match["name"], match["alias"])
         else:

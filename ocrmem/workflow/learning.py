@@ -147,5 +147,5 @@ def register(
         result = run(config)
         shutil.copytree(result["package"], package.path, dirs_exist_ok=True)
         names = ("name", "version", "model_uri", "alias", "registry", "package_sha256", "adapter_sha256")
-        package.metadata.update({name: result[name] for name in names if result.get(name) is not None})
+        package.metadata.update({name: value for name, value in result.items() if name in names and value is not None})
         task.done(result["summary"][:-1], {"version": float(result["version"])})

@@ -15,7 +15,7 @@ from ocrmem.adapter import package_adapter, verify_package
 from ocrmem.config import RunConfig
 from ocrmem.errors import CheckFailed, ConfigError, MissingInputError, ModelError
 from ocrmem.files import sha256_tree
-from ocrmem.registry import flow, register, registry_directory, resolve_adapter
+from ocrmem.registry import register, registration, registry_directory, resolve_adapter
 
 mlflow = pytest.importorskip("mlflow")
 
@@ -288,8 +288,8 @@ def test_tracking_gets_the_package_as_an_artifact_once(
         }
     )
     opened = []
-    real = flow.track
-    monkeypatch.setattr(flow, "track", lambda config, job: opened.append(job) or real(config, job))
+    real = registration.track
+    monkeypatch.setattr(registration, "track", lambda config, job: opened.append(job) or real(config, job))
     result = register(tracked)
     assert result["wandb"] == {"artifact": "ocrmem-adapter", "project": "ocrmem", "mode": "offline"}
     assert register(tracked) == result

@@ -1,15 +1,15 @@
 """The verb `register`: package the adapter, make a version of it, judge it, move the alias.
 
-A version is known by its package hash, so registering the same adapter again (after a kill, or by hand) finds
-the version that is there instead of making a second one. The order of steps is: store the files, make the
-version, move the alias, write registration.json; whatever was cut off is completed or removed by the next run.
+The package's hash identifies a version, so registering the same adapter again, after a kill or by hand, finds the
+version that is there. The order is: store the files, make the version, move the alias, write registration.json. The
+next run completes or removes what an interrupted one has left.
 """
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from ocrmem.adapter import check_reports, package_adapter
 from ocrmem.config import RunConfig
@@ -17,7 +17,7 @@ from ocrmem.errors import CheckFailed, Problem
 from ocrmem.evaluation.gate import GateLine, gate_lines
 from ocrmem.evaluation.result import EVALUATION
 from ocrmem.files import read_json, write_json
-from ocrmem.registry.backend import ADAPTER_TAG, GATE_TAG, PACKAGE_TAG, Version, open_backend, registry_directory
+from ocrmem.registry.backend import ADAPTER_TAG, GATE_TAG, PACKAGE_TAG, Version, backend_of, registry_directory
 from ocrmem.secrets import redact_uri
 from ocrmem.tracking import track
 from ocrmem.versioning import VERSION
@@ -26,24 +26,52 @@ REGISTRATION = "registration.json"
 RUN_ID = "OCRMEM_RUN_ID"
 
 
-def register(config: RunConfig, run_id: str | None = None) -> dict[str, Any]:
-    """Package the adapter, register it as a model version, and move the alias if the gate holds.
+class GateResult(TypedDict):
+    """How a version stands before the gate: `GateLine.as_dict` a line."""
 
-    A failed gate still leaves a version, tagged ``ocrmem.gate = failed``, so that what was tried is known;
-    the alias stays where it was.
+    passed: bool
+    lines: list[dict[str, Any]]
+
+
+class Registration(TypedDict):
+    """registration.json.
+
+    ``alias`` is None if the gate is not met, ``package_uri`` if the registry keeps the files itself, and ``wandb`` if
+    tracking is disabled.
+    """
+
+    name: str
+    version: int
+    model_uri: str
+    alias: str | None
+    registry: str
+    package: str
+    package_uri: str | None
+    package_sha256: str
+    adapter_sha256: str
+    gate: GateResult
+    wandb: dict[str, str] | None
+
+
+class RegisterResult(Registration):
+    """What `register` returns: registration.json, and lines for a person."""
+
+    summary: list[str]
+
+
+def register(config: RunConfig, run_id: str | None = None) -> RegisterResult:
+    """Package the adapter, register it as a model version, and move the alias if the gate is met.
+
+    A version whose gate is not met stays, tagged ``ocrmem.gate = failed``, and the alias does not move.
 
     Args:
-        config: the run whose adapter and reports are registered, and where.
-        run_id: of the pipeline run that this belongs to, written on a new version; None: the environment's
-            ``OCRMEM_RUN_ID``, if there is one.
-
-    Returns:
-        What registration.json holds, and ``summary``.
+        config: the run whose adapter and reports are registered, and the registry.
+        run_id: of the pipeline run, written on a new version; None: ``OCRMEM_RUN_ID`` of the environment, if set.
 
     Raises:
-        MissingInputError: adapter/, evaluation.json, smoke/report.json or dataset/manifest.json is not there.
-        CheckFailed: the smoke test did not pass, a report is about another adapter (nothing
-            is registered then), or the gate is not met.
+        MissingInputError: adapter/, evaluation.json, smoke/report.json or dataset/manifest.json is missing.
+        CheckFailed: the smoke test did not pass or a report is about another adapter (nothing is registered then),
+            or the gate is not met.
         ConfigError: the registry cannot be used as configured.
     """
     section = config.register_
@@ -58,12 +86,12 @@ def register(config: RunConfig, run_id: str | None = None) -> dict[str, Any]:
     tags = {**_origin_tags(provenance), **judged}
     if run_id := run_id or os.environ.get(RUN_ID):
         tags["ocrmem.run_id"] = run_id
-    with open_backend(config) as backend:
+    with backend_of(config).open(config) as backend:
         version = backend.ensure_version(package, provenance, tags, _metrics(provenance))
         backend.tag(version, judged)
         if not unmet:
             backend.set_alias(version, section.alias)
-    result: dict[str, Any] = {
+    result: Registration = {
         "name": section.name,
         "version": version.number,
         "model_uri": version.reference,
@@ -83,7 +111,7 @@ def register(config: RunConfig, run_id: str | None = None) -> dict[str, Any]:
 
 
 def _origin_tags(provenance: dict[str, Any]) -> dict[str, str]:
-    """What the version is made of; none of it changes after it was made."""
+    """Return what the version is made of, which never changes."""
     tags = {
         PACKAGE_TAG: provenance["package_sha256"],
         ADAPTER_TAG: provenance["adapter_sha256"],
@@ -100,14 +128,14 @@ def _origin_tags(provenance: dict[str, Any]) -> dict[str, str]:
 
 
 def _gate_tags(gate: list[GateLine]) -> dict[str, str]:
-    """How the version stands before the gate of now."""
+    """Return the figures and the verdict of the current gate."""
     tags = {f"ocrmem.{line.metric.replace(' - ', '-')}": f"{line.value:.6g}" for line in gate}
     tags[GATE_TAG] = "passed" if all(line.ok for line in gate) else "failed"
     return tags
 
 
 def _dataset_tag(config: RunConfig, provenance: dict[str, Any]) -> dict[str, str]:
-    """The hash by which DVC has the dataset, if `version` has pushed the one that the adapter was trained on."""
+    """Return the dataset's hash in DVC, if `version` has pushed the dataset that the adapter was trained on."""
     path = config.paths.report(VERSION)
     pushed = read_json(path, made_by="version") if path.exists() else {}
     if pushed.get("dataset_manifest_sha256") != provenance["data"]["dataset_manifest_sha256"]:
@@ -116,7 +144,7 @@ def _dataset_tag(config: RunConfig, provenance: dict[str, Any]) -> dict[str, str
 
 
 def _metrics(provenance: dict[str, Any]) -> dict[str, float]:
-    """Loss and recall with memory and of each baseline, and the compression ratio."""
+    """Return loss and recall with memory and of each baseline, and the compression ratio."""
     figures = {
         f"{variant}.{key}": float(values[key])
         for variant, values in provenance["metrics"].items()
@@ -131,24 +159,27 @@ def _unmet_problem(line: GateLine, config: RunConfig, version: Version) -> Probl
     return Problem(
         f"register.gate.{line.setting}",
         f"{line}; {section.name} version {version.number} is registered as failed and {section.alias!r} did not move",
-        "Train longer or mend the data; lower the bound only if the figure is good enough",
+        "Train longer or improve the data; lower the bound only if the figure is good enough",
     )
 
 
-def _summary(result: dict[str, Any], config: RunConfig) -> list[str]:
-    lines = [f"Registered {result['model_uri']} in {result['registry']} (package {result['package_sha256'][:12]})."]
-    lines += [f"  gate: {line['metric']} = {line['value']:.4g} {line['relation']} {line['bound']:.4g}"
-              for line in result["gate"]["lines"]]  # fmt: skip
-    place = result["package_uri"] or result["package"]
-    lines.append(f"models:/{result['name']}@{result['alias']} is this version. Package: {place}")
-    lines.append(f"Report: {config.paths.report('evaluation.html')}")
-    return lines
+def _summary(result: Registration, config: RunConfig) -> list[str]:
+    return [
+        f"Registered {result['model_uri']} in {result['registry']} (package {result['package_sha256'][:12]}).",
+        *(
+            f"  gate: {line['metric']} = {line['value']:.4g} {line['relation']} {line['bound']:.4g}"
+            for line in result["gate"]["lines"]
+        ),
+        f"models:/{result['name']}@{result['alias']} is this version. "
+        f"Package: {result['package_uri'] or result['package']}",
+        f"Report: {config.paths.report('evaluation.html')}",
+    ]
 
 
 def _log_to_wandb(
     config: RunConfig, package: Path, provenance: dict[str, Any], version: Version, *, passed: bool
 ) -> dict[str, str] | None:
-    """Log the package as a W&B artifact too, once for each package; None with tracking disabled."""
+    """Log the package as a W&B artifact too, once for each package; return None with tracking disabled."""
     if config.tracking.wandb == "disabled":
         return None
     logged = {
