@@ -32,7 +32,7 @@ def page_problems(page_size: int, token_size: int, line_height: int) -> list[Pro
     if page_size % token_size:
         message = f"is {token_size}, which does not divide render.page_size {page_size}"
         faults.append(("token_size", message, "Choose sizes that divide, such as 64 and 512, 640, 1024 or 1280"))
-    lines = [height for height in range(CELL_HEIGHT, token_size + 1) if token_size % height == 0]
+    lines = [height for height in range(CELL_HEIGHT, min(token_size, 1024) + 1) if token_size % height == 0]
     remedy = f"Use {', '.join(map(str, lines)) or CELL_HEIGHT}"
     if line_height < CELL_HEIGHT:
         message = f"is {line_height}, less than a glyph's {CELL_HEIGHT} px"

@@ -200,8 +200,8 @@ def test_without_git_there_is_no_commit(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_params_in_the_package_hold_no_password(tmp_path: Path) -> None:
     config = finished_run(tmp_path)
-    section = config.register_.model_copy(update={"uri": "https://me:hunter2@mlflow.example.org"})
-    package_adapter(config.model_copy(update={"register_": section}), tmp_path / "package")
+    section = config.registry.model_copy(update={"uri": "https://me:hunter2@mlflow.example.org"})
+    package_adapter(config.model_copy(update={"registry": section}), tmp_path / "package")
     for path in (tmp_path / "package").iterdir():
         assert b"hunter2" not in path.read_bytes()
     provenance = json.loads((tmp_path / "package" / PROVENANCE).read_text(encoding="utf-8"))

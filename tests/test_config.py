@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ocrmem.config import RunConfig
-from ocrmem.config_rules import check_file, known_encoder
+from ocrmem.config import RunConfig, check_file
+from ocrmem.config.known_encoders import known_encoder
 from ocrmem.errors import ConfigError
 from ocrmem.families import known_positions
 from ocrmem.secrets import find_in_text, redact
@@ -124,7 +124,7 @@ def test_a_path_that_is_no_file_is_told(tmp_path: Path, name: str) -> None:
         ({"train__learningrate": 1}, "Did you mean train.learning_rate?"),
         ({"train__lr": 1}, "train.lr: is an unknown field. Remove it; known here are max_steps"),
         ({"modle__x": 1}, "modle: is an unknown section. Did you mean model?"),
-        ({"register___x": 1}, "register_: is an unknown section. Did you mean register?"),
+        ({"registry__x": 1}, "registry: is an unknown section. Did you mean register?"),
         ({"train__max_steps": "many"}, "train.max_steps: is 'many'. Give a whole number"),
         ({"train__max_steps": 1.5}, "train.max_steps: is 1.5. Give a whole number"),
         ({"train__max_steps": 0}, "train.max_steps: is 0. Give a number above 0"),
@@ -145,7 +145,7 @@ def test_a_path_that_is_no_file_is_told(tmp_path: Path, name: str) -> None:
     ids=range(21),
 )
 def test_a_faulty_field_is_told_with_what_would_be_right(changes: dict[str, Any], said: str) -> None:
-    values = real(**changes) if "register___x" not in changes else {**REAL, "register_": {"x": 1}}
+    values = real(**changes)
     with pytest.raises(ConfigError) as caught:
         RunConfig.from_dict(values, place="p")
     assert said in str(caught.value)
@@ -449,10 +449,10 @@ def test_any_bytes_are_read_or_told(tmp_path_factory: pytest.TempPathFactory, ra
 
 
 def test_the_documentation_names_every_field() -> None:
-    from ocrmem.config_rules.fields import known_fields
+    from ocrmem.config.schema import field_paths
 
     text = (CONFIGS.parent / "docs" / "configuration.md").read_text(encoding="utf-8")
-    paths = [".".join(path) for path in known_fields()]
+    paths = [".".join(path) for path in field_paths()]
     leaves = [path for path in paths if not any(other.startswith(f"{path}.") for other in paths)]
     assert [path for path in leaves if f"| `{path}` |" not in text] == []
 

@@ -25,7 +25,6 @@ LAYERS = [
         "retry",
         "storage",
         "config",
-        "config_rules",
         "health",
         "registries",
     },
@@ -146,7 +145,7 @@ HEAVY = [
     [
         "import ocrmem",
         "import ocrmem.cli; ocrmem.cli.build_parser()",
-        "import ocrmem.config_rules",
+        "import ocrmem.config",
         "import ocrmem.rendering",
     ],
 )

@@ -95,8 +95,8 @@ def test_verb_that_fails_leaves_a_failed_run(tmp_path: Path) -> None:
 
 def test_settings_are_recorded_without_secrets(tmp_path: Path) -> None:
     config = settings(tmp_path)
-    register = config.register_.model_copy(update={"uri": "https://user:hunter2word@mlflow.example.org"})
-    with track(config.model_copy(update={"register_": register}), "train") as run:
+    register = config.registry.model_copy(update={"uri": "https://user:hunter2word@mlflow.example.org"})
+    with track(config.model_copy(update={"registry": register}), "train") as run:
         pass
     assert run.place is not None
     content = b"".join(path.read_bytes() for path in run.place.rglob("*") if path.is_file())

@@ -11,7 +11,7 @@ import torch
 import yaml
 
 from ocrmem.config import RunConfig
-from ocrmem.config_rules.known import TINY_ENCODER
+from ocrmem.config.known_encoders import TINY_ENCODER
 from ocrmem.errors import CheckFailed, ConfigError
 from ocrmem.synthetic.synth import synth
 from ocrmem.synthetic.tokenizer import build_tiny_tokenizer

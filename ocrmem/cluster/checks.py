@@ -23,7 +23,7 @@ from ocrmem.cluster.permissions import (
     Resource,
 )
 from ocrmem.config import PLACEHOLDER_IMAGE, KubernetesSection, RunConfig
-from ocrmem.config_rules.cluster_rules import parse_secret_env, quantity
+from ocrmem.config.kubernetes_values import parse_quantity, parse_secret_env
 from ocrmem.console import note
 from ocrmem.errors import OcrMemError, Problem
 
@@ -158,8 +158,10 @@ def _quotas(api: Api, config: RunConfig) -> Iterator[Problem]:
         f"requests.{section.gpu_resource}": Decimal(section.gpus_per_node * section.nodes),
     }
     for name in ("cpu", "memory"):
-        asked = (quantity(getattr(section, name)) or Decimal(0)) * section.nodes
-        limit = (quantity(getattr(section, f"{name}_limit") or getattr(section, name)) or Decimal(0)) * section.nodes
+        asked = (parse_quantity(getattr(section, name)) or Decimal(0)) * section.nodes
+        limit = (
+            parse_quantity(getattr(section, f"{name}_limit") or getattr(section, name)) or Decimal(0)
+        ) * section.nodes
         needed |= {name: asked, f"requests.{name}": asked, f"limits.{name}": limit}
     for quota in api.list(QUOTAS):
         status = quota.get("status") or {}
@@ -167,7 +169,7 @@ def _quotas(api: Api, config: RunConfig) -> Iterator[Problem]:
             if name not in needed:
                 continue
             used = (status.get("used") or {}).get(name, "0")
-            room = (quantity(hard) or Decimal(0)) - (quantity(used) or Decimal(0))
+            room = (parse_quantity(hard) or Decimal(0)) - (parse_quantity(used) or Decimal(0))
             if needed[name] > room:
                 message = f"leaves {_shown(room)} of {name} ({used} of {hard} are used), and the job needs "
                 message += _shown(needed[name])
@@ -187,7 +189,9 @@ def _nodes(api: Api, config: RunConfig) -> Iterator[Problem]:
     labels = section.node_selector.items()
     fitting, most = 0, Decimal(0)
     for node in api.list(NODES):
-        has = quantity((node.get("status") or {}).get("allocatable", {}).get(section.gpu_resource, "0")) or Decimal(0)
+        has = parse_quantity(
+            (node.get("status") or {}).get("allocatable", {}).get(section.gpu_resource, "0")
+        ) or Decimal(0)
         if labels <= (node["metadata"].get("labels") or {}).items():
             most = max(most, has)
             fitting += has >= section.gpus_per_node

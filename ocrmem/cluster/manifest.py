@@ -29,7 +29,7 @@ from pydantic import ValidationError
 
 from ocrmem.cluster.sdk import TrainerV1alpha1TrainJob, trainer
 from ocrmem.config import KubernetesSection, RunConfig, VolumeSection
-from ocrmem.config_rules.cluster_rules import parse_secret_env, parse_toleration
+from ocrmem.config.kubernetes_values import parse_secret_env, parse_toleration
 from ocrmem.errors import ClusterError, ConfigError
 from ocrmem.files import sha256_json
 

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from transformers import PretrainedConfig
 
 from ocrmem.config import LabelSection, RenderSection, RunConfig
-from ocrmem.config_rules.known import known_encoder
+from ocrmem.config.known_encoders import known_encoder
 from ocrmem.errors import ConfigError, Problem
 from ocrmem.families.qwen3 import IMAGE_PAD_ID
 

@@ -15,7 +15,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
 
 from ocrmem.config import TINY, RunConfig
-from ocrmem.config_rules.known import DEEPSEEK_OCR, known_encoder
+from ocrmem.config.known_encoders import DEEPSEEK_OCR, known_encoder
 from ocrmem.encoder.device import DTYPES
 from ocrmem.errors import ModelError, first_line
 from ocrmem.families import EXAMPLE, FAMILIES, Shape, published_config

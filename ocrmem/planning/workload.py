@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ocrmem.config import RunConfig
-from ocrmem.config_rules.model_rules import TEXT_TOKENS
+from ocrmem.config.rules.pages import TEXT_TOKENS
 from ocrmem.dataset.manifest import dataset_config, read_manifest, shards_of
 from ocrmem.facts import MANIFEST, tokens_per_page
 from ocrmem.families import with_marks

@@ -31,7 +31,7 @@ def packages(config: RunConfig) -> tuple[str, list[Problem]]:
     wanted: list[tuple[str, str, str]] = []  # setting, package, the extra that brings it
     if config.tracking.wandb != "disabled":
         wanted.append(("tracking.wandb", "wandb", "tracking"))
-    registry = registry_kind(config.register_.uri)
+    registry = registry_kind(config.registry.uri)
     wanted.append(("register.uri", registry.package, registry.extra))
     if config.version.remote is not None:
         wanted.append(("version.remote", "dvc", "dvc"))

@@ -71,7 +71,7 @@ def _questions(launcher: str) -> list[tuple[str, Question]]:
 
 
 def _registry(config: RunConfig) -> Answer:
-    section = config.register_
+    section = config.registry
     said = f"{redact_uri(section.uri)} {'can be written to' if sqlite_path(section.uri) else 'answers'}"
     if section.store:
         said += f", {section.store} can be written to"

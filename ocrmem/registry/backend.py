@@ -87,7 +87,7 @@ class Backend(ABC):
 
 def backend_of(config: RunConfig) -> type[Backend]:
     """Import the backend for ``register.uri``; nothing of its libraries is imported before."""
-    module, _, name = registry_kind(config.register_.uri).backend.partition(":")
+    module, _, name = registry_kind(config.registry.uri).backend.partition(":")
     found: type[Backend] = getattr(import_module(module), name)
     return found
 
@@ -99,7 +99,7 @@ def registry_problems(config: RunConfig) -> list[Problem]:
 
 def registry_directory(config: RunConfig) -> Path:
     """Return the folder of the registry's local files: the sqlite file's, or ``registry/`` for a server."""
-    database = sqlite_path(config.register_.uri)
+    database = sqlite_path(config.registry.uri)
     return database.parent if database else Path("registry")
 
 

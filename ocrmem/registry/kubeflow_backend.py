@@ -53,14 +53,14 @@ class KubeflowBackend(Backend):
 
     def __init__(self, address: Address, config: RunConfig) -> None:
         self._address = address
-        self._section = config.register_
+        self._section = config.registry
         self._store = _store(config)
         self._client = _client(address)
 
     @classmethod
     @contextmanager
     def open(cls, config: RunConfig) -> Iterator[KubeflowBackend]:
-        address = Address.of(config.register_.uri)
+        address = Address.of(config.registry.uri)
         if problem := address.problem():  # the SDK would wait five minutes for a registry that is silent
             raise ConfigError(problem)
         _import_sdk()
@@ -69,7 +69,7 @@ class KubeflowBackend(Backend):
 
     @classmethod
     def problems(cls, config: RunConfig) -> list[Problem]:
-        found = [Address.of(config.register_.uri).problem(), _store(config).problem(write=True)]
+        found = [Address.of(config.registry.uri).problem(), _store(config).problem(write=True)]
         return [problem for problem in found if problem is not None]
 
     def ensure_version(
@@ -276,7 +276,7 @@ class Address:
 
 
 def _store(config: RunConfig) -> Store:
-    section = config.register_
+    section = config.registry
     if section.store is None:  # a rule of the configuration says so too
         raise ConfigError.of("register.store", "is not set", "Set it to a shared directory or to s3://bucket/prefix")
     return store_at(section.store, section.endpoint_url, "register.store")

@@ -39,7 +39,7 @@ class MlflowBackend(Backend):
     @classmethod
     @contextmanager
     def open(cls, config: RunConfig) -> Iterator[MlflowBackend]:
-        database = sqlite_path(config.register_.uri)
+        database = sqlite_path(config.registry.uri)
         # A new database is made in seconds; that is worth a line.
         if database and not database.exists():
             database.parent.mkdir(parents=True, exist_ok=True)
@@ -49,7 +49,7 @@ class MlflowBackend(Backend):
 
     @classmethod
     def problems(cls, config: RunConfig) -> list[Problem]:
-        database = sqlite_path(config.register_.uri)
+        database = sqlite_path(config.registry.uri)
         if database is not None:
             return _sqlite_problems(database)
         # A question may not wait as long as a transfer.
@@ -65,7 +65,7 @@ class MlflowBackend(Backend):
     def ensure_version(
         self, package: Path, provenance: dict[str, Any], tags: Mapping[str, str], metrics: Mapping[str, float]
     ) -> Version:
-        name = self._config.register_.name
+        name = self._config.registry.name
         found = self._find(name, tags[PACKAGE_TAG])
         return _version(found or self._create(name, package, provenance, tags, metrics))
 
@@ -87,7 +87,7 @@ class MlflowBackend(Backend):
         from mlflow.artifacts import download_artifacts
 
         source = self._client.get_model_version_download_uri(version.name, str(version.number))
-        uri = self._config.register_.uri
+        uri = self._config.registry.uri
         fetched = Path(download_artifacts(artifact_uri=source, dst_path=str(directory), tracking_uri=uri))
         if fetched != directory:
             for file in fetched.iterdir():
@@ -136,7 +136,7 @@ class MlflowBackend(Backend):
         if existing is not None:
             return existing.experiment_id
         # A server knows where its artifacts go; a database file keeps them beside itself.
-        local = sqlite_path(self._config.register_.uri) is not None
+        local = sqlite_path(self._config.registry.uri) is not None
         location = (registry_directory(self._config) / "artifacts").resolve().as_uri() if local else None
         return self._client.create_experiment(name, artifact_location=location)
 
@@ -162,7 +162,7 @@ def _version(found: ModelVersion) -> Version:
 
 @contextmanager
 def _client(config: RunConfig) -> Iterator[MlflowClient]:
-    uri = config.register_.uri
+    uri = config.registry.uri
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
     # stdout is the verb's result, and the address that MLflow prints there may hold a password.
     os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"

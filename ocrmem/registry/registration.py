@@ -74,7 +74,7 @@ def register(config: RunConfig, run_id: str | None = None) -> RegisterResult:
             or the gate is not met.
         ConfigError: the registry cannot be used as configured.
     """
-    section = config.register_
+    section = config.registry
     evaluation = read_json(config.paths.report(EVALUATION), made_by="evaluate")
     check_reports(config)
     gate = gate_lines(evaluation, section.gate)
@@ -155,7 +155,7 @@ def _metrics(provenance: dict[str, Any]) -> dict[str, float]:
 
 
 def _unmet_problem(line: GateLine, config: RunConfig, version: Version) -> Problem:
-    section = config.register_
+    section = config.registry
     return Problem(
         f"register.gate.{line.setting}",
         f"{line}; {section.name} version {version.number} is registered as failed and {section.alias!r} did not move",
@@ -183,7 +183,7 @@ def _log_to_wandb(
     if config.tracking.wandb == "disabled":
         return None
     logged = {
-        "artifact": config.register_.name,
+        "artifact": config.registry.name,
         "project": config.tracking.project,
         "mode": config.tracking.wandb,
     }
@@ -199,5 +199,5 @@ def _log_to_wandb(
         "metrics": provenance["metrics"],
     }
     with track(config, "register") as run:
-        run.artifact(config.register_.name, "model", package, metadata)
+        run.artifact(config.registry.name, "model", package, metadata)
     return logged

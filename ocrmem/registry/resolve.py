@@ -52,7 +52,7 @@ def resolve_adapter(reference: str, config: RunConfig) -> Path:
 
 def _local_copy(backend: Backend, config: RunConfig, version: Version) -> Path:
     """The version's package in a local folder, which is used again while its files are what they were."""
-    key = sha256_json([config.register_.uri, version.name, version.number])[:16]
+    key = sha256_json([config.registry.uri, version.name, version.number])[:16]
     target = registry_directory(config) / "cache" / key
     wanted = version.tags.get(PACKAGE_TAG)
     if target.is_dir() and _is_package(target, wanted):

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ocrmem.config import RunConfig
-from ocrmem.config_rules.deepspeed_rules import AUTO, STAGES, contradictions, read_file
+from ocrmem.config.rules.deepspeed import AUTO, STAGES, contradictions, read_file
 from ocrmem.errors import ConfigError, Problem
 
 Values = dict[str, Any]

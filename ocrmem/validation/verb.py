@@ -12,8 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ocrmem.config import RunConfig
-from ocrmem.config_rules import Checked, check_file
+from ocrmem.config import Checked, RunConfig, check_file
 from ocrmem.conversations import SPLITS, scan_conversations
 from ocrmem.errors import CheckFailed, ConfigError, OcrMemError
 from ocrmem.files import write_json

@@ -111,7 +111,7 @@ def gate(settings: str, evaluation: Artifact, report: Artifact) -> bool:
         config = task.config()
         from ocrmem.evaluation.gate import gate_lines
 
-        lines = gate_lines(read_json(Path(evaluation.path), made_by="evaluate"), config.register_.gate)
+        lines = gate_lines(read_json(Path(evaluation.path), made_by="evaluate"), config.registry.gate)
         passed = all(line.ok for line in lines)
         verdict = "the gate is met" if passed else "the gate is not met: the alias will not move"
         rows = [(line.metric, f"{line.value:.4g}", f"{line.relation} {line.bound:.4g}",

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from ocrmem.config_rules import check_secrets
+from ocrmem.config import check_secrets
 from ocrmem.errors import ConfigError, OcrMemError, Problem
 
 DIRECTORY = Path("pipelines")

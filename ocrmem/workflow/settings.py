@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationError
 
 from ocrmem.config import PLACEHOLDER_IMAGE, Section
-from ocrmem.config_rules.settings_file import Settings, apply_overrides, read_settings
+from ocrmem.config.settings_file import RawSettings, apply_overrides, read_settings
 from ocrmem.errors import ConfigError, Problem
 
 Quantity = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(m|k|Ki|M|Mi|G|Gi|T|Ti)?$")]
@@ -51,7 +51,7 @@ def load_settings(path: Path | None, overrides: Sequence[str] = ()) -> PipelineS
     Raises:
         ConfigError: with every fault.
     """
-    settings = read_settings(path, overrides) if path else apply_overrides(Settings(), overrides)
+    settings = read_settings(path, overrides) if path else apply_overrides(RawSettings(), overrides)
     problems = list(settings.problems)
     if not problems:
         try:

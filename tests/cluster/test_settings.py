@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ocrmem.config import RunConfig
-from ocrmem.config_rules.cluster_rules import quantity
+from ocrmem.config.kubernetes_values import parse_quantity
 from ocrmem.errors import ConfigError
 
 FAULTS = [
@@ -64,7 +64,7 @@ def _problems(params: Path, *overrides: str) -> list[str]:
     [("4", 4), ("500m", Decimal("0.5")), ("1.5Gi", 3 * 2**29), ("2k", 2000), ("1Ei", 2**60), ("", None), ("Gi", None)],
 )
 def test_quantities_are_read_as_kubernetes_reads_them(text: str, value: Decimal | None) -> None:
-    assert quantity(text) == value
+    assert parse_quantity(text) == value
 
 
 def test_numbers_may_be_written_without_quotes(tmp_path: Path) -> None:

@@ -169,7 +169,7 @@ def test_a_tampered_package_is_not_loaded(
     register(config)
     package = tmp_path / "package"
     package.mkdir()
-    for file in (Path(config.register_.uri.removeprefix("sqlite:///")).parent / "package").iterdir():
+    for file in (Path(config.registry.uri.removeprefix("sqlite:///")).parent / "package").iterdir():
         (package / file.name).write_bytes(file.read_bytes())
     path = write_question(tmp_path / "q.json", with_memory(samples)[0])
     assert generate(config, str(package), path)["answer"] == said[with_memory(samples)[0].id]

@@ -260,7 +260,7 @@ def test_a_refusal_is_one_readable_problem(
 
 def test_what_is_no_registry_is_named(run: RunConfig, server: ModelRegistryServer) -> None:
     with pytest.raises(ConfigError, match="404"):
-        register(run.model_copy(update={"register_": run.register_.model_copy(update={"uri": f"{server.uri}/else"})}))
+        register(run.model_copy(update={"registry": run.registry.model_copy(update={"uri": f"{server.uri}/else"})}))
 
 
 def test_below_a_path_it_is_found(tmp_path: Path) -> None:
@@ -269,8 +269,8 @@ def test_below_a_path_it_is_found(tmp_path: Path) -> None:
 
 
 def test_an_unreachable_registry_is_told_within_seconds(run: RunConfig) -> None:
-    section = run.register_.model_copy(update={"uri": "kubeflow+http://127.0.0.1:9"})
-    elsewhere = run.model_copy(update={"register_": section})
+    section = run.registry.model_copy(update={"uri": "kubeflow+http://127.0.0.1:9"})
+    elsewhere = run.model_copy(update={"registry": section})
     with pytest.raises(ConfigError, match=r"http://127\.0\.0\.1:9 does not answer .*refused"):
         register(elsewhere)
     (problem,) = registry_problems(elsewhere)
@@ -307,9 +307,9 @@ def test_the_token_is_used_and_never_shown(
 
 
 def test_https_without_a_token_says_so_before_it_connects(run: RunConfig) -> None:
-    section = run.register_.model_copy(update={"uri": "kubeflow+https://127.0.0.1:9"})
+    section = run.registry.model_copy(update={"uri": "kubeflow+https://127.0.0.1:9"})
     with pytest.raises(ConfigError, match="wants a token, and there is none"):
-        register(run.model_copy(update={"register_": section}))
+        register(run.model_copy(update={"registry": section}))
 
 
 def test_the_logging_of_the_process_is_left_alone(run: RunConfig, capfd: pytest.CaptureFixture[str]) -> None:
@@ -322,8 +322,8 @@ def test_the_logging_of_the_process_is_left_alone(run: RunConfig, capfd: pytest.
 def test_problems_are_told_of_the_registry_and_of_the_store_at_once(run: RunConfig, tmp_path: Path) -> None:
     assert registry_problems(run) == []
     (tmp_path / "store").rmdir()
-    section = run.register_.model_copy(update={"uri": "kubeflow+http://127.0.0.1:9"})
-    problems = registry_problems(run.model_copy(update={"register_": section}))
+    section = run.registry.model_copy(update={"uri": "kubeflow+http://127.0.0.1:9"})
+    problems = registry_problems(run.model_copy(update={"registry": section}))
     assert [problem.place for problem in problems] == ["register.uri", "register.store"]
 
 

@@ -37,21 +37,21 @@ def run(tmp_path: Path, empty_registry: Path) -> RunConfig:
 
 
 def with_gate(config: RunConfig, **bounds: float) -> RunConfig:
-    gate = config.register_.gate.model_copy(update=bounds)
-    return config.model_copy(update={"register_": config.register_.model_copy(update={"gate": gate})})
+    gate = config.registry.gate.model_copy(update=bounds)
+    return config.model_copy(update={"registry": config.registry.model_copy(update={"gate": gate})})
 
 
 def versions(config: RunConfig) -> list[Any]:
-    client = mlflow.MlflowClient(tracking_uri=config.register_.uri, registry_uri=config.register_.uri)
-    found = client.search_model_versions(f"name='{config.register_.name}'")
+    client = mlflow.MlflowClient(tracking_uri=config.registry.uri, registry_uri=config.registry.uri)
+    found = client.search_model_versions(f"name='{config.registry.name}'")
     return sorted(found, key=lambda version: int(version.version))
 
 
 def alias_holder(config: RunConfig) -> int | None:
     # Versions of a search carry no aliases.
-    client = mlflow.MlflowClient(tracking_uri=config.register_.uri, registry_uri=config.register_.uri)
+    client = mlflow.MlflowClient(tracking_uri=config.registry.uri, registry_uri=config.registry.uri)
     try:
-        return int(client.get_model_version_by_alias(config.register_.name, config.register_.alias).version)
+        return int(client.get_model_version_by_alias(config.registry.name, config.registry.alias).version)
     except mlflow.exceptions.MlflowException:
         return None
 
@@ -77,7 +77,7 @@ def test_a_met_gate_gives_a_version_with_the_alias_tags_and_metrics(run: RunConf
     assert version.tags["ocrmem.memory.recall"] == "0.9"
     assert version.tags["ocrmem.base_model"] == "tiny"
     assert version.tags["ocrmem.adapter_sha256"] == result["adapter_sha256"]
-    client = mlflow.MlflowClient(tracking_uri=run.register_.uri)
+    client = mlflow.MlflowClient(tracking_uri=run.registry.uri)
     data = client.get_run(version.run_id).data
     assert data.metrics["memory.recall"] == 0.9
     assert data.metrics["compression_ratio"] == 1.25
@@ -181,7 +181,7 @@ def test_a_kill_before_the_version_leaves_nothing_that_a_rerun_trips_over(
             register(run)
     assert register(run)["version"] == 1
     (version,) = versions(run)
-    client = mlflow.MlflowClient(tracking_uri=run.register_.uri)
+    client = mlflow.MlflowClient(tracking_uri=run.registry.uri)
     experiment = client.get_experiment_by_name("ocrmem-adapter")
     assert [found.info.run_id for found in client.search_runs([experiment.experiment_id])] == [version.run_id]
 
@@ -267,12 +267,12 @@ def test_an_unreachable_server_is_one_problem_without_the_password(
 ) -> None:
     monkeypatch.chdir(tmp_path)  # a server's local files lie in the working directory
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    section = run.register_.model_copy(update={"uri": "http://me:hunter2@127.0.0.1:9"})
+    section = run.registry.model_copy(update={"uri": "http://me:hunter2@127.0.0.1:9"})
     with (
         caplog.at_level(logging.DEBUG),
         pytest.raises(ConfigError, match=r"http://\*\*\*@127\.0\.0\.1:9") as caught,
     ):
-        register(run.model_copy(update={"register_": section}))
+        register(run.model_copy(update={"registry": section}))
     assert "hunter2" not in str(caught.value) + caplog.text
     assert len(caught.value.problems) == 1
 

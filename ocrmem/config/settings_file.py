@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,12 @@ from ocrmem.secrets import redact
 
 _MAX_BYTES = 1 << 20
 
+# ``key.path=value`` texts, whose values are YAML, or key paths with plain values.
+Overrides = Sequence[str] | Mapping[str, Any]
+
 
 @dataclass
-class Settings:
+class RawSettings:
     """Values with where they come from.
 
     Attributes:
@@ -65,9 +69,9 @@ class _Loader(yaml.SafeLoader):
         return super().compose_node(parent, index)
 
 
-def read_settings(path: Path, overrides: Sequence[str] = ()) -> Settings:
+def read_settings(path: Path, overrides: Overrides = ()) -> RawSettings:
     """Read a file and apply overrides; what is wrong is in ``problems``, nothing is raised."""
-    settings = Settings(place=str(path))
+    settings = RawSettings(place=str(path))
     text = _read_text(path, settings)
     if text is not None:
         settings.text = text
@@ -76,14 +80,18 @@ def read_settings(path: Path, overrides: Sequence[str] = ()) -> Settings:
     return apply_overrides(settings, overrides)
 
 
-def apply_overrides(settings: Settings, overrides: Sequence[str]) -> Settings:
-    """Put ``key.path=value`` overrides into settings; what is wrong is in ``problems``."""
-    for override in overrides:
-        _apply(override, settings)
+def apply_overrides(settings: RawSettings, overrides: Overrides) -> RawSettings:
+    """Put overrides into settings; what is wrong is in ``problems``."""
+    if isinstance(overrides, Mapping):
+        for name, value in overrides.items():
+            _put(name, os.fspath(value) if isinstance(value, os.PathLike) else value, settings)
+    else:
+        for override in overrides:
+            _apply(override, settings)
     return settings
 
 
-def _read_text(path: Path, settings: Settings) -> str | None:
+def _read_text(path: Path, settings: RawSettings) -> str | None:
     remedy = "Give the path of a YAML file with --config"
     try:
         if path.stat().st_size > _MAX_BYTES:
@@ -100,7 +108,7 @@ def _read_text(path: Path, settings: Settings) -> str | None:
     return None
 
 
-def _parse(text: str, settings: Settings) -> dict[str, Any]:
+def _parse(text: str, settings: RawSettings) -> dict[str, Any]:
     loader = None
     try:
         loader = _Loader(text)
@@ -129,20 +137,22 @@ def _parse(text: str, settings: Settings) -> dict[str, Any]:
     return {str(key): item for key, item in value.items()}
 
 
-def _apply(override: str, settings: Settings) -> None:
+def _apply(override: str, settings: RawSettings) -> None:
     name, equals, text = override.partition("=")
-    path = tuple(part.strip() for part in name.split("."))
-    if not equals or not all(path):
-        place = f"--set {redact(name)}"
-        problem = Problem(place, "is not key.path=value", "Write for example train.max_steps=100")
-        settings.problems.append(problem)
-        return
     try:
         value = yaml.safe_load(text)
     except (yaml.YAMLError, RecursionError, ValueError):
-        place = f"--set {redact(name)}"
-        problem = Problem(place, "has a value that is not YAML", "Put quotes around the value")
-        settings.problems.append(problem)
+        message = "has a value that is not YAML"
+        settings.problems.append(Problem(f"--set {redact(name)}", message, "Put quotes around the value"))
+    else:
+        _put(name, value, settings, well_formed=bool(equals))
+
+
+def _put(name: str, value: Any, settings: RawSettings, *, well_formed: bool = True) -> None:
+    path = tuple(part.strip() for part in name.split("."))
+    if not well_formed or not all(path):
+        message = "is not key.path=value"
+        settings.problems.append(Problem(f"--set {redact(name)}", message, "Write for example train.max_steps=100"))
         return
     level = settings.values
     for part in path[:-1]:

@@ -11,10 +11,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ocrmem.config import RunConfig
-from ocrmem.config_rules.rule import Fault, Rules
-
-rule = Rules()
+from ocrmem.config.rules.rule import Fault, rule
+from ocrmem.config.schema import RunSettings
 
 STAGES = {"zero1": 1, "zero2": 2, "zero3": 3}
 AUTO = "auto"
@@ -25,7 +23,7 @@ _OWN = ("optimizer", "scheduler")
 
 
 @rule(_FIELD, "train.offload", "model.precision")
-def deepspeed_is_known(config: RunConfig) -> Iterator[Fault]:
+def deepspeed_is_known(config: RunSettings) -> Iterator[Fault]:
     name, offload = config.train.deepspeed, config.train.offload
     if name is None:
         if offload != "none":
@@ -66,7 +64,7 @@ def read_file(name: str) -> tuple[dict[str, Any], Fault | None]:
     return values, None
 
 
-def contradictions(values: Mapping[str, Any], config: RunConfig) -> Iterator[Fault]:
+def contradictions(values: Mapping[str, Any], config: RunSettings) -> Iterator[Fault]:
     """Everything in a DeepSpeed file that the settings say otherwise; ``auto`` agrees with all of them."""
     train = config.train
     made = train.per_device_batch_size * train.gradient_accumulation_steps * train.processes

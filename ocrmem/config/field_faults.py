@@ -5,16 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
-from ocrmem.config import RunConfig
-from ocrmem.config_rules.settings_file import Settings
+from ocrmem.config.schema import FieldPath, field_paths
+from ocrmem.config.section import Section
+from ocrmem.config.settings_file import RawSettings
 from ocrmem.errors import Problem
 from ocrmem.secrets import HIDDEN, looks_secret, redact
 
-Path = tuple[str, ...]
+S = TypeVar("S", bound=Section)
 _WANTED = {
     "int_parsing": "a whole number",
     "int_type": "a whole number",
@@ -38,27 +39,28 @@ _BOUNDS = {
 }
 
 
-def field_problems(settings: Settings) -> tuple[RunConfig, list[Problem], set[Path]]:
+def check_fields(model: type[S], settings: RawSettings) -> tuple[S, list[Problem], set[FieldPath]]:
     """Check every field by itself.
 
     Returns:
-        the configuration with faulty fields at their defaults, so that rules over the sound ones can still
-        be checked; the problems; and the paths of the faulty fields.
+        the settings with faulty fields at their defaults, so that rules over the sound ones can still be
+        checked; the problems; and the paths of the faulty fields.
     """
-    values = _without_empty_sections(settings.values)
+    known = list(field_paths(model))
+    values = _without_empty_sections(settings.values, known)
     problems: list[Problem] = []
-    bad: set[Path] = set()
+    bad: set[FieldPath] = set()
     try:
-        config = RunConfig.model_validate(values, by_name=False)
+        config = model.model_validate(values)
     except ValidationError as error:
         for fault in error.errors(include_url=False):
             path = tuple(str(part) for part in fault["loc"])
             bad.add(path)
-            problems.append(_problem(settings, path, fault))
+            problems.append(_problem(settings, path, fault, known))
         for path in bad:
             _remove(values, path)
-        config = RunConfig.model_validate(values, by_name=False)
-    for path, value in _scalars(config.as_dict()):
+        config = model.model_validate(values)
+    for path, value in _scalars(config.model_dump(mode="json", by_alias=True)):
         given = _given(values, path)
         wanted = ""
         if isinstance(value, float) and not math.isfinite(value):
@@ -71,31 +73,22 @@ def field_problems(settings: Settings) -> tuple[RunConfig, list[Problem], set[Pa
     return config, problems, bad
 
 
-def known_fields(model: type[BaseModel] = RunConfig, prefix: Path = ()) -> Iterator[Path]:
-    """The path of every field and section, by the names that params.yaml uses."""
-    for name, info in model.model_fields.items():
-        path = (*prefix, info.alias or name)
-        yield path
-        if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
-            yield from known_fields(info.annotation, path)
-
-
-def _problem(settings: Settings, path: Path, fault: Any) -> Problem:
+def _problem(settings: RawSettings, path: FieldPath, fault: Any, known: Sequence[FieldPath]) -> Problem:
     place, kind, value = settings.place_of(path), fault["type"], fault["input"]
     if kind == "extra_forbidden":
         what = "section" if len(path) == 1 and isinstance(value, dict) else "field"
-        return Problem(place, f"is an unknown {what}", _nearest(path))
+        return Problem(place, f"is an unknown {what}", _nearest(path, known))
     said = f"is {_shown(path, value)}"
     if kind == "literal_error":
         return Problem(place, said, f"Use one of {fault['ctx']['expected'].replace(' or ', ', ')}")
     if kind in _BOUNDS:
         key, text = _BOUNDS[kind]
         return Problem(place, said, f"Give a number {text.format(fault['ctx'][key])}")
+    # The message of a type of ocrmem's own is its remedy.
     return Problem(place, said, f"Give {_WANTED[kind]}" if kind in _WANTED else redact(fault["msg"]))
 
 
-def _nearest(path: Path) -> str:
-    known = list(known_fields())
+def _nearest(path: FieldPath, known: Sequence[FieldPath]) -> str:
     siblings = [other[-1] for other in known if other[:-1] == path[:-1]]
     if near := get_close_matches(path[-1].lower(), siblings, 1, cutoff=0.6):
         return f"Did you mean {'.'.join((*path[:-1], near[0]))}? Rename it, or remove it"
@@ -120,9 +113,9 @@ def _shown(path: Sequence[str], value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _without_empty_sections(values: dict[str, Any]) -> dict[str, Any]:
-    """A deep copy; a section whose fields are all commented out reads as null and means its defaults."""
-    sections = {path[0] for path in known_fields() if len(path) > 1}
+def _without_empty_sections(values: dict[str, Any], known: Sequence[FieldPath]) -> dict[str, Any]:
+    """Return a deep copy; a section whose fields are all commented out reads as null and means its defaults."""
+    sections = {path[0] for path in known if len(path) > 1}
     return {key: _copy(value) for key, value in values.items() if not (value is None and key in sections)}
 
 
@@ -132,7 +125,7 @@ def _copy(value: Any) -> Any:
     return [_copy(item) for item in value] if isinstance(value, list) else value
 
 
-def _remove(values: Any, path: Path) -> None:
+def _remove(values: Any, path: FieldPath) -> None:
     for part in path[:-1]:
         inner = values.get(part) if isinstance(values, dict) else None
         if isinstance(inner, list):  # an item cannot be left to its default, so the list is
@@ -143,7 +136,7 @@ def _remove(values: Any, path: Path) -> None:
         values.pop(path[-1], None)
 
 
-def _scalars(values: dict[str, Any], prefix: Path = ()) -> Iterator[tuple[Path, Any]]:
+def _scalars(values: dict[str, Any], prefix: FieldPath = ()) -> Iterator[tuple[FieldPath, Any]]:
     for key, value in values.items():
         if isinstance(value, dict):
             yield from _scalars(value, (*prefix, key))
@@ -151,7 +144,7 @@ def _scalars(values: dict[str, Any], prefix: Path = ()) -> Iterator[tuple[Path, 
             yield (*prefix, key), value
 
 
-def _given(values: Any, path: Path) -> Any:
+def _given(values: Any, path: FieldPath) -> Any:
     for part in path:
         values = values.get(part) if isinstance(values, dict) else None
     return values

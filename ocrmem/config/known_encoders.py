@@ -10,7 +10,7 @@ from ocrmem.families import TINY, local_config
 
 
 @dataclass(frozen=True)
-class Encoder:
+class EncoderSizes:
     """An encoder as far as settings must agree with it.
 
     Attributes:
@@ -25,13 +25,13 @@ class Encoder:
 
 
 # DeepSeek-OCR: SAM-B down to 1024 wide, CLIP-L 1024 wide, patch 16, reduced 4 x 4 (its four square modes).
-DEEPSEEK_OCR = Encoder({"sum": 1024, "concat": 2048}, (512, 640, 1024, 1280), 64)
-TINY_ENCODER = Encoder({"sum": 64, "concat": 128}, (256,), 32)
+DEEPSEEK_OCR = EncoderSizes({"sum": 1024, "concat": 2048}, (512, 640, 1024, 1280), 64)
+TINY_ENCODER = EncoderSizes({"sum": 64, "concat": 128}, (256,), 32)
 
 _DEEPSEEK_NAME = re.compile(r"(?:^|/)deepseek-ocr$", re.I)
 
 
-def known_encoder(name: str) -> Encoder | None:
+def known_encoder(name: str) -> EncoderSizes | None:
     """The encoder of a name, or None where only loading it can tell."""
     if name == TINY:
         return TINY_ENCODER
@@ -41,7 +41,7 @@ def known_encoder(name: str) -> Encoder | None:
     return DEEPSEEK_OCR if _DEEPSEEK_NAME.search(name) else None
 
 
-def _described(values: dict[str, Any]) -> Encoder | None:
+def _described(values: dict[str, Any]) -> EncoderSizes | None:
     """The encoder of a config.json: transformers' own (alone or as ``vision_config``) or DeepSeek-OCR's."""
     vision = values if "encoder_config" in values else values.get("vision_config")
     native, sam = _at(vision, "encoder_config", "hidden_size"), _at(vision, "sam_config", "patch_size")
@@ -50,13 +50,13 @@ def _described(values: dict[str, Any]) -> Encoder | None:
     return _encoder(_at(vision, "width", "clip-l-14-224", "width"), None)
 
 
-def _encoder(width: int | None, patch: int | None) -> Encoder | None:
+def _encoder(width: int | None, patch: int | None) -> EncoderSizes | None:
     if width is None:
         return None
     if width == DEEPSEEK_OCR.sizes["sum"] and patch in (None, 16):
         return DEEPSEEK_OCR
     # SAM reduces its patches four times in both directions.
-    return Encoder({"sum": width, "concat": 2 * width}, token_size=4 * patch if patch else None)
+    return EncoderSizes({"sum": width, "concat": 2 * width}, token_size=4 * patch if patch else None)
 
 
 def _at(values: Any, *path: str) -> int | None:

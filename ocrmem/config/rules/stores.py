@@ -6,62 +6,58 @@ import re
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
-from ocrmem.config import RunConfig
-from ocrmem.config_rules.rule import Fault, Rules
-from ocrmem.config_rules.run_rules import OUTPUTS, absolute
-
-rule = Rules()
+from ocrmem.config.rules.outputs import OUTPUT_FIELDS, absolute, is_usable, output_directories
+from ocrmem.config.rules.rule import Fault, rule
+from ocrmem.config.schema import RunSettings
 
 _BUCKET = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](?:/.*)?")
 _KUBEFLOW = re.compile(r"kubeflow\+https?://[^/?#@\s]+(?:/[^?#\s]*)?")
 
 
-@rule("version.remote", "version.endpoint_url", *(f"paths.{name}" for name in OUTPUTS))
-def dvc_remote_is_a_place(config: RunConfig) -> Iterator[Fault]:
+@rule("version.remote", "version.endpoint_url", *OUTPUT_FIELDS)
+def dvc_remote_is_a_place(config: RunSettings) -> Iterator[Fault]:
     yield from _place(config, "version.remote", config.version.remote)
     yield from _endpoint("version", config.version.endpoint_url, config.version.remote, "remote")
 
 
-@rule("register_.store", "register_.endpoint_url", "register_.uri", *(f"paths.{name}" for name in OUTPUTS))
-def registry_has_what_it_needs(config: RunConfig) -> Iterator[Fault]:
-    section = config.register_
-    yield from _place(config, "register_.store", section.store)
-    yield from _endpoint("register_", section.endpoint_url, section.store, "store")
+@rule("register.store", "register.endpoint_url", "register.uri", *OUTPUT_FIELDS)
+def registry_has_what_it_needs(config: RunSettings) -> Iterator[Fault]:
+    section = config.registry
+    yield from _place(config, "register.store", section.store)
+    yield from _endpoint("register", section.endpoint_url, section.store, "store")
     if not section.uri.startswith("kubeflow"):
         if section.store is not None:
             yield (
-                "register_.store",
+                "register.store",
                 "is set, but MLflow, which register.uri names, keeps the files itself",
                 "Leave it out, or set register.uri to kubeflow+http://host:port",
             )
     elif not _KUBEFLOW.fullmatch(section.uri):
         yield (
-            "register_.uri",
+            "register.uri",
             f"is {section.uri!r}",
             "Write kubeflow+http://host:port or kubeflow+https://host; a token comes from the environment",
         )
     elif section.store is None:
         yield (
-            "register_.store",
+            "register.store",
             "is not set, and the Kubeflow Model Registry keeps no files, only where they are",
             "Set it to a directory that readers share, or to s3://bucket/prefix",
         )
 
 
-def _place(config: RunConfig, field: str, location: str | None) -> Iterator[Fault]:
+def _place(config: RunSettings, field: str, location: str | None) -> Iterator[Fault]:
     if location is None:
         return
-    if not location.strip() or not location.isprintable():
+    if not is_usable(location):
         yield field, f"is {location!r}", "Give a directory or s3://bucket/prefix, or leave it out"
-        return
-    if "://" in location:
+    elif "://" in location:
         if not _BUCKET.fullmatch(location):
             yield field, f"is {location!r}", "Give a directory or s3://bucket/prefix"
-        return
-    for name in OUTPUTS:
-        output = getattr(config.paths, name)
-        if output.strip() and output.isprintable() and absolute(location).is_relative_to(absolute(output)):
-            yield field, f"lies in paths.{name}, and verbs replace that whole", "Name a folder outside of it"
+    else:
+        for name, output in output_directories(config).items():
+            if absolute(location).is_relative_to(output):
+                yield field, f"lies in paths.{name}, and verbs replace that whole", "Name a folder outside of it"
 
 
 def _endpoint(section: str, endpoint: str | None, location: str | None, name: str) -> Iterator[Fault]:

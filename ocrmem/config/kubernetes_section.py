@@ -1,0 +1,132 @@
+"""The section `kubernetes`: training as a Kubeflow TrainJob."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from ocrmem.config.kubernetes_values import ObjectName, OptionalName, Quantity
+from ocrmem.config.section import NonNegativeInt, PositiveInt, Section
+
+PLACEHOLDER_IMAGE = "registry.example.org/ocrmem:0.1.0"
+
+
+class VolumeSection(Section):
+    """A PersistentVolumeClaim in the pods of a training job."""
+
+    claim: OptionalName
+    """PersistentVolumeClaim; null: not mounted."""
+    path: str
+    """Where it is mounted: an absolute path."""
+    read_only: bool
+    """Mounted read-only."""
+
+
+class DatasetVolume(VolumeSection):
+    claim: OptionalName = "ocrmem-dataset"
+    path: str = "/workspace/dataset"
+    read_only: bool = True
+
+
+class FeaturesVolume(VolumeSection):
+    claim: OptionalName = "ocrmem-features"
+    path: str = "/workspace/features"
+    read_only: bool = True
+
+
+class ModelsVolume(VolumeSection):
+    claim: OptionalName = "ocrmem-models"
+    path: str = "/workspace/models"
+    read_only: bool = False
+    """Mounted read-only. The hub's cache writes to it: HF_HOME is `hub` in it."""
+
+
+class OutputVolume(VolumeSection):
+    claim: OptionalName = "ocrmem-output"
+    """PersistentVolumeClaim for adapters and checkpoints, a folder for each run; required."""
+    path: str = "/workspace/output"
+    read_only: bool = False
+    """Mounted read-only; must be false."""
+
+
+class VolumesSection(Section):
+    """What a training job reads and writes; `paths.*` in the pods are made from these."""
+
+    dataset: DatasetVolume = DatasetVolume()
+    features: FeaturesVolume = FeaturesVolume()
+    models: ModelsVolume = ModelsVolume()
+    output: OutputVolume = OutputVolume()
+
+
+class KubernetesSection(Section):
+    """Training as a Kubeflow TrainJob (`ocrmem train --launcher kubernetes`), see [kubernetes](kubernetes.md)."""
+
+    context: str | None = None
+    """Context of the kubeconfig; null: the current one, or the pod's service account."""
+    namespace: ObjectName = "ocrmem"
+    """Where the TrainJob is created."""
+    image: str = PLACEHOLDER_IMAGE
+    """Container image of the training pods; the default is a placeholder."""
+    image_pull_secrets: list[ObjectName] = Field(default=[])
+    """Names of Secrets for a private registry."""
+    runtime: ObjectName = "ocrmem-deepspeed"
+    """The ClusterTrainingRuntime."""
+    nodes: PositiveInt = 1
+    """Pods, each on a node of its own when it takes all of the node's GPUs."""
+    gpus_per_node: NonNegativeInt = 1
+    """GPUs, and processes, of a pod; 0: CPU, one process a pod."""
+    gpu_resource: str = "nvidia.com/gpu"
+    """What the nodes call their GPUs."""
+    cpu: Quantity = "4"
+    """Cores requested for each pod."""
+    memory: Quantity = "32Gi"
+    """Memory requested for each pod; what lies in /dev/shm counts."""
+    cpu_limit: Quantity | None = None
+    """Upper bound of the cores of a pod; null: as requested."""
+    memory_limit: Quantity | None = None
+    """Upper bound of the memory of a pod; null: as requested."""
+    shm_size: Quantity | None = "8Gi"
+    """Size of /dev/shm, in memory; null: what the runtime or the container engine gives (often 64 MiB)."""
+    volumes: VolumesSection = VolumesSection()
+    secret_name: OptionalName = "ocrmem-secrets"
+    """Secret whose `secret_variables` become environment variables; null: none."""
+    secret_variables: list[str] = Field(
+        default=[
+            "WANDB_API_KEY",
+            "HF_TOKEN",
+            "AWS_ACCESS_KEY_ID",
+            "AWS_SECRET_ACCESS_KEY",
+            "MLFLOW_TRACKING_USERNAME",
+            "MLFLOW_TRACKING_PASSWORD",
+        ]
+    )
+    """Keys of `secret_name`; those that it does not hold are left out."""
+    secret_env: list[str] = Field(default=[])
+    """`VARIABLE=SECRET/KEY`: variables from other Secrets; the pods do not start without them."""
+    env: dict[str, str] = Field(default={})
+    """Plain environment variables."""
+    tolerations: list[str] = Field(default=[])
+    """As `kubectl taint` writes them: `key=value:Effect`, `key:Effect` or `key`."""
+    node_selector: dict[str, str] = Field(default={})
+    """Labels that the nodes must have."""
+    labels: dict[str, str] = Field(default={})
+    """Labels of the TrainJob and its pods."""
+    queue: OptionalName = None
+    """Kueue's LocalQueue; null: none."""
+    priority: OptionalName = None
+    """Kueue's WorkloadPriorityClass; null: none."""
+    service_account: ObjectName = "ocrmem"
+    """Service account of the pods."""
+    termination_grace_seconds: PositiveInt = 120
+    """Seconds from SIGTERM to SIGKILL; a checkpoint must fit in."""
+    active_deadline_seconds: PositiveInt | None = None
+    """Seconds after which the job fails; null: no limit."""
+    backoff_limit: NonNegativeInt = 3
+    """Restarts by the launcher, from the newest checkpoint, after a preemption or a lost node."""
+    pending_timeout_seconds: PositiveInt = 600
+    """Seconds that a pod may be unschedulable, or stuck before its start, before the job is given up."""
+    api_timeout_seconds: PositiveInt = 600
+    """Seconds that the API server may not answer before the launcher gives up."""
+    on_interrupt: Literal["keep", "delete"] = "keep"
+    """What happens to the job when the launcher is stopped."""

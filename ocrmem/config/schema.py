@@ -1,0 +1,322 @@
+"""The settings of a run: one class a section of params.yaml, one field a setting, its meaning below it.
+
+`ocrmem.config.rules` joins fields, `ocrmem.config.run_config` reads and checks them; what needs data, a tokenizer
+or a device is in `ocrmem.validation`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, Field
+
+from ocrmem.config.kubernetes_section import KubernetesSection
+from ocrmem.config.section import NonNegativeInt, PositiveInt, Section, Share
+from ocrmem.families import TINY
+
+FieldPath = tuple[str, ...]
+
+
+class ModelSection(Section):
+    """The frozen models, the projector between them, and when text becomes memory."""
+
+    base_model_name: str = TINY
+    """The frozen language model: `tiny`, a hub name such as Qwen/Qwen3-8B, or a directory."""
+    base_revision: str | None = None
+    """Commit of the language model on the hub; null: the newest. Pin it for hub names."""
+    ocr_model_name: str = TINY
+    """The frozen encoder: `tiny`, a hub name such as deepseek-ai/DeepSeek-OCR, or a directory."""
+    ocr_revision: str | None = None
+    """Commit of the encoder on the hub; null: the newest. Pin it for hub names."""
+    features: Literal["sum", "concat"] = "sum"
+    """What a vision token holds: `sum` is SAM's tokens + CLIP's, `concat` both side by side."""
+    vision_embedding_size: PositiveInt = 1024
+    """Width of one vision token as the encoder gives it."""
+    context_threshold: NonNegativeInt = 1024
+    """Histories of more tokens than this become pages."""
+    max_seq_length: PositiveInt = 2048
+    """Tokens in the language model's sequence, memory included."""
+    drop_blank_tokens: bool = True
+    """Leave out the vision tokens of patches without ink."""
+    projector_hidden_size: PositiveInt | None = None
+    """Width of the projector's output; null: the language model's hidden size."""
+    projector_norm: bool = False
+    """LayerNorm in front of the projector."""
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Data type of the frozen models; the projector is always trained in float32."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where models run; `auto`: on a GPU if there is one."""
+
+
+class BaseSection(Section):
+    """How the embedded tiny language model and encoder are trained; unused with real models."""
+
+    seed: int = 0
+    """First seed that is tried."""
+    encoder_steps: PositiveInt = 250
+    """Training steps of the tiny encoder."""
+    lm_steps: PositiveInt = 1300
+    """Training steps of the tiny language model."""
+    text_recall: Share = 0.98
+    """Share of questions that the language model must answer from text; it is trained on, then reseeded, until it
+    does."""
+    max_attempts: PositiveInt = 3
+    """Seeds tried before giving up."""
+
+
+class LabelSection(Section):
+    """What stands in front of a message on a page."""
+
+    system: str = "system: "
+    """In front of a system message."""
+    user: str = "user: "
+    """In front of a user message."""
+    assistant: str = "assistant: "
+    """In front of an assistant message."""
+    tool: str = "tool: "
+    """In front of a tool's answer."""
+
+
+class RenderSection(Section):
+    """How history text is drawn on pages."""
+
+    page_size: PositiveInt = 1024
+    """Side of a page in px: 512, 640, 1024 or 1280 for DeepSeek-OCR, 256 for tiny."""
+    token_size: PositiveInt = 64
+    """Side in px of the square of page that one vision token sees: 64 for DeepSeek-OCR, 32 for tiny."""
+    line_height: PositiveInt = 16
+    """Px from one line to the next; a glyph is 16 px high."""
+    max_pages: PositiveInt = 8
+    """Pages of one history; the oldest are dropped."""
+    newlines: Literal["break", "flow"] = "break"
+    """`break` starts a line at a newline, `flow` draws a visible mark instead."""
+    tab_width: PositiveInt = 4
+    """Width of a tab in cells of 8 px."""
+    atlas: str = "unifont"
+    """Glyphs: `unifont`, or the path of a monospace .ttf or .otf."""
+    labels: LabelSection = LabelSection()
+
+
+class DataSection(Section):
+    """Conversations, and how they become samples."""
+
+    path: str = "data"
+    """A .jsonl file or a directory of them."""
+    recent_turns: PositiveInt = 1
+    """User turns at the end that stay text."""
+    eval_fraction: Share = 0.1
+    """Share of conversations that is held out, by hash of the id, when no file is named eval*.jsonl."""
+    skip_bad: bool = False
+    """Leave invalid lines out (they are written to rejects.jsonl) instead of failing."""
+    workers: NonNegativeInt = 0
+    """Processes for rendering; 0: one a core."""
+    shard_conversations: PositiveInt = 512
+    """Conversations a shard."""
+
+
+class CheckSection(Section):
+    """Bounds that the dataset must keep."""
+
+    min_compression_ratio: float = 0.5
+    """Lower bound of the history's text tokens per memory token, of each sample."""
+    max_compression_ratio: float = 40.0
+    """Upper bound of the same."""
+    min_ink_share: Share = 0.001
+    """Lower bound of the share of black pixels in the patches that have ink."""
+    max_ink_share: Share = 0.5
+    """Upper bound of the same."""
+
+
+class SmokeSection(Section):
+    """The gradient-flow smoke test."""
+
+    samples: PositiveInt = 4
+    """Samples that the smoke test runs on."""
+
+
+class TrainSection(Section):
+    """Training of proj."""
+
+    max_steps: PositiveInt = 1000
+    """Optimizer steps."""
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    """Peak learning rate of AdamW."""
+    per_device_batch_size: PositiveInt = 8
+    """Samples of one process and forward pass."""
+    gradient_accumulation_steps: PositiveInt = 1
+    """Batches summed up before an optimizer step."""
+    processes: PositiveInt = 1
+    """Data-parallel processes that the batch sizes are meant for."""
+    global_batch_size: PositiveInt | None = None
+    """Samples of an optimizer step: per_device_batch_size x gradient_accumulation_steps x processes; null: that
+    product, unchecked."""
+    deepspeed: str | None = None
+    """`zero1`, `zero2`, `zero3` or a DeepSpeed JSON file; null: plain data parallel."""
+    offload: Literal["none", "optimizer", "all"] = "none"
+    """What DeepSpeed keeps in CPU memory; `all`, with zero3 only, is parameters too."""
+    activation_checkpointing: bool = False
+    """Compute activations again in the backward pass: far less memory, a third more operations."""
+    warmup_steps: NonNegativeInt = 0
+    """Steps over which the learning rate rises."""
+    lr_scheduler_type: Literal["linear", "cosine", "constant", "constant_with_warmup"] = "cosine"
+    """Course of the learning rate after warmup."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """Weight decay of AdamW."""
+    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    """Gradients are scaled down to this norm."""
+    target_loss: Annotated[float, Field(gt=0)] | None = None
+    """Train again from another seed while the last logged loss stays above this; null: train once."""
+    max_attempts: PositiveInt = 1
+    """Seeds tried for target_loss; the best one is kept."""
+    curriculum: Share = 0.0
+    """Share of the steps over which samples are let in, shortest memory first."""
+    group_by_length: bool = False
+    """Make batches of samples of similar length, which need less padding."""
+    loader_workers: NonNegativeInt = 0
+    """Processes beside each training process that make batches ahead; 0: it makes them itself, between steps."""
+    seed: int = 0
+    """Seed of the projector's weights and of the order of samples."""
+    logging_steps: PositiveInt = 10
+    """Steps between two log lines."""
+    save_steps: PositiveInt = 500
+    """Steps between two checkpoints."""
+    save_total_limit: PositiveInt = 2
+    """Checkpoints that are kept."""
+
+
+class EvaluateSection(Section):
+    """Evaluation on held-out conversations."""
+
+    max_samples: PositiveInt | None = None
+    """Held-out samples with memory that are used; null: all."""
+    batch_size: PositiveInt = 16
+    """Samples at once."""
+    max_new_tokens: PositiveInt = 32
+    """Tokens of the longest generated answer."""
+    examples: PositiveInt = 6
+    """Samples shown in evaluation.html with their pages."""
+
+
+class GateSection(Section):
+    """What an evaluation must show before the alias moves."""
+
+    min_recall: Share = 0.5
+    """Lower bound of recall with memory."""
+    max_shuffled_recall: Share = 0.5
+    """Upper bound of recall with another conversation's memory."""
+    max_no_memory_recall: Share = 0.5
+    """Upper bound of recall without memory."""
+    min_loss_gain: float = 0.0
+    """Lower bound of the loss with shuffled memory minus the loss with memory."""
+
+
+class RegisterSection(Section):
+    """The model registry."""
+
+    name: str = "ocrmem-adapter"
+    """Name of the adapter in the registry."""
+    uri: str = "sqlite:///registry/mlflow.db"
+    """The registry: sqlite:///file.db or http(s)://host for MLflow, kubeflow+http(s)://host:8080 for the Kubeflow Model
+    Registry."""
+    store: str | None = None
+    """Where packages go for the Kubeflow Model Registry: a directory or s3://bucket/prefix; null with MLflow."""
+    endpoint_url: str | None = None
+    """Address of the store's S3 service; null: Amazon's."""
+    alias: str = "champion"
+    """Moved to the new version only when the gate holds."""
+    gate: GateSection = GateSection()
+
+
+class VersionSection(Section):
+    """The DVC remote that `version` pushes the dataset to."""
+
+    remote: str | None = None
+    """A directory or s3://bucket/prefix; null: none is configured."""
+    endpoint_url: str | None = None
+    """Address of the remote's S3 service; null: Amazon's."""
+
+
+class TrackingSection(Section):
+    """Weights & Biases."""
+
+    wandb: Literal["offline", "online", "disabled"] = "offline"
+    """`online` takes WANDB_API_KEY from the environment."""
+    project: str = "ocrmem"
+    """W&B project."""
+    entity: str | None = None
+    """W&B team or user; null: the key's own."""
+    run_name: str | None = None
+    """Name of the run; null: W&B makes one."""
+
+
+class PathsSection(Section):
+    """Where verbs write, relative to the working directory."""
+
+    models: str = "models"
+    """The tiny models."""
+    dataset: str = "dataset"
+    """Pages and samples."""
+    checks: str = "checks"
+    """Result of `check`."""
+    features: str = "features"
+    """Feature store."""
+    smoke: str = "smoke"
+    """Report of `smoke`."""
+    adapter: str = "adapter"
+    """Trained adapter."""
+    checkpoints: str = "checkpoints"
+    """Checkpoints to resume from."""
+    reports: str = "."
+    """validation.json, train.json, evaluation.json, evaluation.html and registration.json."""
+    tracking: str = "wandb"
+    """W&B's files."""
+
+    @property
+    def base_model(self) -> Path:
+        return Path(self.models) / "base"
+
+    @property
+    def encoder(self) -> Path:
+        return Path(self.models) / "encoder"
+
+    def report(self, name: str) -> Path:
+        return Path(self.reports) / name
+
+
+class RunSettings(Section):
+    """All sections. A section that params.yaml leaves out has its defaults."""
+
+    model: ModelSection = ModelSection()
+    base: BaseSection = BaseSection()
+    render: RenderSection = RenderSection()
+    data: DataSection = DataSection()
+    check: CheckSection = CheckSection()
+    smoke: SmokeSection = SmokeSection()
+    train: TrainSection = TrainSection()
+    evaluate: EvaluateSection = EvaluateSection()
+    # Pydantic's model classes have a method `register` of their own (abc.ABCMeta's).
+    registry: RegisterSection = Field(default=RegisterSection(), alias="register")
+    version: VersionSection = VersionSection()
+    tracking: TrackingSection = TrackingSection()
+    paths: PathsSection = PathsSection()
+    kubernetes: KubernetesSection = KubernetesSection()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values under the names of params.yaml."""
+        return self.model_dump(mode="json", by_alias=True)
+
+    @property
+    def encoder_location(self) -> str:
+        """Where the encoder loads from: the built tiny one, or the configured name."""
+        return str(self.paths.encoder) if self.model.ocr_model_name == TINY else self.model.ocr_model_name
+
+
+def field_paths(model: type[BaseModel] = RunSettings, prefix: FieldPath = ()) -> Iterator[FieldPath]:
+    """Yield the path of every section and field, by the names that the settings file uses."""
+    for name, info in model.model_fields.items():
+        path = (*prefix, info.alias or name)
+        yield path
+        if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
+            yield from field_paths(info.annotation, path)
