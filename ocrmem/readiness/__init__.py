@@ -1,9 +1,9 @@
-"""The verb `preflight`: whatever outside of the settings and the data would stop a run, before a GPU is asked for.
+"""The verb `preflight`: what outside the settings and the data would stop a run, checked before a GPU is requested.
 
-`verb` lists the checks, `models` asks for the language model and the encoder, `resources` for keys, disk and
-device. The registry, the DVC remote and the cluster are asked by the modules that know them.
+`checklist` lists and runs the checks, `models` looks for the language model and the encoder, `resources` for packages,
+keys, device and disk. The registry, the DVC remote and the cluster are checked by the modules that know them.
 """
 
-from ocrmem.readiness.verb import preflight
+from ocrmem.readiness.checklist import PreflightResult, preflight
 
-__all__ = ["preflight"]
+__all__ = ["PreflightResult", "preflight"]

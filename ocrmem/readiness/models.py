@@ -11,23 +11,23 @@ from ocrmem.config import TINY, RunConfig
 from ocrmem.errors import Problem, first_line
 from ocrmem.files import read_json
 from ocrmem.health import ANSWER_SECONDS
+from ocrmem.readiness.outcome import CheckOutcome
 from ocrmem.secrets import redact
 
-Answer = tuple[str, list[Problem]]
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 
 
-def here(config: RunConfig) -> Answer:
+def here(config: RunConfig) -> CheckOutcome:
     """For a run on this machine: directories must be here, hub names in the cache or within reach."""
     return _ask(config, directories=True)
 
 
-def named(config: RunConfig) -> Answer:
+def named(config: RunConfig) -> CheckOutcome:
     """For a run elsewhere: directories are the pods', so only hub names are looked up."""
     return _ask(config, directories=False)
 
 
-def _ask(config: RunConfig, *, directories: bool) -> Answer:
+def _ask(config: RunConfig, *, directories: bool) -> CheckOutcome:
     model = config.model
     said: list[str] = []
     problems: list[Problem] = []

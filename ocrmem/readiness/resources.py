@@ -15,6 +15,7 @@ from ocrmem.errors import Problem
 from ocrmem.facts import MANIFEST, tokens_per_page
 from ocrmem.files import read_json
 from ocrmem.health import NoAnswerError, ask
+from ocrmem.readiness.outcome import CheckOutcome
 from ocrmem.registries import registry_kind
 from ocrmem.storage import is_s3
 from ocrmem.validation.machine import device_problems
@@ -26,7 +27,7 @@ _BYTES_A_PARAMETER = 12
 _LARGE_HIDDEN_SIZE = 4096
 
 
-def packages(config: RunConfig) -> tuple[str, list[Problem]]:
+def packages(config: RunConfig) -> CheckOutcome:
     """Whether the libraries are installed that are not imported before the run's last steps."""
     wanted: list[tuple[str, str, str]] = []  # setting, package, the extra that brings it
     if config.tracking.wandb != "disabled":
@@ -45,7 +46,7 @@ def packages(config: RunConfig) -> tuple[str, list[Problem]]:
     return ", ".join(package for _, package, _ in wanted), problems
 
 
-def tracking(config: RunConfig) -> tuple[str, list[Problem]]:
+def tracking(config: RunConfig) -> CheckOutcome:
     """Whether an online run will find a key and Weights & Biases."""
     if config.tracking.wandb != "online":
         return f"{config.tracking.wandb}, nothing is needed", []
@@ -62,14 +63,14 @@ def tracking(config: RunConfig) -> tuple[str, list[Problem]]:
     return f"there is a key, and {server} answers", problems
 
 
-def device(config: RunConfig) -> tuple[str, list[Problem]]:
+def device(config: RunConfig) -> CheckOutcome:
     """Whether this machine can do what ``model.device`` and ``model.precision`` ask."""
     notes: list[str] = []
     problems = device_problems(config, notes)
     return "; ".join([f"{config.model.device}, {config.model.precision}", *notes]), problems
 
 
-def disk(config: RunConfig) -> tuple[str, list[Problem]]:
+def disk(config: RunConfig) -> CheckOutcome:
     """Whether features and checkpoints will fit, roughly; folders on one disk are added up."""
     needs = {"paths.features": _feature_bytes(config), "paths.checkpoints": _checkpoint_bytes(config)}
     disks: dict[int, list[str]] = defaultdict(list)

@@ -1,9 +1,9 @@
 """DVC's content addressing and DVC's remotes, without a DVC repository: the only module that knows DVC.
 
-A remote holds every file under its md5 (``files/md5/ab/cdef...``) and, for a directory, a ``.dir`` object: the
-JSON list of its files. Hashing and transfer are done by dvc-data, the library that `dvc push` itself uses.
-The ``.dir`` object goes last, so a push that was killed leaves nothing by which its files could be taken for
-a dataset. No DVC configuration is read, since a person's own remotes and caches do not apply to a run.
+A remote holds every file under its md5 (``files/md5/ab/cdef...``) and, for a directory, a ``.dir`` object: the JSON
+list of its files. dvc-data, the library behind `dvc push`, hashes and transfers. The ``.dir`` object goes last, so an
+interrupted push leaves nothing that could be taken for a dataset. No DVC configuration is read, since a person's own
+remotes and caches do not apply to a run.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Listing:
         oid: md5 of ``content``, with ``.dir`` behind it: the directory's hash.
         files: md5 by the file's path below the directory.
         content: the ``.dir`` object.
-        size: bytes of all files; 0 where it is not known.
+        size: bytes of all files; 0 if not known.
     """
 
     oid: str
@@ -75,7 +75,7 @@ class DvcRemote:
     Args:
         url: the directory or ``s3://bucket/prefix``.
         endpoint_url: of an S3 service that is not Amazon's.
-        store: the same place, which explains what goes wrong with it.
+        store: the same place, which explains its errors.
     """
 
     def __init__(self, url: str, endpoint_url: str | None, store: Store) -> None:
@@ -97,7 +97,7 @@ class DvcRemote:
             self._objects: HashFileDB = get_odb(filesystem, filesystem.join(path, "files", "md5"), hash_name="md5")
 
     def push(self, listing: Listing, directory: Path) -> int:
-        """Transfer what the remote lacks, the list of files last; returns the number of objects.
+        """Transfer what the remote lacks, the list of files last; return the number of objects.
 
         Raises:
             ConfigError: a transfer failed; the list of files was not written then.
@@ -127,7 +127,7 @@ class DvcRemote:
         return len(missing) + 1
 
     def listing(self, oid: str) -> Listing:
-        """What the remote holds under a hash.
+        """Return what the remote holds under a hash.
 
         Raises:
             ConfigError: the remote does not hold it, or does not answer.
@@ -142,16 +142,16 @@ class DvcRemote:
                 )
             content = self._objects.fs.cat_file(self._objects.oid_to_path(oid))
         if f"{hashlib.md5(content, usedforsecurity=False).hexdigest()}.dir" != oid:
-            raise self._damaged(f"its list of files {oid} is not what the hash says")
+            raise self._damaged(f"its list of files {oid} does not match the hash")
         files = {entry["relpath"]: entry["md5"] for entry in json.loads(content)}
         for name in files:
-            # The hash only says that this is the list that was pushed, not by whom.
+            # The hash proves that this is the list that was pushed, not who pushed it.
             if PurePosixPath(name).is_absolute() or not {"", ".", ".."}.isdisjoint(name.split("/")):
                 raise self._damaged(f"{oid} names a file outside the dataset ({name!r})")
         return Listing(oid, files, content)
 
     def fetch(self, listing: Listing, directory: Path) -> None:
-        """Copy the files of a listing into a directory. Their content is not checked.
+        """Copy the files of a listing into a directory, without checking their content.
 
         Raises:
             ConfigError: the remote does not answer.
@@ -176,7 +176,7 @@ class DvcRemote:
 
     @contextmanager
     def _errors(self) -> Iterator[None]:
-        """What goes wrong with the remote, as a problem of the remote."""
+        """Turn the remote's errors into problems of its setting."""
         expected: tuple[type[Exception], ...] = (OSError, *s3_errors())
         try:
             yield
@@ -184,8 +184,7 @@ class DvcRemote:
             raise ConfigError(self._store.explain(error)) from None
 
     def _damaged(self, message: str) -> DataError:
-        remedy = "Push the dataset again with `ocrmem version` from where it is whole"
-        return cast(DataError, DataError.of(self._url, message, remedy))
+        return DataError.of(self._url, message, "Push the dataset again with `ocrmem version` from an intact copy")
 
 
 @contextmanager
@@ -197,7 +196,7 @@ def _installed(extra: str) -> Iterator[None]:
 
 
 def _on(bar: Bar) -> Callback:
-    """DVC's progress on our bar."""
+    """Show DVC's progress on our bar."""
     from fsspec.callbacks import Callback
 
     class Advance(Callback):

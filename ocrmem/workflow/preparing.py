@@ -187,7 +187,7 @@ def version(settings: str, dataset: Artifact, versioned: Artifact, report: Artif
         shutil.copyfile(task.report(VERSION), written / VERSION)
         shutil.copyfile(result["dvc_file"], written / "dataset.dvc")
         told = ("md5", "files", "bytes", "remote", "dataset_manifest_sha256")
-        versioned.metadata.update({name: result[name] for name in told}, skipped=False)
+        versioned.metadata.update({n: value for n, value in result.items() if n in told}, skipped=False)
         write_page(report, "Version of the dataset", bullets(result["summary"]))
         task.done(result["summary"][:2], flat(result, "files", "bytes", "pushed"))
 

@@ -11,7 +11,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -180,7 +180,7 @@ def _keep(directories: dict[str, str], step: str) -> None:
             note(f"reports of the failed task: {kept}")
 
 
-def flat(figures: dict[str, Any], *names: str) -> dict[str, float]:
+def flat(figures: Mapping[str, Any], *names: str) -> dict[str, float]:
     """Chosen numbers of nested figures by dotted name; those that are not there are left out."""
     found = {}
     for name in names:

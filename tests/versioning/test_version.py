@@ -279,8 +279,9 @@ def test_a_fetch_that_is_killed_leaves_the_old_dataset(tmp_path: Path, monkeypat
     digest = version_dataset(remote.config)["md5"]
     old = sha256_tree(write_dataset(tmp_path / "other", seed=1))
     code = (
-        "import os, signal\nfrom ocrmem.config import RunConfig\nfrom ocrmem.versioning import open_dataset, verb\n"
-        "verb._verify = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "import os, signal\nfrom ocrmem.config import RunConfig\n"
+        "from ocrmem.versioning import dataset_versions, open_dataset\n"
+        "dataset_versions._verify = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
         f"open_dataset(RunConfig.model_validate({{'version': {{'remote': {remote.config.version.remote!r}}}}}), "
         f"{digest!r}, 'other')\n"
     )
@@ -326,13 +327,13 @@ def test_damaged_and_missing_objects_are_named_and_replace_nothing(pushed: tuple
     old = sha256_tree(write_dataset(tmp_path / "other", seed=1))
     whole = object_path(remote, entry["md5"]).read_bytes()
     overwrite(object_path(remote, entry["md5"]), whole[:-1])
-    with pytest.raises(DataError, match=r"its copy of manifest\.json is not what the hash says"):
+    with pytest.raises(DataError, match=r"its copy of manifest\.json does not match the hash"):
         open_dataset(remote.config, digest, "other")
     object_path(remote, entry["md5"]).unlink()
     with pytest.raises(DataError, match=f"files of {digest} are missing there"):
         open_dataset(remote.config, digest, "other")
     overwrite(object_path(remote, digest), b"[]")
-    with pytest.raises(DataError, match=r"its list of files .* is not what the hash says"):
+    with pytest.raises(DataError, match=r"its list of files .* does not match the hash"):
         open_dataset(remote.config, digest, "other")
     assert sha256_tree(tmp_path / "other") == old
 
@@ -355,8 +356,8 @@ def test_a_list_that_leads_outside_is_refused(pushed: tuple[Remote, str], tmp_pa
 @pytest.mark.parametrize(
     ("digest", "output", "message"),
     [
-        ("nonsense", "new", "'nonsense' is no hash of a dataset"),
-        ("../../etc", "new", "is no hash"),
+        ("nonsense", "new", "'nonsense' is not a dataset's hash"),
+        ("../../etc", "new", "is not a dataset's hash"),
         ("0" * 32, "new", "holds no dataset 0000"),
         (None, "kept", "kept holds something other than a dataset"),
         (None, "kept/file", "holds something other than a dataset"),

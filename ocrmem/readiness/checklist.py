@@ -1,48 +1,62 @@
-"""Ask everything that a run will need, and list every problem at once.
+"""Check everything that a run will need, and list all problems at once.
 
     ocrmem preflight
     ocrmem preflight --launcher kubernetes
 
-Nothing is trained, downloaded or registered. What is asked is given seconds to answer; a bucket or a directory
-that the run will write to is written to (and the file deleted again), since no other question is as sure.
+Nothing is trained, downloaded or registered. Services get seconds to answer. A bucket or a directory that the run will
+write to is written to (and the file deleted again), since nothing else proves that it can be.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TypedDict
 
 from ocrmem.config import RunConfig
 from ocrmem.console import note
 from ocrmem.errors import CheckFailed, OcrMemError, Problem
 from ocrmem.readiness import models, resources
+from ocrmem.readiness.outcome import CheckOutcome
 from ocrmem.registry import registry_problems
 from ocrmem.registry.backend import sqlite_path
 from ocrmem.secrets import redact_uri
 from ocrmem.storage import store_at
 
-Answer = tuple[str, list[Problem]]  # what there is to say when all is well, and what is wrong
-Question = Callable[[RunConfig], Answer]
+Check = Callable[[RunConfig], CheckOutcome]
 
 
-def preflight(config: RunConfig, launcher: str = "local") -> dict[str, Any]:
+class CheckResult(TypedDict):
+    """One check that was passed, and what it found."""
+
+    name: str
+    detail: str
+
+
+class PreflightResult(TypedDict):
+    """What `preflight` returns; ``summary`` is a line a check."""
+
+    launcher: str
+    checks: list[CheckResult]
+    summary: list[str]
+
+
+def preflight(config: RunConfig, launcher: str = "local") -> PreflightResult:
     """Check keys, registry, stores, models, and the machine or the cluster that will train.
 
     Args:
         config: the run.
-        launcher: ``local``: this machine trains, so its device and disks are looked at; ``kubernetes``: the
-            cluster does, and is asked; ``none``: something else does (a pipeline's next pod), so neither.
-
-    Returns:
-        ``launcher``, ``checks`` (each with ``name`` and ``detail``), and ``summary``, a line a check.
+        launcher: ``local``: this machine trains, so its device and disks are checked; ``kubernetes``: the cluster
+            trains, and is checked; ``none``: something else trains (a pipeline's next pod), so neither.
 
     Raises:
         CheckFailed: with all problems of all checks.
     """
-    lines, checks, problems = [], [], []
-    for name, question in _questions(launcher):
+    lines: list[str] = []
+    checks: list[CheckResult] = []
+    problems: list[Problem] = []
+    for name, check in _checks(launcher):
         try:
-            detail, found = question(config)
+            detail, found = check(config)
         except OcrMemError as error:
             detail, found = "", list(error.problems)
         problems += found
@@ -57,8 +71,8 @@ def preflight(config: RunConfig, launcher: str = "local") -> dict[str, Any]:
     return {"launcher": launcher, "checks": checks, "summary": lines}
 
 
-def _questions(launcher: str) -> list[tuple[str, Question]]:
-    everywhere: list[tuple[str, Question]] = [
+def _checks(launcher: str) -> list[tuple[str, Check]]:
+    everywhere: list[tuple[str, Check]] = [
         ("packages", resources.packages),
         ("tracking", resources.tracking),
         ("registry", _registry),
@@ -70,7 +84,7 @@ def _questions(launcher: str) -> list[tuple[str, Question]]:
     return [*everywhere, ("cluster", _cluster)] if launcher == "kubernetes" else everywhere
 
 
-def _registry(config: RunConfig) -> Answer:
+def _registry(config: RunConfig) -> CheckOutcome:
     section = config.registry
     said = f"{redact_uri(section.uri)} {'can be written to' if sqlite_path(section.uri) else 'answers'}"
     if section.store:
@@ -78,7 +92,7 @@ def _registry(config: RunConfig) -> Answer:
     return said, registry_problems(config)
 
 
-def _dataset_remote(config: RunConfig) -> Answer:
+def _dataset_remote(config: RunConfig) -> CheckOutcome:
     section = config.version
     if section.remote is None:
         return "none is configured", []
@@ -86,7 +100,7 @@ def _dataset_remote(config: RunConfig) -> Answer:
     return f"{section.remote} can be written to", [problem] if problem else []
 
 
-def _cluster(config: RunConfig) -> Answer:
+def _cluster(config: RunConfig) -> CheckOutcome:
     from ocrmem.cluster.checks import cluster_problems
 
     section = config.kubernetes
