@@ -38,7 +38,7 @@ from ocrmem.conversations import Conversation, Message
 from ocrmem.encoder.architecture import deepseek_ocr_config
 from ocrmem.encoder.deepencoder import DeepEncoder
 from ocrmem.families import DEFAULT
-from ocrmem.generation.session import ChatSession, FeatureCache
+from ocrmem.generation.chat_session import ChatSession, FeatureCache
 from ocrmem.model.configuration import MEMConfig
 from ocrmem.model.modeling import MEMModel
 

@@ -17,7 +17,7 @@ _EXPORTS = {
     "AdapterOnlyTrainer": "ocrmem.training.trainer",
     "AdapterTrainingArguments": "ocrmem.training.arguments",
     "RunConfig": "ocrmem.config",
-    "ChatSession": "ocrmem.generation",
+    "ChatSession": "ocrmem.generation.chat_session",
 }
 __all__ = [
     "AdapterOnlyTrainer",

@@ -48,7 +48,7 @@ def _preflight(arguments: Arguments) -> dict[str, Any]:
 
 def _generate(arguments: Arguments) -> dict[str, Any]:
     config = run_config(arguments)
-    return function("ocrmem.generation:generate")(
+    return function("ocrmem.generation.generate:generate")(
         config, adapter=arguments.adapter, conversation=arguments.conversation
     )
 

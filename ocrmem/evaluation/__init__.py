@@ -2,5 +2,5 @@
 
 `evaluate.py` is the verb, `baselines.py` says what each variant puts into the sequence, `scoring.py` runs the
 model on it, `pixels.py` goes from text to features as a user's text does, `latency.py` times that way,
-`report.py` and `plots.py` draw evaluation.html, `result.py` and `gate.py` read evaluation.json.
+`html_report.py` and `svg_charts.py` draw evaluation.html, `result.py` and `gate.py` read evaluation.json.
 """

@@ -24,12 +24,12 @@ from ocrmem.encoder.deepencoder import DeepEncoder, load_encoder
 from ocrmem.encoder.features import FeatureStore
 from ocrmem.errors import DataError
 from ocrmem.evaluation.baselines import CaseMaker, scrambled, strangers
+from ocrmem.evaluation.html_report import write_report
 from ocrmem.evaluation.latency import measure_latency
 from ocrmem.evaluation.pixels import draw_memory, encode_memory
-from ocrmem.evaluation.report import write_report
 from ocrmem.evaluation.result import EVALUATION, VARIANTS, adapter_sha256
 from ocrmem.evaluation.scoring import Case, Scored, Scorer
-from ocrmem.evaluation.statistics import compression, figures, spread
+from ocrmem.evaluation.statistics import compression, evenly_spaced, figures
 from ocrmem.facts import MANIFEST
 from ocrmem.files import sha256_file, write_json
 from ocrmem.model.modeling import MEMModel
@@ -66,9 +66,9 @@ class _Evaluation:
                 "Hold out longer conversations (eval*.jsonl), or lower model.context_threshold",
             )
         self.with_memory = len(with_memory)
-        self.samples = [with_memory[i] for i in spread(len(with_memory), config.evaluate.max_samples)]
+        self.samples = [with_memory[i] for i in evenly_spaced(len(with_memory), config.evaluate.max_samples)]
         changed = [sample for sample in self.dataset.samples("counterfactual") if sample.has_memory]
-        self.counterfactual = [changed[i] for i in spread(len(changed), config.evaluate.max_samples)]
+        self.counterfactual = [changed[i] for i in evenly_spaced(len(changed), config.evaluate.max_samples)]
 
         self.model = MEMModel.from_pretrained(self.adapter, run_config=config).eval()
         self.encoder = load_encoder(config)
@@ -127,13 +127,13 @@ def evaluate(config: RunConfig) -> dict[str, Any]:
     """
     run = _Evaluation(config)
     partner = strangers(run.samples)
-    few = [run.samples[i] for i in spread(len(run.samples), _PIXEL_SAMPLES)]
+    few = [run.samples[i] for i in evenly_spaced(len(run.samples), _PIXEL_SAMPLES)]
     probes = [probe for sample in few if (probe := scrambled(sample, config.train.seed))]
     total = 7 * len(run.samples) + len(run.counterfactual) + len(few) + len(probes)
     with progress_bar("evaluate", total) as bar:
         _score_variants(run, partner, few, probes, bar)
     note("Timing the way from text to answer.")
-    timed = [run.samples[i] for i in spread(len(run.samples), _LATENCY_SAMPLES)]
+    timed = [run.samples[i] for i in evenly_spaced(len(run.samples), _LATENCY_SAMPLES)]
     latency = measure_latency(
         timed,
         run.scorer,

@@ -70,7 +70,7 @@ def compression(samples: Sequence[Sample]) -> dict[str, Any]:
     }
 
 
-def spread(count: int, wanted: int | None) -> list[int]:
+def evenly_spaced(count: int, wanted: int | None) -> list[int]:
     """Indices of ``wanted`` of ``count`` things, evenly spaced; all of them if that is not fewer."""
     if wanted is None or wanted >= count:
         return list(range(count))

@@ -20,7 +20,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ocrmem.families import Shape
-from ocrmem.planning.workload import Batch
+from ocrmem.planning.workload import BatchShape
 
 _FLOAT = 4
 _LONG = 8
@@ -70,7 +70,7 @@ class Activations:
         return max(self.loss, self.recomputed + self.working)
 
 
-def activations(shape: Shape, proj: Projection, batch: Batch, element: int, *, checkpointing: bool) -> Activations:
+def activations(shape: Shape, proj: Projection, batch: BatchShape, element: int, *, checkpointing: bool) -> Activations:
     """What a batch needs besides the weights.
 
     Args:
@@ -89,7 +89,7 @@ def activations(shape: Shape, proj: Projection, batch: Batch, element: int, *, c
     )
 
 
-def layer_bytes(shape: Shape, batch: Batch, element: int) -> float:
+def layer_bytes(shape: Shape, batch: BatchShape, element: int) -> float:
     """What one layer keeps of a batch without activation checkpointing."""
     heads = shape.query + shape.heads + shape.key + shape.kv_heads if shape.head_norms else 0
     norms = _FLOAT * (2 * (shape.hidden + 1) + heads)
@@ -100,12 +100,12 @@ def layer_bytes(shape: Shape, batch: Batch, element: int) -> float:
     return batch.positions * (norms + attention + mlp) + bias
 
 
-def saved_loss_bytes(shape: Shape, batch: Batch) -> float:
+def saved_loss_bytes(shape: Shape, batch: BatchShape) -> float:
     """What the loss keeps between forward and backward: log-probabilities, targets and their number."""
     return batch.answers * (_FLOAT * shape.vocabulary + _LONG) + _FLOAT
 
 
-def _around(shape: Shape, proj: Projection, batch: Batch, element: int) -> float:
+def _around(shape: Shape, proj: Projection, batch: BatchShape, element: int) -> float:
     normed = proj.vision + 2 if proj.norm else 0  # LayerNorm's input, mean and reciprocal deviation
     projector = batch.memory * _FLOAT * (proj.vision + normed + 2 * proj.inner)
     placeholders = batch.positions  # bool

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from ocrmem.families import Shape
 from ocrmem.planning.activations import Projection
-from ocrmem.planning.workload import Batch
+from ocrmem.planning.workload import BatchShape
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Flops:
         return self.model + self.again
 
 
-def flops(shape: Shape, proj: Projection, batch: Batch, *, checkpointing: bool) -> Flops:
+def flops(shape: Shape, proj: Projection, batch: BatchShape, *, checkpointing: bool) -> Flops:
     """Operations of one batch of one process."""
     matrices = 2 * batch.positions * shape.layers * shape.layer_weights
     scores = 2 * shape.layers * batch.rows * batch.square_length * shape.query  # one product of two

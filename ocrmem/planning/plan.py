@@ -12,9 +12,9 @@ from ocrmem.encoder.features import RowFormat
 from ocrmem.errors import ConfigError
 from ocrmem.planning.flops import flops
 from ocrmem.planning.gpus import CPU, Gpu, find_gpu
-from ocrmem.planning.memory import MAX_LIVE, Sharding, sharding
-from ocrmem.planning.need import CONTEXT_BYTES, FRAGMENTATION, Facts, memory_plan
-from ocrmem.planning.report import report
+from ocrmem.planning.memory_need import CONTEXT_BYTES, FRAGMENTATION, Facts, memory_plan
+from ocrmem.planning.plan_text import report
+from ocrmem.planning.sharding import MAX_LIVE, Sharding, sharding
 from ocrmem.planning.workload import Workload, workload
 
 DEFAULT_GPU = "h100"

@@ -23,7 +23,7 @@ ASSUMED_ANSWER = 256  # tokens
 
 
 @dataclass(frozen=True)
-class Batch:
+class BatchShape:
     """What one process computes at once.
 
     Attributes:
@@ -61,8 +61,8 @@ class Workload:
         notes: what else the reader should know.
     """
 
-    largest: Batch
-    mean: Batch
+    largest: BatchShape
+    mean: BatchShape
     used: float
     pages: int | None
     answer_source: str
@@ -98,7 +98,7 @@ def _bounds(config: RunConfig, answer_tokens: int | None, notes: tuple[str, ...]
     tokens = tokens_per_page(config.render.page_size, config.render.token_size)
     memory = config.render.max_pages * tokens
     answers = answer_tokens or max(1, min(ASSUMED_ANSWER, longest - with_marks(memory) - TEXT_TOKENS))
-    batch = Batch(rows, longest, longest**2, rows * memory, rows * answers, padded=rows > 1)
+    batch = BatchShape(rows, longest, longest**2, rows * memory, rows * answers, padded=rows > 1)
     return Workload(
         largest=batch,
         mean=batch,
@@ -118,8 +118,10 @@ def _from_dataset(config: RunConfig, lengths: dict[str, np.ndarray], pages: int,
     longest = int(sequence.max())
     mean_longest = longest_of_neighbours if config.train.group_by_length else longest_of
     return Workload(
-        largest=Batch(rows, longest, longest**2, rows * int(memory.max()), rows * int(answers.max()), padded=rows > 1),
-        mean=Batch(
+        largest=BatchShape(
+            rows, longest, longest**2, rows * int(memory.max()), rows * int(answers.max()), padded=rows > 1
+        ),
+        mean=BatchShape(
             rows,
             mean_longest(sequence, rows),
             mean_longest(sequence.astype(float) ** 2, rows),

@@ -23,7 +23,7 @@ from ocrmem.encoder.deepencoder import load_encoder
 from ocrmem.encoder.features import FeatureStore
 from ocrmem.errors import DataError, MissingInputError, ModelError
 from ocrmem.evaluation.evaluate import _Evaluation, evaluate
-from ocrmem.evaluation.report import choose_examples, training_curve, write_report
+from ocrmem.evaluation.html_report import choose_examples, training_curve, write_report
 from ocrmem.evaluation.result import VARIANTS
 from ocrmem.evaluation.scoring import Case, Scored, Scorer
 from ocrmem.files import write_text

@@ -23,7 +23,7 @@ from ocrmem.model.modeling import MEMModel
 from ocrmem.planning.activations import Projection, activations, saved_loss_bytes
 from ocrmem.planning.flops import flops
 from ocrmem.planning.shapes import base_config, shape_of
-from ocrmem.planning.workload import Batch
+from ocrmem.planning.workload import BatchShape
 from ocrmem.synthetic.tokenizer import build_tiny_tokenizer
 from ocrmem.tokens import load_tokenizer
 
@@ -171,7 +171,7 @@ def test_a_family_without_head_norms_is_planned_to_the_byte_and_the_operation(ll
     rows, length = batch["input_ids"].shape
     memory, answers = len(batch["memory_features"]), int((batch["labels"] != -100).sum())
     shape, proj = shape_of(base.config), Projection(VISION, 80, False)
-    size = Batch(rows, length, length**2, memory, answers, padded=True)
+    size = BatchShape(rows, length, length**2, memory, answers, padded=True)
     if not checkpointing:
         kept = saved_bytes(lambda: model(**batch), model.parameters())
         assert kept == activations(shape, proj, size, 4, checkpointing=False).kept + saved_loss_bytes(shape, size)

@@ -17,7 +17,8 @@ from ocrmem.dataset.schema import Sample
 from ocrmem.errors import ConfigError, DataError, MissingInputError, ModelError, OcrMemError
 from ocrmem.evaluation.evaluate import evaluate
 from ocrmem.evaluation.scoring import Scorer
-from ocrmem.generation import generate, read_question
+from ocrmem.generation.generate import generate
+from ocrmem.generation.question import read_question
 from ocrmem.registry import register
 
 

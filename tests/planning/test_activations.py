@@ -13,7 +13,7 @@ from ocrmem.config import RunConfig
 from ocrmem.families import Shape
 from ocrmem.planning.activations import Projection, activations, saved_loss_bytes
 from ocrmem.planning.shapes import base_config, shape_of
-from ocrmem.planning.workload import Batch
+from ocrmem.planning.workload import BatchShape
 
 
 @pytest.mark.parametrize("norm", [False, True], ids=["plain", "norm"])
@@ -65,7 +65,7 @@ def test_the_peak_at_real_width_is_predicted_within_5_per_cent(qwen3_8b, checkpo
         loss = torch.nn.functional.cross_entropy(scores, targets, reduction="sum")
         del scores, hidden
         loss.backward()
-    batch = Batch(rows, length, length**2, 0, rows * answer, padded=True)
+    batch = BatchShape(rows, length, length**2, 0, rows * answer, padded=True)
     planned = activations(shape, Projection(1024, 4096, False), batch, 2, checkpointing=checkpointing)
     assert planned.kept + planned.at_peak == pytest.approx(bytes_.peak, rel=0.05)
 
@@ -74,11 +74,11 @@ def test_qwen3_8b_keeps_what_was_reckoned_by_hand():
     shape = Shape(
         layers=36, hidden=4096, heads=32, kv_heads=8, head=128, inner=12288, vocabulary=151936, head_norms=True
     )
-    even = Batch(1, 4096, 4096**2, 0, 0, padded=False)
+    even = BatchShape(1, 4096, 4096**2, 0, 0, padded=False)
     # 4 (2 * 4097 + 4096 + 32 + 1024 + 8) + 2 (2 * 4096 + 2 * 1024) + 4 * 32 + 3 * 12288 * 2 = 147,752 bytes
     planned = activations(shape, Projection(1024, 4096, False), even, 2, checkpointing=False)
     assert planned.layers == 36 * 4096 * 147_752
-    padded = Batch(1, 4096, 4096**2, 0, 0, padded=True)
+    padded = BatchShape(1, 4096, 4096**2, 0, 0, padded=True)
     # keys and values of all 32 heads: 2 * 2 * 3072 bytes more; a bias of 2 bytes for each of 4096 positions
     planned = activations(shape, Projection(1024, 4096, False), padded, 2, checkpointing=False)
     assert planned.layers == 36 * 4096 * (147_752 + 12_288 + 8_192)

@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from ocrmem.families import Shape
 from ocrmem.planning.activations import Projection
 from ocrmem.planning.flops import flops
-from ocrmem.planning.workload import Batch
+from ocrmem.planning.workload import BatchShape
 
 
 @pytest.mark.parametrize("norm", [False, True], ids=["plain", "norm"])
@@ -29,7 +29,7 @@ def test_frozen_layers_cost_twice_their_forward_and_not_three_times():
     shape = Shape(
         layers=36, hidden=4096, heads=32, kv_heads=8, head=128, inner=12288, vocabulary=151936, head_norms=True
     )
-    one = Batch(1, 1, 0, 0, 0, padded=False)
+    one = BatchShape(1, 1, 0, 0, 0, padded=False)
     planned = flops(shape, Projection(1024, 4096, False), one, checkpointing=False)
     weights = 8_190_735_360 - 2 * 151_936 * 4096 - 36 * (2 * 4096 + 2 * 128) - 4096  # but embeddings, head and norms
     assert planned.model == 4 * weights

@@ -14,7 +14,7 @@ from ocrmem.errors import ConfigError
 from ocrmem.planning import plan as planning
 from ocrmem.planning.gpus import GPUS, find_gpu
 from ocrmem.planning.plan import plan
-from ocrmem.planning.report import WIDTH
+from ocrmem.planning.plan_text import WIDTH
 
 PRESETS = {
     "qwen3-8b-8gpu.yaml": ("h100", "h200", "a100-80"),

@@ -11,7 +11,7 @@ from ocrmem.families import Shape
 from ocrmem.model.modeling import MEMModel
 from ocrmem.planning.activations import Projection
 from ocrmem.planning.shapes import shape_of
-from ocrmem.planning.workload import Batch
+from ocrmem.planning.workload import BatchShape
 
 ROWS, LENGTH, MEMORY, ANSWER = 2, 40, 6, 3  # a row's memory and answer
 
@@ -43,8 +43,8 @@ def made_batch(*, padded: bool) -> dict[str, Any]:
     return {"input_ids": ids, "attention_mask": mask, "labels": labels, "memory_features": features}
 
 
-def described(model: MEMModel, *, padded: bool) -> tuple[Shape, Projection, Batch]:
+def described(model: MEMModel, *, padded: bool) -> tuple[Shape, Projection, BatchShape]:
     """The same model and batch as the plan's arithmetic takes them."""
     proj = Projection(VISION, model.proj.fc1.out_features, model.config.projector_norm)
-    batch = Batch(ROWS, LENGTH, LENGTH**2, ROWS * MEMORY, ROWS * ANSWER, padded)
+    batch = BatchShape(ROWS, LENGTH, LENGTH**2, ROWS * MEMORY, ROWS * ANSWER, padded)
     return shape_of(model.base_llm_model.config), proj, batch

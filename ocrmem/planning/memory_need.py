@@ -10,9 +10,9 @@ from ocrmem.encoder.device import DTYPES
 from ocrmem.families import Shape
 from ocrmem.planning.activations import Activations, Projection, activations
 from ocrmem.planning.gpus import CPU, GPUS, Gpu
-from ocrmem.planning.memory import Sharding, States, sharding, states
 from ocrmem.planning.shapes import Parameters, base_config, count, shape_of
-from ocrmem.planning.workload import Batch, Workload, workload
+from ocrmem.planning.sharding import Sharding, States, sharding, states
+from ocrmem.planning.workload import BatchShape, Workload, workload
 
 CONTEXT_BYTES = 1_500_000_000
 FRAGMENTATION = 0.05
@@ -85,7 +85,7 @@ class Need:
         }
 
 
-def need(config: RunConfig, facts: Facts, cut: Sharding, batch: Batch, *, on_cpu: bool = False) -> Need:
+def need(config: RunConfig, facts: Facts, cut: Sharding, batch: BatchShape, *, on_cpu: bool = False) -> Need:
     """What one process of a run needs at its peak."""
     made = activations(
         facts.shape, facts.proj, batch, facts.element, checkpointing=config.train.activation_checkpointing

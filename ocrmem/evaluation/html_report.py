@@ -14,10 +14,10 @@ from markupsafe import Markup
 from ocrmem.config import RunConfig
 from ocrmem.dataset.loader import MemoryDataset
 from ocrmem.dataset.schema import Sample
-from ocrmem.evaluation import plots
+from ocrmem.evaluation import svg_charts
 from ocrmem.evaluation.result import VARIANTS
 from ocrmem.evaluation.scoring import Scored
-from ocrmem.evaluation.statistics import spread
+from ocrmem.evaluation.statistics import evenly_spaced
 from ocrmem.files import write_text
 
 _TEMPLATE = Path(__file__).with_name("report.html.jinja")
@@ -65,8 +65,8 @@ def choose_examples(samples: Sequence[Sample], memory: Sequence[Scored], count: 
     wrong = [sample for sample in samples if not right_by_id[sample.id]]
     right = [sample for sample in samples if right_by_id[sample.id]]
     failures = min(len(wrong), count // 3 if right else count)
-    shown = [wrong[i] for i in spread(len(wrong), failures)]
-    return shown + [right[i] for i in spread(len(right), count - failures)]
+    shown = [wrong[i] for i in evenly_spaced(len(wrong), failures)]
+    return shown + [right[i] for i in evenly_spaced(len(right), count - failures)]
 
 
 def training_curve(path: Path) -> list[tuple[float, float]]:
@@ -82,15 +82,17 @@ def _charts(result: Mapping[str, Any], config: RunConfig) -> dict[str, Markup | 
     squeezed = result["compression"]["histogram"]
     points = training_curve(config.paths.report(TRAINING_CURVE))
     return {
-        "recall": plots.bars([(n, result[n]["recall"]) for n in names], title="Recall of each variant", top=1.0),
-        "loss": plots.bars([(n, result[n]["loss"]) for n in names], title="Loss of each variant"),
-        "compression": plots.histogram(
+        "recall": svg_charts.bar_chart(
+            [(n, result[n]["recall"]) for n in names], title="Recall of each variant", top=1.0
+        ),
+        "loss": svg_charts.bar_chart([(n, result[n]["loss"]) for n in names], title="Loss of each variant"),
+        "compression": svg_charts.histogram(
             squeezed["edges"],
             squeezed["counts"],
             title="Samples by compression ratio",
             unit="history text tokens per memory token",
         ),
-        "training": plots.curve(points, title="Training loss", x_name="step") if len(points) > 1 else None,
+        "training": svg_charts.line_chart(points, title="Training loss", x_name="step") if len(points) > 1 else None,
     }
 
 

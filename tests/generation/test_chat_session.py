@@ -13,8 +13,8 @@ from ocrmem.config import RunConfig
 from ocrmem.conversations import Conversation
 from ocrmem.dataset.making import SampleMaker
 from ocrmem.errors import DataError
-from ocrmem.generation import ChatSession, read_question
-from ocrmem.generation.session import as_trained
+from ocrmem.generation.chat_session import ChatSession, as_trained
+from ocrmem.generation.question import read_question
 from ocrmem.model.modeling import MEMModel
 from ocrmem.rendering import drawing
 from ocrmem.synthetic.tokenizer import build_tiny_tokenizer

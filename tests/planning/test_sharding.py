@@ -9,8 +9,8 @@ import pytest
 from ocrmem.config import RunConfig
 from ocrmem.errors import ConfigError
 from ocrmem.families import Shape
-from ocrmem.planning.memory import Sharding, sharding, states
 from ocrmem.planning.shapes import Parameters
+from ocrmem.planning.sharding import Sharding, sharding, states
 
 SHAPE = Shape(layers=2, hidden=100, heads=4, kv_heads=2, head=25, inner=300, vocabulary=1000, head_norms=True)
 # Proj of 1000 elements in float32; a base of 10^10 elements in two bytes each.

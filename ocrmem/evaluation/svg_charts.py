@@ -15,7 +15,7 @@ _LABEL_WIDTH = 132
 _ROW = 30
 
 
-def bars(values: Sequence[tuple[str, float]], *, title: str, top: float | None = None, digits: int = 3) -> Markup:
+def bar_chart(values: Sequence[tuple[str, float]], *, title: str, top: float | None = None, digits: int = 3) -> Markup:
     """Horizontal bars, one a row, the first in the accent colour.
 
     Args:
@@ -78,7 +78,7 @@ def histogram(edges: Sequence[float], counts: Sequence[int], *, title: str, unit
     return _svg(parts, WIDTH, height, title)
 
 
-def curve(points: Sequence[tuple[float, float]], *, title: str, x_name: str) -> Markup:
+def line_chart(points: Sequence[tuple[float, float]], *, title: str, x_name: str) -> Markup:
     """A line through points in the order given; points that are not finite are left out.
 
     Args:

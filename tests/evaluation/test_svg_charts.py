@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from ocrmem.evaluation import plots
+from ocrmem.evaluation import svg_charts
 
 
 def parsed(svg: str) -> ElementTree.Element:
@@ -15,7 +15,7 @@ def parsed(svg: str) -> ElementTree.Element:
 
 
 def test_bars_are_as_long_as_their_values() -> None:
-    root = parsed(plots.bars([("a", 1.0), ("b", 0.5), ("c", 0.0)], title="t", top=1.0))
+    root = parsed(svg_charts.bar_chart([("a", 1.0), ("b", 0.5), ("c", 0.0)], title="t", top=1.0))
     tracks = [float(r.get("width")) for r in root.iter("rect") if r.get("class") == "track"]
     bars = [float(r.get("width")) for r in root.iter("rect") if r.get("class") != "track"]
     assert bars == pytest.approx([tracks[0], tracks[0] / 2, 0.0], abs=0.1)
@@ -23,30 +23,32 @@ def test_bars_are_as_long_as_their_values() -> None:
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -1.0, 7.0])
 def test_no_bar_leaves_its_track(value: float) -> None:
-    root = parsed(plots.bars([("a", value)], title="t", top=1.0))
+    root = parsed(svg_charts.bar_chart([("a", value)], title="t", top=1.0))
     widths = {r.get("class"): float(r.get("width")) for r in root.iter("rect")}
     assert 0 <= widths["bar first"] <= widths["track"]
 
 
 def test_labels_cannot_break_out() -> None:
-    root = parsed(plots.bars([("<script>&\"'", 1.0)], title='"><script>'))
+    root = parsed(svg_charts.bar_chart([("<script>&\"'", 1.0)], title='"><script>'))
     assert root.get("aria-label") == '"><script>'
     assert next(root.iter("text")).text == "<script>&\"'"
     assert "script" not in {element.tag for element in root.iter()}
 
 
 def test_histogram_writes_each_count_over_its_bar() -> None:
-    root = parsed(plots.histogram([0.0, 1.0, 2.0, 3.0], [2, 0, 4], title="t", unit="a < b"))
+    root = parsed(svg_charts.histogram([0.0, 1.0, 2.0, 3.0], [2, 0, 4], title="t", unit="a < b"))
     assert [t.text for t in root.iter("text") if t.get("class") == "value"] == ["2", "4"]
     assert [float(r.get("height")) for r in root.iter("rect")] == [64.0, 0.0, 128.0]
 
 
 def test_all_bars_of_an_empty_histogram_are_flat() -> None:
-    assert {r.get("height") for r in parsed(plots.histogram([0, 1], [0], title="t", unit="u")).iter("rect")} == {"0.0"}
+    assert {r.get("height") for r in parsed(svg_charts.histogram([0, 1], [0], title="t", unit="u")).iter("rect")} == {
+        "0.0"
+    }
 
 
 def test_a_curve_runs_through_its_points_and_skips_what_is_not_finite() -> None:
-    root = parsed(plots.curve([(1, 4.0), (2, math.nan), (3, 2.0), (5, 0.0)], title="t", x_name="step"))
+    root = parsed(svg_charts.line_chart([(1, 4.0), (2, math.nan), (3, 2.0), (5, 0.0)], title="t", x_name="step"))
     (line,) = root.iter("polyline")
     points = [tuple(map(float, point.split(","))) for point in line.get("points").split()]
     assert len(points) == 3
@@ -55,11 +57,11 @@ def test_a_curve_runs_through_its_points_and_skips_what_is_not_finite() -> None:
 
 
 def test_a_curve_of_one_value_is_flat() -> None:
-    (line,) = parsed(plots.curve([(1, 0.0), (2, 0.0)], title="t", x_name="x")).iter("polyline")
+    (line,) = parsed(svg_charts.line_chart([(1, 0.0), (2, 0.0)], title="t", x_name="x")).iter("polyline")
     assert len({point.split(",")[1] for point in line.get("points").split()}) == 1
 
 
 @pytest.mark.parametrize("points", [[], [(1, 1.0)], [(1, math.nan), (2, 1.0)]])
 def test_too_few_points_are_no_curve(points: list) -> None:
     with pytest.raises(ValueError, match="two finite points"):
-        plots.curve(points, title="t", x_name="x")
+        svg_charts.line_chart(points, title="t", x_name="x")

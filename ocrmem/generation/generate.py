@@ -7,8 +7,8 @@ from typing import Any
 
 from ocrmem.config import RunConfig
 from ocrmem.console import note
+from ocrmem.generation.chat_session import ChatSession
 from ocrmem.generation.question import read_question, read_source
-from ocrmem.generation.session import ChatSession
 
 
 def generate(config: RunConfig, adapter: str | None = None, conversation: str | Path = "-") -> dict[str, Any]:
