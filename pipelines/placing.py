@@ -1,9 +1,12 @@
 """How a task is placed in a cluster: image, user, volumes, secret, GPUs, timeouts and retries."""
 
+import math
+import re
 from dataclasses import dataclass
 
 from kfp import dsl, kubernetes
 
+from ocrmem.config.kubernetes_values import parse_quantity
 from ocrmem.workflow.records import RUN_ID
 from ocrmem.workflow.settings import PipelineSettings
 
@@ -20,6 +23,13 @@ SECRET_KEYS = (
 )
 _DATASET, _FEATURES = "/workspace/dataset", "/workspace/features"
 _OUTPUT, _MODELS, _DATA = "/workspace/output", "/workspace/models", "/workspace/data"
+
+
+def _request(task: dsl.PipelineTask, cpu: str, memory: str) -> None:
+    """Request cores and memory; what kfp has no form for, such as 1.5Gi, is written out in cores or bytes."""
+    task.set_cpu_request(cpu if re.fullmatch(r"(\d*\.)?\d+m?", cpu) else f"{parse_quantity(cpu):f}")
+    in_kfp = re.fullmatch(r"\d+([EPTGM]i?|Ki)?", memory)
+    task.set_memory_request(memory if in_kfp else str(math.ceil(parse_quantity(memory))))
 
 
 @dataclass(frozen=True)
@@ -45,8 +55,7 @@ class Placing:
         settings = self.settings
         task.set_container_image(self.image)
         task.set_caching_options(cached)
-        task.set_cpu_request(settings.cpu)
-        task.set_memory_request(settings.memory)
+        _request(task, settings.cpu, settings.memory)
         if network and settings.retries:
             task.set_retry(settings.retries, backoff_duration="30s", backoff_factor=2.0, backoff_max_duration="600s")
         kubernetes.set_security_context(
@@ -77,8 +86,7 @@ class Placing:
         task.set_accelerator_limit(gpus)
         # kfp 2.17 forgets to hand these two down to tasks within an exit handler.
         task.register_pipeline_channels([gpu_type, gpus])
-        task.set_cpu_request(self.settings.gpu_cpu)
-        task.set_memory_request(self.settings.gpu_memory)
+        _request(task, self.settings.gpu_cpu, self.settings.gpu_memory)
         kubernetes.add_toleration_json(task, tolerations)
         kubernetes.add_node_selector_json(task, node_selector)
         kubernetes.empty_dir_mount(

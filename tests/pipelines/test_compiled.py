@@ -166,17 +166,37 @@ def test_compile_time_settings_reach_the_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ("storage_klass=fast", "is no compile-time setting"),
-        ("retries=-1", "greater than or equal to 0"),
-        ("memory=lots", "should match pattern"),
-        ("launcher=slurm", "local"),
+        ("storage_klass=fast", "is an unknown field. Did you mean storage_class?"),
+        ("max_steps=3", "is an unknown field. Remove it; known here are image, "),
+        ("retries=-1", "is -1. Give a number at least 0"),
+        ("memory=lots", "is 'lots'. Write a quantity as Kubernetes does: 4 or 500m for CPU, 32Gi for memory"),
+        ("memory=-1Gi", "Write a quantity"),
+        ("data_claim=My_Claim", "is 'My_Claim'. Use lower-case letters, digits, - and ."),
+        ("launcher=slurm", "is 'slurm'. Use one of 'local', 'kubernetes'"),
         ("image", "not key.path=value"),
     ],
 )
 def test_wrong_compile_time_settings_are_named(given: str, message: str) -> None:
-    with pytest.raises(ConfigError, match=message) as refused:
+    with pytest.raises(ConfigError, match=re.escape(message)) as refused:
         load_settings(None, [given])
     assert refused.value.problems[0].place == f"--set {given.partition('=')[0]}"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "cpu", "memory"),
+    [
+        (["cpu=4", "memory=1Pi"], "4", "1Pi"),
+        (["cpu=0.5", "memory=1.5Gi"], "0.5", "1610612736"),
+        (["cpu=500m", "memory=8k"], "500m", "8000"),
+        (["cpu=1k", "memory=2e9"], "1000", "2000000000"),
+    ],
+)
+def test_any_quantity_of_kubernetes_compiles(overrides: list[str], cpu: str, memory: str, tmp_path: Path) -> None:
+    compile_pipeline("smoke_test", load_settings(None, overrides), PIPELINES, tmp_path / "mine.yaml")
+    package = open_package(str(tmp_path / "mine.yaml"), PIPELINES)
+    task = package.documents[0]["deploymentSpec"]["executors"]["exec-validate-config"]
+    resources = task["container"]["resources"]
+    assert (resources["resourceCpuRequest"], resources["resourceMemoryRequest"]) == (cpu, memory)
 
 
 def test_list_names_the_pipelines_and_what_they_take() -> None:

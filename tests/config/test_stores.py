@@ -11,7 +11,7 @@ import yaml
 from ocrmem.config import RunConfig
 from ocrmem.errors import ConfigError
 
-PARAMS = yaml.safe_load((Path(__file__).resolve().parents[1] / "params.yaml").read_text(encoding="utf-8"))
+PARAMS = yaml.safe_load((Path(__file__).resolve().parents[2] / "params.yaml").read_text(encoding="utf-8"))
 KUBEFLOW = "kubeflow+http://registry:8080"
 
 

@@ -17,7 +17,7 @@ from ocrmem.synthetic.synth import synth
 from ocrmem.synthetic.tokenizer import build_tiny_tokenizer
 from ocrmem.validation import validate, validate_file
 
-CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
 
 def settings(folder: Path, **changes: Any) -> dict[str, Any]:

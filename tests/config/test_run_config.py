@@ -17,7 +17,7 @@ from ocrmem.errors import ConfigError
 from ocrmem.families import known_positions
 from ocrmem.secrets import find_in_text, redact
 
-CONFIGS = Path(__file__).resolve().parent.parent / "configs"
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 Load = Callable[..., str]
 
 REAL: dict[str, Any] = {
