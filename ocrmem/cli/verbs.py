@@ -24,10 +24,10 @@ def _render(arguments: Arguments) -> dict[str, Any]:
 
 def _smoke(arguments: Arguments) -> dict[str, Any]:
     if arguments.model is None:
-        return with_config("ocrmem.gradflow.smoke:smoke")(arguments)
+        return with_config("ocrmem.smoke_test:smoke")(arguments)
     from pathlib import Path
 
-    return function("ocrmem.gradflow.smoke:smoke_model")(arguments.model, arguments.trainable, Path(arguments.output))
+    return function("ocrmem.smoke_test:smoke_model")(arguments.model, arguments.trainable, Path(arguments.output))
 
 
 def _version(arguments: Arguments) -> dict[str, Any]:

@@ -3,25 +3,36 @@
     report = gradflow.check(model, batch, trainable="proj")
     gradflow.assert_flows(model, batch, trainable="proj")
 
-Works on any ``nn.Module`` with frozen and trained parts whose forward returns a loss.
+Works on any ``nn.Module`` with frozen and trained parts whose forward returns a loss. Needs torch and jinja2, and
+nothing else of ocrmem.
 """
 
 from typing import TYPE_CHECKING, Any
 
+from ocrmem.gradflow.batch_facts import BatchFacts
 from ocrmem.gradflow.catalogue import CATALOGUE, Finding
-from ocrmem.gradflow.check import assert_flows, check
+from ocrmem.gradflow.check import GradientFlowError, assert_flows, check
 from ocrmem.gradflow.report import Report
 
 if TYPE_CHECKING:
     from ocrmem.gradflow.callback import GradientFlowCallback
 
-__all__ = ["CATALOGUE", "Finding", "GradientFlowCallback", "Report", "assert_flows", "check"]
+__all__ = [
+    "CATALOGUE",
+    "BatchFacts",
+    "Finding",
+    "GradientFlowCallback",
+    "GradientFlowError",
+    "Report",
+    "assert_flows",
+    "check",
+]
 
 
 def __getattr__(name: str) -> Any:
-    # transformers' Trainer takes seconds to import; only its callback needs it.
+    # The callback alone needs transformers, whose Trainer takes seconds to import.
     if name == "GradientFlowCallback":
         from ocrmem.gradflow.callback import GradientFlowCallback
 
         return GradientFlowCallback
-    raise AttributeError(f"module 'ocrmem.gradflow' has no attribute {name!r}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""Watch a Hugging Face Trainer run: check its first batch, watch proj's gradient, stop a run that trains nothing.
+"""Watch a Hugging Face Trainer run: check its first batch, then the trained part's gradient at every step.
 
 trainer = Trainer(..., callbacks=[GradientFlowCallback("proj")])
 """
@@ -12,16 +12,16 @@ import torch
 from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from ocrmem.errors import CheckFailed, Problem
-from ocrmem.gradflow.check import as_problem, check, resolved, unwrapped
+from ocrmem.gradflow.catalogue import finding
+from ocrmem.gradflow.check import GradientFlowError, check, resolved, unwrapped
 from ocrmem.gradflow.report import Report
 
 
 class GradientFlowCallback(TrainerCallback):
-    """Check step 1 on its real batch and watch the trained part's gradient afterwards.
+    """Stop a run that trains nothing.
 
     Args:
-        trainable: path of the module that ought to train.
+        trainable: path of the module that is to be trained.
         patience: optimizer steps in a row with a gradient of exactly zero after which the run is stopped;
             single batches without memory are healthy.
 
@@ -30,7 +30,8 @@ class GradientFlowCallback(TrainerCallback):
         norms: the trained part's gradient norm at each optimizer step, before clipping.
 
     Raises (during training):
-        CheckFailed: with the finding as its message.
+        GradientFlowError: the first batch is faulty, or a later gradient is not finite or stays zero.
+        TypeError: the model is not called with keyword arguments, so the batch cannot be checked.
     """
 
     def __init__(self, trainable: str = "proj", *, patience: int = 20) -> None:
@@ -56,20 +57,11 @@ class GradientFlowCallback(TrainerCallback):
         gradients = [p.grad for p in inner.get_submodule(path).parameters() if p.grad is not None]
         norm = float(torch.stack([g.detach().float().norm() for g in gradients]).norm()) if gradients else 0.0
         self.norms.append(norm)
-        step = state.global_step + 1
-        if not math.isfinite(norm):
-            raise CheckFailed.of(
-                f"step {step}",
-                f"GF018 the gradient of {path} is not finite",
-                "Lower train.learning_rate, or use bfloat16",
-            )
         self._zeros = self._zeros + 1 if norm == 0.0 else 0
+        if not math.isfinite(norm):
+            raise _at_step(state, "GF018", path, f"the gradient norm of {path} is {norm}")
         if self._zeros >= self._patience:
-            raise CheckFailed.of(
-                f"step {step}",
-                f"GF017 {path} has had no gradient for {self._zeros} optimizer steps",
-                "Run `ocrmem smoke` to see where the chain is cut",
-            )
+            raise _at_step(state, "GF017", path, f"{path} has had no gradient for {self._zeros} optimizer steps")
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -79,19 +71,17 @@ class GradientFlowCallback(TrainerCallback):
     def _check_first_batch(self, model: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
         self._remove_hook()
         if args or not kwargs:
-            raise CheckFailed(
-                Problem(
-                    "step 1",
-                    "the batch is not passed by keyword, so it cannot be checked",
-                    "Give forward keyword arguments",
-                )
-            )
+            raise TypeError("the batch cannot be checked: give the model's forward keyword arguments")
         self.report = check(model, kwargs, self._trainable)
-        errors = [finding for finding in self.report.findings if finding.severity == "error"]
-        if errors:
-            raise CheckFailed([as_problem(finding) for finding in errors])
+        if not self.report.ok:
+            raise GradientFlowError(self.report.errors)
 
     def _remove_hook(self) -> None:
         if self._handle is not None:
             self._handle.remove()
             self._handle = None
+
+
+def _at_step(state: TrainerState, code: str, path: str, evidence: str) -> GradientFlowError:
+    source = f"step {state.global_step + 1}"
+    return GradientFlowError([finding(code, trained=path, module=path, source=source, evidence=evidence)])

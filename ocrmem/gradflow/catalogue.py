@@ -1,11 +1,11 @@
-"""The faults that the doctor knows: a code, what it is called, how bad it is, and the remedy in one sentence.
+"""The faults that the doctor knows: code, title, severity, and the remedy in one sentence.
 
 Codes are stable: scripts and docs refer to them. A new fault gets the next free number; none is reused.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Literal
 
 Severity = Literal["error", "warning"]
@@ -43,17 +43,10 @@ class Finding:
     source: str
 
     def __str__(self) -> str:
-        return f"{self.code} {self.title}, at {self.place}: {self.evidence}. {self.remedy}"
-
-    def as_dict(self) -> dict[str, str]:
-        return asdict(self)
+        return f"{self.place}: {self.code} {self.title}: {self.evidence}. {self.remedy}"
 
 
-def _faults(*faults: Fault) -> dict[str, Fault]:
-    return {fault.code: fault for fault in faults}
-
-
-CATALOGUE = _faults(
+_FAULTS = (
     Fault(
         "GF001",
         "the frozen encoder's output is an inference tensor",
@@ -84,7 +77,7 @@ CATALOGUE = _faults(
     Fault(
         "GF010",
         "detach().requires_grad_(True) makes backward succeed without reaching {module}",
-        "Remove the detach() and the requires_grad_(True); they hide the cut and do not mend it.",
+        "Remove the detach() and the requires_grad_(True); they hide the cut and do not repair it.",
     ),
     Fault(
         "GF011",
@@ -115,12 +108,12 @@ CATALOGUE = _faults(
     Fault(
         "GF017",
         "the gradient vanishes",
-        "Look at the named layer: a product with zero, a saturated activation or a scale of 0.",
+        "Check the named layer for a product with zero, a saturated activation or a scale of 0.",
     ),
     Fault(
         "GF018",
         "a value or gradient is not finite",
-        "Look at the named layer; lower the learning rate or use bfloat16 for float16.",
+        "Check the named layer; lower the learning rate or use bfloat16 for float16.",
     ),
     Fault(
         "GF019",
@@ -137,19 +130,20 @@ CATALOGUE = _faults(
     Fault(
         "GF022",
         "the loss does not change with another page",
-        "See that the features depend on the page and that {module}'s output reaches the loss with a weight.",
+        "Make sure that the features depend on the page and that {module}'s output is not scaled to zero on its way.",
     ),
 )
+CATALOGUE = {fault.code: fault for fault in _FAULTS}
 
 
 def finding(code: str, *, trained: str, module: str, source: str, evidence: str, remedy: str | None = None) -> Finding:
-    """A finding of the catalogue's fault ``code`` at a place.
+    """Make a finding of the catalogue's fault ``code`` at a place.
 
     Args:
         trained: the trained module's path, for the texts.
         module, source: where the chain ends.
         evidence: what was measured, one sentence without a full stop.
-        remedy: instead of the catalogue's, when the cause is known more closely.
+        remedy: instead of the catalogue's, when the cause is known more precisely.
     """
     fault = CATALOGUE[code]
     place = " ".join(part for part in (module, f"({source})" if source else "") if part) or "the model"

@@ -1,4 +1,4 @@
-"""The modules that ran, as a tree from the inputs to the loss, short enough to read."""
+"""The chain of modules that ran, as a tree from the inputs to the loss, short enough to read."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ocrmem.gradflow.catalogue import Finding
-from ocrmem.gradflow.probe import ModuleCall, Recording
+from ocrmem.gradflow.probe import ModuleCall, Recording, is_under
 
 MAX_DEPTH = 2  # deeper modules are shown only around the trained part and at a cut
 
@@ -35,7 +35,7 @@ class ChainNode:
 
 
 def chain_of(recording: Recording, findings: Sequence[Finding], trained: Sequence[str]) -> list[ChainNode]:
-    """Merge the calls of each module into one node, in the order of first calls; deep frozen parts are left out."""
+    """Merge each module's calls into one node, in the order of first calls, leaving deep frozen parts out."""
     placed = {finding.module: [f.code for f in findings if f.module == finding.module] for finding in findings}
     nodes: dict[str, ChainNode] = {}
     for call in recording.calls:
@@ -44,9 +44,14 @@ def chain_of(recording: Recording, findings: Sequence[Finding], trained: Sequenc
         node = nodes.get(call.path)
         if node is None:
             nodes[call.path] = ChainNode(
-                call.path or "(model)", call.kind, call.depth, 1, _state(call, trained),
-                finite_or_none(call.gradient_norm), placed.get(call.path, []),
-            )  # fmt: skip
+                path=call.path or "(model)",
+                kind=call.kind,
+                depth=call.depth,
+                calls=1,
+                state=_state(call, trained),
+                gradient_norm=finite_or_none(call.gradient_norm),
+                findings=placed.get(call.path, []),
+            )
         else:
             node.calls += 1
             if _state(call, trained) == "cut":
@@ -58,7 +63,7 @@ def chain_of(recording: Recording, findings: Sequence[Finding], trained: Sequenc
 
 
 def tree_lines(nodes: Sequence[ChainNode]) -> list[str]:
-    """The chain as a text tree, the trained part and the cut marked."""
+    """Draw the chain as a text tree that marks the trained part and the cut."""
     marks = {"frozen": " ", "trained": "*", "carries": "|", "cut": "X", "not called": "?"}
     lines = ["  (inputs first; * trained, | gradient flows back here, X cut, ? not called)"]
     for node in nodes:
@@ -66,24 +71,23 @@ def tree_lines(nodes: Sequence[ChainNode]) -> list[str]:
         label = f"{marks[node.state]} {'  ' * node.depth}{name}"
         norm = f"gradient {node.gradient_norm:.2e}" if node.gradient_norm is not None else ""
         calls = f"x{node.calls}" if node.calls > 1 else ""
-        told = f"<-- {', '.join(node.findings)}" if node.findings else ""
-        lines.append(f"  {label:<44} {node.kind:<28} {calls:<5} {norm:<18} {told}".rstrip())
+        found = f"<-- {', '.join(node.findings)}" if node.findings else ""
+        lines.append(f"  {label:<44} {node.kind:<28} {calls:<5} {norm:<18} {found}".rstrip())
     return lines
 
 
 def _shown(call: ModuleCall, placed: dict[str, list[str]], trained: Sequence[str]) -> bool:
-    inside = any(call.path == path or call.path.startswith(f"{path}.") for path in trained)
-    return call.depth <= MAX_DEPTH or inside or call.path in placed
+    return call.depth <= MAX_DEPTH or is_under(call.path, trained) or call.path in placed
 
 
 def _state(call: ModuleCall, trained: Sequence[str]) -> str:
     if not call.output_depends:
         return "frozen"
-    if any(call.path == path or call.path.startswith(f"{path}.") for path in trained):
-        return "trained" if call.output_alive else "cut"
-    return "carries" if call.output_alive else "cut"
+    if not call.output_alive:
+        return "cut"
+    return "trained" if is_under(call.path, trained) else "carries"
 
 
 def finite_or_none(value: float | None) -> float | None:
-    """JSON has no NaN and no infinity; a value that is not finite is told by the findings."""
+    """Replace what JSON cannot hold; the findings report values that are not finite."""
     return value if value is not None and math.isfinite(value) else None

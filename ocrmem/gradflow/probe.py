@@ -1,13 +1,13 @@
-"""Run one instrumented forward and backward pass and write down what happened.
+"""Run one instrumented forward and backward pass and record what happened.
 
-The passes run on the model itself; afterwards its gradients, buffers, random state and hooks are as before.
+The passes run on the model itself; its gradients, buffers, random state and hooks are restored afterwards.
 Nothing that this module returns holds a tensor, so nothing of the passes stays in memory.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,46 +15,43 @@ from typing import Any
 import torch
 from torch import nn
 
-from ocrmem.gradflow.facts import BatchFacts, spread
-from ocrmem.gradflow.graph import reachable_parameters
-from ocrmem.gradflow.state import preserved
-from ocrmem.gradflow.trace import TORCH_FOLDER, Lineage, Observed, Place, Trace, checkpoint_around, tensors_in
+from ocrmem.gradflow.batch_facts import BatchFacts, page_dependence
+from ocrmem.gradflow.model_state import preserved
+from ocrmem.gradflow.trace import OWN_FOLDER, TORCH_FOLDER, Lineage, Observed, Place, Trace, tensors_in
 
 
 @dataclass
 class ModuleCall:
     """One call of one module in the forward pass.
 
-    ``input_depends`` and ``output_depends`` are bit sets of the trained parameters that the values depend on;
-    ``output_alive`` of those that autograd still knows.
+    Attributes:
+        path, kind: dotted path and class.
+        depth: nesting, from 0.
+        source: ``file:line`` of its forward, or of the nearest module around it that has one.
+        grad_enabled: autograd's mode when it was called.
+        input_dtypes: of its floating inputs.
+        input_finite, output_finite: no NaN and no plus infinity.
+        output_depends: bit set of the trained parameters that the output's value depends on.
+        output_alive: those of them that autograd still knows.
+        gradient_norm: of its last output, if backward came by.
     """
 
     path: str
     kind: str
     depth: int
-    input_requires_grad: bool
-    output_requires_grad: bool
-    grad_fn: str
-    input_inference: bool
-    output_inference: bool
+    source: str
     grad_enabled: bool
-    inference_mode: bool
-    autocast: str
-    training: bool
-    checkpoint: str
     input_dtypes: tuple[str, ...]
-    input_depends: int = 0
+    input_finite: bool
+    output_finite: bool = True
     output_depends: int = 0
     output_alive: int = 0
-    source: str = ""
-    input_finite: bool = True
-    output_finite: bool = True
     gradient_norm: float | None = None
 
 
 @dataclass
 class Parameter:
-    """What one parameter was and got. ``gradient_norm`` is None where backward left no gradient."""
+    """The state of one parameter. ``gradient_norm`` is None where backward left no gradient."""
 
     name: str
     trained: bool
@@ -62,7 +59,6 @@ class Parameter:
     is_inference: bool
     dtype: str
     used: bool = False
-    reachable: bool = False
     requires_grad_after: bool = False
     gradient_norm: float | None = None
     finite: bool = True
@@ -70,7 +66,7 @@ class Parameter:
 
 @dataclass
 class Recording:
-    """Everything that `diagnose` needs, without a tensor in it."""
+    """Everything that `Diagnosis` needs, without a tensor in it."""
 
     calls: list[ModuleCall] = field(default_factory=list)
     parameters: list[Parameter] = field(default_factory=list)
@@ -85,7 +81,7 @@ class Recording:
     failing_place: Place | None = None
     failing_dtypes: tuple[str, ...] = ()
     backward_error: str = ""
-    feature_spread: float | None = None
+    page_dependence: float | None = None
     feature_module: str = ""
     notes: list[str] = field(default_factory=list)
 
@@ -95,27 +91,26 @@ class Recording:
 
 
 class Probe:
-    """Hooks on every module of ``model`` and a `Trace` of the parameters that ought to train.
+    """Hooks on every module of ``model`` and a `Trace` of the parameters that are to be trained.
 
     Args:
         model: any module whose forward returns an object or dict with ``loss``.
-        is_trained: says of a parameter's name whether it ought to be trained.
-        facts: what the batch holds; tells which rows of flat features belong together.
+        trained: paths of the modules that are to be trained.
+        facts: what the batch holds, such as which rows of flat features belong together.
         sharded: an engine owns the parameters' gradients (DeepSpeed), so none may be accumulated behind its back.
     """
 
-    def __init__(
-        self, model: nn.Module, is_trained: Callable[[str], bool], facts: BatchFacts, *, sharded: bool = False
-    ) -> None:
+    def __init__(self, model: nn.Module, trained: Sequence[str], facts: BatchFacts, *, sharded: bool = False) -> None:
         self._model = model
         self._facts = facts
         self._sharded = sharded
         self._gradients: dict[int, torch.Tensor] = {}
         named = list(model.named_parameters())
-        self._trained = [(name, parameter) for name, parameter in named if is_trained(name)]
+        self._trained = [(name, parameter) for name, parameter in named if is_under(name, trained)]
         self._recording = Recording(
             parameters=[
-                Parameter(name, is_trained(name), p.requires_grad, p.is_inference(), str(p.dtype)) for name, p in named
+                Parameter(name, is_under(name, trained), p.requires_grad, p.is_inference(), str(p.dtype))
+                for name, p in named
             ]
         )
         self._stack: list[str] = []
@@ -125,14 +120,14 @@ class Probe:
         self._trace = Trace([p for _, p in self._trained], lambda: self._stack[-1] if self._stack else "")
 
     def run(self, batch: Mapping[str, Any]) -> Recording:
-        """Forward and backward once. Errors of the two known kinds are recorded, others are raised as they are."""
+        """Run forward and backward once. Errors that the doctor can diagnose are recorded, others are raised."""
         with preserved(self._model):
             try:
                 loss = self._forward(batch)
             finally:
                 self._remove_hooks()
             if loss is not None:
-                self._look_at(loss)
+                self._read_loss(loss)
                 self._backward(loss)
                 del loss
             self._read_gradients()
@@ -164,29 +159,18 @@ class Probe:
         return hook
 
     def _enter(self, path: str, module: nn.Module, args: Any, kwargs: Any) -> None:
-        given = list(tensors_in((args, kwargs)))
-        floating = [t for t in given if t.is_floating_point()]
+        floating = [t for t in tensors_in((args, kwargs)) if t.is_floating_point()]
         call = ModuleCall(
             path=path,
             kind=type(module).__name__,
             depth=len(self._open),
-            input_requires_grad=any(t.requires_grad for t in given),
-            output_requires_grad=False,
-            grad_fn="",
-            input_inference=any(t.is_inference() for t in given),
-            output_inference=False,
-            grad_enabled=torch.is_grad_enabled(),
-            inference_mode=torch.is_inference_mode_enabled(),
-            autocast=_autocast(),
-            training=module.training,
-            checkpoint=checkpoint_around()[0],
-            input_dtypes=tuple(sorted({str(t.dtype) for t in floating})),
-            input_depends=self._trace.lineage_of(given).all,
             source=source_around(self._model, path),
+            grad_enabled=torch.is_grad_enabled(),
+            input_dtypes=tuple(sorted({str(t.dtype) for t in floating})),
             input_finite=all_finite(floating),
         )
         if path in self._trained_paths or self._contains_trained(path):
-            self._measure_spread(path, floating)
+            self._measure_dependence(path, floating)
         self._recording.calls.append(call)
         self._open.append(call)
         self._stack.append(path)
@@ -199,12 +183,9 @@ class Probe:
         call = self._open.pop()
         self._stack.pop()
         outputs = [t for t in _all_tensors(output) if t.is_floating_point()]
-        call.output_requires_grad = any(t.requires_grad for t in outputs)
-        call.output_inference = any(t.is_inference() for t in outputs)
         call.output_finite = all_finite(outputs)
-        call.grad_fn = next((type(t.grad_fn).__name__ for t in outputs if t.grad_fn is not None), "")
         lineage = self._trace.lineage_of(outputs)
-        if not lineage.all and call.output_requires_grad:
+        if not lineage.all and any(t.requires_grad for t in outputs):
             # A custom autograd function is no torch call: what went in is what comes out.
             lineage = self._trace.lineage_of((args, kwargs))
             for tensor in outputs:
@@ -212,43 +193,39 @@ class Probe:
         call.output_depends, call.output_alive = lineage.all, lineage.alive
         if not lineage.all and call.depth == 1 and outputs and outputs[0].dim() >= 3:
             # The frozen encoder, page by page: further on, blank tokens are left out and places are lost.
-            self._measure_spread(call.path, outputs)
+            self._measure_dependence(call.path, outputs)
         for tensor in outputs:
             if tensor.requires_grad and not tensor.is_leaf:
                 tensor.register_hook(_norm_recorder(call))
 
     def _contains_trained(self, path: str) -> bool:
-        return any(trained == path or trained.startswith(f"{path}.") for trained in self._trained_paths) and bool(path)
+        return any(is_under(trained, [path]) for trained in self._trained_paths) and bool(path)
 
-    def _measure_spread(self, path: str, floating: list[torch.Tensor]) -> None:
+    def _measure_dependence(self, path: str, floating: list[torch.Tensor]) -> None:
         if not floating or self._recording.feature_module in self._trained_paths:
             return
         with torch.no_grad():
-            found = spread(floating[0], self._facts)
-        if found is not None and (self._recording.feature_spread is None or floating[0].dim() >= 3):
-            self._recording.feature_spread, self._recording.feature_module = found, path
+            found = page_dependence(floating[0], self._facts)
+        if found is not None and (self._recording.page_dependence is None or floating[0].dim() >= 3):
+            self._recording.page_dependence, self._recording.feature_module = found, path
 
     def _note_failure(self, error: Exception) -> None:
         record = self._recording
-        record.forward_error, record.forward_error_kind = str(error).splitlines()[0], _kind(error)
+        record.forward_error, record.forward_error_kind = _first_line(error), _kind(error)
         record.failing_module = self._stack[-1] if self._stack else ""
         call = self._open[-1] if self._open else None
         record.failing_dtypes = call.input_dtypes if call else ()
         frames = inspect.getinnerframes(error.__traceback__) if error.__traceback__ else []
-        own = [f for f in frames if "/torch/" not in f.filename and not f.filename.endswith("gradflow/probe.py")
-               and not f.filename.endswith("gradflow/trace.py")]  # fmt: skip
+        own = [f for f in frames if not f.filename.startswith((TORCH_FOLDER, OWN_FOLDER))]
         if own:
             record.failing_place = Place(record.failing_module, own[-1].filename, own[-1].lineno)
 
-    def _look_at(self, loss: torch.Tensor) -> None:
+    def _read_loss(self, loss: torch.Tensor) -> None:
         record = self._recording
         record.loss = float(loss.detach())
         record.loss_requires_grad = loss.requires_grad
         record.loss_grad_fn = type(loss.grad_fn).__name__ if loss.grad_fn is not None else ""
         record.loss_lineage = self._trace.lineage_of(loss)
-        reached = reachable_parameters(loss)
-        for entry, (_, parameter) in zip(record.parameters, self._model.named_parameters(), strict=True):
-            entry.reachable = id(parameter) in reached
 
     def _backward(self, loss: torch.Tensor) -> None:
         if not loss.requires_grad:
@@ -262,7 +239,7 @@ class Probe:
             else:
                 loss.backward()
         except RuntimeError as error:
-            self._recording.backward_error = str(error).splitlines()[0]
+            self._recording.backward_error = _first_line(error)
 
     def _read_gradients(self) -> None:
         for entry, (_, parameter) in zip(self._recording.parameters, self._model.named_parameters(), strict=True):
@@ -281,7 +258,7 @@ class Probe:
 
 
 def loss_of(output: Any) -> torch.Tensor:
-    """The ``loss`` of a forward's output, an object, a dict, or the scalar tensor itself.
+    """Return the ``loss`` of a forward's output: an object, a dict, or the scalar tensor itself.
 
     Raises:
         ValueError: there is none.
@@ -295,7 +272,7 @@ def loss_of(output: Any) -> torch.Tensor:
 
 
 def source_of(module: nn.Module) -> str:
-    """``file:line`` of the class's forward; empty for torch's own classes, whose source tells a reader nothing."""
+    """Return ``file:line`` of the class's forward; empty for torch's own classes, whose source helps nobody."""
     try:
         code = inspect.unwrap(type(module).forward).__code__
     except AttributeError:
@@ -304,7 +281,7 @@ def source_of(module: nn.Module) -> str:
 
 
 def source_around(model: nn.Module, path: str) -> str:
-    """`source_of` the module at ``path``, or of the nearest module around it that has one."""
+    """Return `source_of` the module at ``path``, or of the nearest module around it that has one."""
     while True:
         source = source_of(model.get_submodule(path))
         if source or not path:
@@ -324,15 +301,18 @@ def _norm_recorder(call: ModuleCall) -> Callable[[torch.Tensor], None]:
 
 
 def all_finite(tensors: list[torch.Tensor]) -> bool:
-    """False where a tensor holds NaN or plus infinity; minus infinity is what attention masks are made of."""
+    """Whether no tensor holds NaN or plus infinity; minus infinity is what attention masks are made of."""
     return not any(bool((torch.isnan(t) | torch.isposinf(t)).any()) for t in tensors)
 
 
-def _autocast() -> str:
-    for device in ("cpu", "cuda"):
-        if torch.is_autocast_enabled(device):
-            return f"{device} {torch.get_autocast_dtype(device)}"
-    return ""
+def _first_line(error: Exception) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__
+
+
+def is_under(name: str, paths: Sequence[str]) -> bool:
+    """Whether a module or parameter is one of ``paths`` or lies inside one."""
+    return any(name == path or name.startswith(f"{path}.") for path in paths)
 
 
 def _kind(error: Exception) -> str:
@@ -346,7 +326,7 @@ def _kind(error: Exception) -> str:
 
 @contextmanager
 def _compiled_parts_run_eagerly(model: nn.Module, recording: Recording) -> Iterator[None]:
-    """A compiled graph hides its operations from the trace, so compiled parts run eagerly here, and it is said."""
+    """Run compiled parts eagerly, since a compiled graph hides its operations from the trace, and note it."""
     compiled = [
         path for path, m in model.named_modules() if type(m).__name__ == "OptimizedModule" or m._compiled_call_impl
     ]

@@ -1,16 +1,34 @@
-"""What `check` answers: verdict, findings and the chain, as text, JSON and HTML."""
+"""The result of `check`: verdict, findings and the chain, as text, JSON and HTML."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypedDict
 
+from ocrmem.gradflow.batch_facts import BatchFacts
 from ocrmem.gradflow.catalogue import Finding
 from ocrmem.gradflow.chain import ChainNode, chain_of, finite_or_none, tree_lines
-from ocrmem.gradflow.facts import BatchFacts
+from ocrmem.gradflow.html_report import html_report
 from ocrmem.gradflow.probe import Recording
 
 SCHEMA = "urn:ocrmem:gradflow-report:1"
+
+
+class ReportDict(TypedDict):
+    """A report as JSON holds it; report.schema.json, beside this module, describes every field."""
+
+    schema: str
+    ok: bool
+    trainable: list[str]
+    loss: float | None
+    loss_requires_grad: bool
+    forward_error: str | None
+    backward_error: str | None
+    batch: dict[str, int | None]
+    findings: list[dict[str, str]]
+    parameters: list[dict[str, Any]]
+    chain: list[dict[str, Any]]
+    notes: list[str]
 
 
 @dataclass(frozen=True)
@@ -21,7 +39,7 @@ class Report:
         findings: one for each cause, the nearest first; empty when all is well.
         recording: every module call and parameter, as `Probe` saw them.
         facts: what the batch held.
-        trained: paths of the modules that ought to train.
+        trained: paths of the modules that are to be trained.
     """
 
     findings: list[Finding]
@@ -30,50 +48,50 @@ class Report:
     trained: tuple[str, ...]
 
     @property
+    def errors(self) -> list[Finding]:
+        """The findings that are not mere warnings."""
+        return [finding for finding in self.findings if finding.severity == "error"]
+
+    @property
     def ok(self) -> bool:
         """True when no finding is an error."""
-        return not any(finding.severity == "error" for finding in self.findings)
+        return not self.errors
 
     @property
     def codes(self) -> list[str]:
         return [finding.code for finding in self.findings]
 
     def chain(self) -> list[ChainNode]:
-        """The modules from the inputs to the loss, with what became of the gradient in each."""
+        """Return the modules from the inputs to the loss, with the state of the gradient in each."""
         return chain_of(self.recording, self.findings, self.trained)
 
     def measured(self) -> list[str]:
-        """What forward and backward gave, line by line."""
-        record = self.recording
-        lines = []
+        """Say what forward and backward gave, line by line."""
+        record, facts = self.recording, self.facts
         if record.forward_error:
-            lines.append(f"forward failed: {record.forward_error}")
+            return [f"forward failed: {record.forward_error}", *record.notes]
+        lines = [
+            f"loss {record.loss:.4g} requires_grad {record.loss_requires_grad}",
+            f"backward failed: {record.backward_error}" if record.backward_error else "backward ok",
+        ]
+        norms = [p.gradient_norm for p in record.trained if p.gradient_norm]
+        names = ", ".join(self.trained)
+        if len(norms) == len(record.trained):
+            norm = sum(norm**2 for norm in norms) ** 0.5
+            lines.append(f"{names} received gradients (norm {norm:.3g}, {len(norms)} parameters)")
         else:
-            lines.append(f"loss {record.loss:.4g} requires_grad {record.loss_requires_grad}")
-            lines.append(f"backward failed: {record.backward_error}" if record.backward_error else "backward ok")
-            reached = [p for p in record.trained if p.gradient_norm]
-            names = ", ".join(self.trained)
-            if len(reached) == len(record.trained):
-                norm = sum((p.gradient_norm or 0.0) ** 2 for p in reached) ** 0.5
-                lines.append(f"{names} received gradients (norm {norm:.3g}, {len(reached)} parameters)")
-            else:
-                lines.append(f"{names}: {len(reached)} of {len(record.trained)} parameters received gradients")
-            frozen = [p for p in record.parameters if not p.trained and p.gradient_norm is not None]
+            lines.append(f"{names}: {len(norms)} of {len(record.trained)} parameters received gradients")
+        frozen = sum(not p.trained and p.gradient_norm is not None for p in record.parameters)
+        lines.append(f"{frozen} frozen parameters received one" if frozen else "no frozen parameter has a gradient")
+        if facts.memory_tokens is not None:
             lines.append(
-                f"{len(frozen)} frozen parameters received one" if frozen else "no frozen parameter has a gradient"
+                f"memory: {facts.memory_tokens} tokens in {facts.samples_with_memory} of {facts.samples} samples"
             )
-            if self.facts.memory_tokens is not None:
-                lines.append(
-                    f"memory: {self.facts.memory_tokens} tokens in {self.facts.samples_with_memory} "
-                    f"of {self.facts.samples} samples"
-                )
         return lines + record.notes
 
     def verdict(self) -> list[str]:
-        """The short answer, line by line: what was measured, then the findings or "all checks passed"."""
+        """Return the short answer, line by line: what was measured, then the findings or "all checks passed"."""
         lines = self.measured()
-        if not self.findings:
-            return [*lines, "all checks passed"]
         for finding in self.findings:
             lines += [
                 f"{finding.code} {finding.severity}: {finding.title}",
@@ -81,20 +99,18 @@ class Report:
                 f"  evidence {finding.evidence}",
                 f"  remedy   {finding.remedy}",
             ]
-        return lines
+        return lines if self.findings else [*lines, "all checks passed"]
 
     def tree(self) -> list[str]:
-        """The chain as text, a line a module."""
+        """Return the chain as text, one line a module."""
         return tree_lines(self.chain())
 
     def html(self, title: str = "Gradient flow") -> str:
-        """One self-contained page: verdict, findings, the chain drawn."""
-        from ocrmem.gradflow.page import render_page
+        """Return one self-contained page: verdict, findings and a drawing of the chain."""
+        return html_report(self.as_dict(), self.measured(), title)
 
-        return render_page(self, title)
-
-    def as_dict(self) -> dict[str, Any]:
-        """JSON-able; the format is `report.schema.json`, beside this module."""
+    def as_dict(self) -> ReportDict:
+        """Return the report as plain JSON values."""
         record = self.recording
         return {
             "schema": SCHEMA,
@@ -105,7 +121,7 @@ class Report:
             "forward_error": record.forward_error or None,
             "backward_error": record.backward_error or None,
             "batch": {k: v for k, v in asdict(self.facts).items() if k not in {"groups", "distinct"}},
-            "findings": [finding.as_dict() for finding in self.findings],
+            "findings": [asdict(finding) for finding in self.findings],
             "parameters": [
                 {
                     "name": p.name,

@@ -22,7 +22,7 @@ from torch.overrides import TorchFunctionMode, resolve_name
 from torch.utils.weak import WeakIdKeyDictionary
 
 TORCH_FOLDER = str(Path(torch.__file__).parent)
-_OWN_FOLDER = str(Path(__file__).parent)
+OWN_FOLDER = str(Path(__file__).parent)
 _CHECKPOINT_FILE = str(Path(torch.utils.checkpoint.__file__))
 # These run their part without autograd and give their outputs a grad_fn afterwards.
 _REVIVING = ("reentrant", "custom function")
@@ -83,7 +83,7 @@ class Lineage:
 
 @dataclass
 class Observed:
-    """What the trace saw, beside the lineage of single tensors."""
+    """What the trace saw besides the lineage of single tensors."""
 
     used: int = 0
     cuts: list[tuple[int, Cut]] = field(default_factory=list)
@@ -111,7 +111,7 @@ class Trace(TorchFunctionMode):
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Leave out the calls of the block: a hook's own, which are no part of the forward pass."""
+        """Ignore the calls of the block: a hook's own are not part of the forward pass."""
         before, self._paused = self._paused, True
         try:
             yield
@@ -131,11 +131,11 @@ class Trace(TorchFunctionMode):
         return result
 
     def lineage_of(self, value: Any) -> Lineage:
-        """The joined lineage of every tensor in ``value``."""
+        """Join the lineage of every tensor in ``value``."""
         return self._join(tensors_in(value))
 
     def adopt(self, tensor: torch.Tensor, lineage: Lineage) -> None:
-        """Give a tensor a lineage that no watched call gave it (a custom autograd function's output)."""
+        """Set the lineage of a tensor that no watched call made (a custom autograd function's output)."""
         if lineage.all:
             self._lineage[tensor] = lineage
 
@@ -204,7 +204,7 @@ class Trace(TorchFunctionMode):
 
 
 def tensors_in(value: Any, depth: int = 4) -> Iterator[torch.Tensor]:
-    """Every tensor in nested tuples, lists, dicts and dataclass-like outputs, to a few levels."""
+    """Find every tensor in nested tuples, lists and dicts, to a few levels."""
     if isinstance(value, torch.Tensor):
         yield value
     elif depth and isinstance(value, dict):
@@ -216,7 +216,7 @@ def tensors_in(value: Any, depth: int = 4) -> Iterator[torch.Tensor]:
 
 
 def operation_name(func: Callable[..., Any], name: str) -> str:
-    """A readable name: ``Tensor.detach``, ``Tensor.data``, ``torch.nn.functional.linear``."""
+    """Return a readable name: ``Tensor.detach``, ``Tensor.data``, ``torch.nn.functional.linear``."""
     if name == "__get__":
         return f"Tensor.{getattr(getattr(func, '__self__', None), '__name__', 'attribute')}"
     full = resolve_name(func) or name
@@ -224,19 +224,19 @@ def operation_name(func: Callable[..., Any], name: str) -> str:
 
 
 def caller() -> tuple[str, int]:
-    """File and line of the innermost frame that is neither torch's nor this package's."""
+    """Return file and line of the innermost frame that is neither torch's nor this package's."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         file = frame.f_code.co_filename
-        if not file.startswith((TORCH_FOLDER, _OWN_FOLDER, "<")):
+        if not file.startswith((TORCH_FOLDER, OWN_FOLDER, "<")):
             return file, frame.f_lineno
         frame = frame.f_back
     return "<unknown>", 0
 
 
 def checkpoint_around() -> tuple[str, FrameType | None]:
-    """The activation checkpoint or custom autograd function that runs the calling code: its kind and,
-    of a re-entrant checkpoint, its frame."""
+    """Return the kind of activation checkpoint or custom autograd function that runs the calling code, and the frame
+    of a re-entrant checkpoint."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         if frame.f_code.co_filename == _CHECKPOINT_FILE:

@@ -7,6 +7,7 @@ masked_scatter writes them over the placeholders' own. Only proj is trained. The
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -17,8 +18,10 @@ from transformers import GenerationConfig, PreTrainedModel
 from transformers.utils import ModelOutput
 
 from ocrmem.facts import IGNORED
+from ocrmem.gradflow import BatchFacts
 from ocrmem.model import compatibility, loading, trainable
 from ocrmem.model.assembly import AdapterModel
+from ocrmem.model.batch_facts import memory_facts
 from ocrmem.model.compatibility import BatchError
 from ocrmem.model.configuration import MEMConfig
 from ocrmem.model.projector import Projector
@@ -213,6 +216,10 @@ class MEMModel(AdapterModel):
     def trainable_parameters(self) -> list[trainable.PartCount]:
         """Parameters by part: base, encoder, proj."""
         return trainable.count_parameters(self)
+
+    def describe_batch(self, batch: Mapping[str, torch.Tensor]) -> BatchFacts:
+        """Count a batch's memory for `gradflow.check`."""
+        return memory_facts(batch, self.config.placeholder_token_id)
 
     def print_trainable_parameters(self) -> None:
         """Print the ancestor's line and a table by part.

@@ -29,8 +29,9 @@ from transformers.trainer_utils import TrainOutput
 
 from ocrmem import console
 from ocrmem.errors import Problem, TrainingError, first_line
-from ocrmem.gradflow.check import as_problem, check
+from ocrmem.gradflow import check
 from ocrmem.model.trainable import TRAINED
+from ocrmem.smoke_test import problems_of
 from ocrmem.training import checkpoint as store
 from ocrmem.training import data_workers
 from ocrmem.training.arguments import AdapterTrainingArguments
@@ -234,7 +235,7 @@ class AdapterOnlyTrainer(ResumableTrainer):
     def _diagnosed(self, error: RuntimeError, inputs: Mapping[str, Any]) -> RuntimeError | TrainingError:
         """The error with its cause, where the doctor finds one: PyTorch's own text has eight."""
         report = check(self.model, self._prepare_inputs(dict(inputs)), TRAINED)
-        problems = [as_problem(found) for found in report.findings if found.severity == "error"]
+        problems = problems_of(report)
         if not problems:
             return error
         told = Problem(self._step_name(), first_line(error), "See what follows for the cause")

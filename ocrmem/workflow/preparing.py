@@ -153,7 +153,7 @@ def smoke(
     inputs = {"dataset": dataset.path, "models": models.path, "features": features.path}
     with running("smoke", settings, smoke=verdict.path, keep=("smoke",), **inputs) as task:
         config = task.config()
-        from ocrmem.gradflow.smoke import smoke as run
+        from ocrmem.smoke_test import smoke as run
 
         result = run(config)
         written = Path(verdict.path)

@@ -11,8 +11,8 @@ from support.faults import after, plain
 from support.training import standalone_trainer
 from transformers import Trainer, TrainingArguments
 
-from ocrmem.errors import CheckFailed, TrainingError
-from ocrmem.gradflow import GradientFlowCallback
+from ocrmem.errors import TrainingError
+from ocrmem.gradflow import GradientFlowCallback, GradientFlowError
 
 
 def trainer_of(parts: Any, directory: Path, callback: GradientFlowCallback, **changes: Any) -> Trainer:
@@ -63,7 +63,7 @@ def test_a_run_that_would_train_nothing_stops_at_step_1_with_the_finding(
     parts = plain()
     after("proj", change)(parts)
     before = [p.clone() for p in parts.proj.parameters()]
-    with pytest.raises(CheckFailed, match=code):
+    with pytest.raises(GradientFlowError, match=code):
         trainer_of(parts, tmp_path, GradientFlowCallback("proj")).train()
     assert all(torch.equal(a, b) for a, b in zip(before, parts.proj.parameters(), strict=True))
 
@@ -78,7 +78,7 @@ def test_a_gradient_that_dies_later_stops_the_run_after_the_patience(tmp_path: P
 
     after("proj", dies)(parts)
     callback = GradientFlowCallback("proj", patience=3)
-    with pytest.raises(CheckFailed, match="no gradient for 3 optimizer steps"):
+    with pytest.raises(GradientFlowError, match="no gradient for 3 optimizer steps"):
         trainer_of(parts, tmp_path, callback, max_steps=20).train()
     assert callback.norms[-3:] == [0.0, 0.0, 0.0]
 

@@ -1,4 +1,4 @@
-"""What a batch holds: labels that count, memory, pages. Works on any batch; knows a MEMModel's names."""
+"""What a batch holds: labels that count, memory, pages."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ IGNORED = -100  # the label that torch's cross entropy leaves out
 
 @dataclass
 class BatchFacts:
-    """Counts of one batch; None where the batch does not tell.
+    """Counts of one batch; None where they are not known.
 
     Attributes:
         samples: rows of the batch.
@@ -25,7 +25,8 @@ class BatchFacts:
         samples_with_memory: rows with at least one of them.
         groups: rows of features of each sample or page, in order, for models that take them flat.
         distinct: the samples or pages behind ``groups`` are known to differ.
-        sequence_length, context_threshold, max_seq_length: as the batch and the model's config have them.
+        sequence_length: columns of the batch, padding included.
+        context_threshold, max_seq_length: as the model's ``config`` has them.
         longest_history: tokens of the longest history in the data, if the caller knows.
     """
 
@@ -41,14 +42,17 @@ class BatchFacts:
     longest_history: int | None = None
 
 
-def batch_facts(model: nn.Module, batch: Mapping[str, Any], *, distinct: bool = False) -> BatchFacts:
-    """Read the counts off a batch and the model's ``config``, if it has one."""
+def batch_facts(model: nn.Module, batch: Mapping[str, Any]) -> BatchFacts:
+    """Count what a batch holds.
+
+    A model with a method ``describe_batch(batch) -> BatchFacts`` says itself what its memory is; labels, lengths and
+    limits are read here.
+    """
+    describe: Any = getattr(model, "describe_batch", None)
+    facts: BatchFacts = describe(batch) if describe is not None else BatchFacts()
     config = getattr(model, "config", None)
-    facts = BatchFacts(
-        distinct=distinct,
-        context_threshold=getattr(config, "context_threshold", None),
-        max_seq_length=getattr(config, "max_seq_length", None),
-    )
+    facts.context_threshold = getattr(config, "context_threshold", None)
+    facts.max_seq_length = getattr(config, "max_seq_length", None)
     labels, ids = batch.get("labels"), batch.get("input_ids")
     if isinstance(labels, torch.Tensor):
         facts.samples = len(labels) if labels.dim() else None
@@ -57,29 +61,12 @@ def batch_facts(model: nn.Module, batch: Mapping[str, Any], *, distinct: bool = 
             facts.supervised_labels = int((labels != IGNORED).sum())
     if isinstance(ids, torch.Tensor) and ids.dim() == 2:
         facts.samples, facts.sequence_length = ids.shape
-        _count_memory(facts, ids, getattr(config, "placeholder_token_id", None))
-    kept, pixels = batch.get("page_kept"), batch.get("pixel_values")
-    if isinstance(kept, torch.Tensor) and kept.dim() == 2:
-        facts.groups = kept.sum(dim=1).tolist()
-    if isinstance(pixels, torch.Tensor) and len(pixels) > 1:
-        facts.distinct = rows_differ(pixels)
     return facts
-
-
-def _count_memory(facts: BatchFacts, ids: torch.Tensor, placeholder: int | None) -> None:
-    if placeholder is None:
-        return
-    per_sample = (ids == placeholder).sum(dim=1).tolist()
-    facts.memory_tokens = sum(per_sample)
-    facts.samples_with_memory = sum(count > 0 for count in per_sample)
-    facts.groups = [count for count in per_sample if count]
 
 
 def inputs_differ(batch: Mapping[str, Any]) -> bool:
     """Whether some floating tensor of the batch differs from row to row."""
-    return any(
-        t.is_floating_point() and t.dim() >= 2 and len(t) > 1 and rows_differ(t) for t in tensors_in(dict(batch))
-    )
+    return any(t.is_floating_point() and t.dim() >= 2 and rows_differ(t) for t in tensors_in(dict(batch)))
 
 
 def rows_differ(values: torch.Tensor) -> bool:
@@ -87,13 +74,15 @@ def rows_differ(values: torch.Tensor) -> bool:
     return bool((values[1:] != values[:1]).any())
 
 
-def spread(values: torch.Tensor, facts: BatchFacts) -> float | None:
-    """How much features depend on their page: 0 when every page has the same ones.
+def page_dependence(values: torch.Tensor, facts: BatchFacts) -> float | None:
+    """Measure how much features depend on their page: 0 when every page has the same ones.
 
     ``[P, n, d]`` features are compared position by position. Flat ``[M, d]`` features are split into
     ``facts.groups``; as blank tokens may be left out of them, each row of a group is compared with its nearest
-    row of the largest group, and the median counts. The result is relative to the features' mean size; None
-    where it cannot be told.
+    row of the largest group, and the median counts.
+
+    Returns:
+        The difference relative to the features' mean size; None where it cannot be known.
     """
     values = values.detach().float()
     scale = float(values.abs().mean())

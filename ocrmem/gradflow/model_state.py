@@ -1,4 +1,4 @@
-"""Leave a model as it was found: gradients, buffers, training flags, requires_grad and random state."""
+"""Restore a model after a check: gradients, buffers, training flags, requires_grad and random state."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import nn
 
 @contextmanager
 def preserved(model: nn.Module) -> Iterator[None]:
-    """Inside, every parameter starts without a gradient; afterwards all is as before, also after an error.
+    """Give every parameter no gradient within the block, and restore everything afterwards, also after an error.
 
     Which buffers the block will change cannot be known, so all are copied: they are small beside the weights.
     """

@@ -1,7 +1,7 @@
 """The verb ``smoke``: on a few real samples, do gradients reach all of proj, and nothing else?
 
-`gradflow.check` on the run's own model and the dataset's own samples, before a long run is paid for, and one
-more forward pass to see that the loss changes with another page. ``--model`` does the same for anybody's model.
+`gradflow.check` on the run's own model and samples of its dataset, before a long run is paid for, and one more
+forward pass to see that the loss changes with another page. ``--model`` does the same for any other model.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, cast
 
 import torch
 
@@ -21,20 +21,38 @@ from ocrmem.dataset.loader import MemoryDataset
 from ocrmem.dataset.schema import Sample
 from ocrmem.dataset.sequence import SequenceBuilder
 from ocrmem.encoder.features import FeatureStore
-from ocrmem.errors import CheckFailed, ConfigError, DataError
-from ocrmem.facts import MANIFEST
+from ocrmem.errors import CheckFailed, ConfigError, DataError, Problem
+from ocrmem.facts import MANIFEST, PROJ
 from ocrmem.files import write_json, write_text
+from ocrmem.gradflow import Report, check
 from ocrmem.gradflow.catalogue import Finding, finding
-from ocrmem.gradflow.check import as_problem, check
-from ocrmem.gradflow.report import Report
+from ocrmem.gradflow.report import ReportDict
 from ocrmem.model.collator import MemoryCollator
 from ocrmem.model.modeling import MEMModel
-from ocrmem.model.trainable import TRAINED, parameter_report
+from ocrmem.model.trainable import parameter_report
+from ocrmem.rendering.page import pixel_batch
 
-Batch = Mapping[str, torch.Tensor]
+
+class SmokeResult(ReportDict):
+    """What report.json holds, and the summary.
+
+    Attributes:
+        memory_from: "stored features" or "encoder".
+        samples: ids of the samples that were checked.
+        trainable_parameters: the table of parameters by part, line by line.
+        loss_with_other_pages: None where the check failed before.
+        model: ``--model``'s target, in place of the four above.
+    """
+
+    memory_from: NotRequired[str]
+    samples: NotRequired[list[str]]
+    trainable_parameters: NotRequired[list[str]]
+    loss_with_other_pages: NotRequired[float | None]
+    model: NotRequired[str]
+    summary: list[str]
 
 
-def smoke(config: RunConfig, model: MEMModel | None = None) -> dict[str, Any]:
+def smoke(config: RunConfig, model: MEMModel | None = None) -> SmokeResult:
     """Run the smoke test; write ``paths.smoke``/report.json and report.html.
 
     With a feature store the stored features are used; before `encode` has run, the pages go through the
@@ -45,7 +63,7 @@ def smoke(config: RunConfig, model: MEMModel | None = None) -> dict[str, Any]:
 
     Raises:
         MissingInputError: no dataset, or the base has not been built.
-        DataError: the dataset has no training sample at all.
+        DataError: the dataset has no training sample.
         CheckFailed: with one problem for each error found.
     """
     dataset = MemoryDataset.open(Path(config.paths.dataset))
@@ -54,7 +72,7 @@ def smoke(config: RunConfig, model: MEMModel | None = None) -> dict[str, Any]:
     everything = dataset.samples("train")
     if not everything:
         raise DataError.of(config.paths.dataset, "has no training sample", "Add conversations and run `ocrmem render`")
-    samples = pick_samples(dataset, config.smoke.samples) or everything[: config.smoke.samples]
+    samples = pick_samples(everything, config.smoke.samples) or everything[: config.smoke.samples]
     if not stored:
         note("smoke: no feature store, so the pages go through the encoder")
     model = model or MEMModel.from_run_config(config, with_encoder=not stored)
@@ -62,7 +80,7 @@ def smoke(config: RunConfig, model: MEMModel | None = None) -> dict[str, Any]:
     builder = SequenceBuilder.of(config)
     batch = _to(device, MemoryCollator(builder, dataset, store)(samples))
     longest = max(sample.history_tokens for sample in everything)
-    report = check(model, batch, TRAINED, distinct_memories=True, longest_history=longest)
+    report = check(model, batch, PROJ, distinct_memories=True, longest_history=longest)
     details: dict[str, Any] = {
         "memory_from": "stored features" if stored else "encoder",
         "samples": [sample.id for sample in samples],
@@ -74,16 +92,16 @@ def smoke(config: RunConfig, model: MEMModel | None = None) -> dict[str, Any]:
         with torch.no_grad():
             details["loss_with_other_pages"] = changed = float(model(**other).loss)
         report = replace(report, findings=[*report.findings, *_memory_matters(report, changed)])
-    return conclude(report, Path(config.paths.smoke), details)
+    return _conclude(report, Path(config.paths.smoke), details)
 
 
-def smoke_model(target: str, trainable: str = TRAINED, output: Path = Path("smoke")) -> dict[str, Any]:
-    """`gradflow.check` for a model that is not ours.
+def smoke_model(target: str, trainable: str = PROJ, output: Path = Path("smoke")) -> SmokeResult:
+    """Run `gradflow.check` on another model.
 
     Args:
         target: ``package.module:function``; the function takes nothing and returns ``(model, batch)``, the
             batch being the keyword arguments of forward. Modules of the working directory are found.
-        trainable: path of the module that ought to train.
+        trainable: path of the module that is to be trained.
         output: folder for report.json and report.html.
 
     Raises:
@@ -94,11 +112,19 @@ def smoke_model(target: str, trainable: str = TRAINED, output: Path = Path("smok
     try:
         report = check(model, batch, trainable)
     except ValueError as error:
-        raise ConfigError.of(target, str(error), "Mend the function, or pass --trainable") from None
-    return conclude(report, output, {"model": target})
+        raise ConfigError.of(target, str(error), "Fix the function, or pass --trainable") from None
+    return _conclude(report, output, {"model": target})
 
 
-def conclude(report: Report, directory: Path, details: Mapping[str, Any]) -> dict[str, Any]:
+def problems_of(report: Report) -> list[Problem]:
+    """Return a report's errors as the problems that every verb prints."""
+    return [
+        Problem(error.place, f"{error.code} {error.title}: {error.evidence}", error.remedy.rstrip("."))
+        for error in report.errors
+    ]
+
+
+def _conclude(report: Report, directory: Path, details: Mapping[str, Any]) -> SmokeResult:
     """Write the two reports and return the result.
 
     Raises:
@@ -108,24 +134,26 @@ def conclude(report: Report, directory: Path, details: Mapping[str, Any]) -> dic
     write_json(directory / "report.json", values)
     write_text(directory / "report.html", report.html("Gradient flow: smoke test"))
     lines = [*details.get("trainable_parameters", []), *report.verdict()]
-    shown = [*lines, "", *report.tree()]
-    errors = [found for found in report.findings if found.severity == "error"]
-    if errors:
-        note("\n".join(shown))
-        raise CheckFailed([as_problem(found) for found in errors])
-    return values | {"summary": [*report.tree(), "", *lines, f"report: {directory / 'report.html'}"]}
+    if not report.ok:
+        note("\n".join([*lines, "", *report.tree()]))
+        raise CheckFailed(problems_of(report))
+    summary = [*report.tree(), "", *lines, f"report: {directory / 'report.html'}"]
+    return cast(SmokeResult, values | {"summary": summary})
 
 
 def _memory_matters(report: Report, changed: float) -> list[Finding]:
-    """Exactly equal features give the same loss to the last bit on a CPU; a GPU's sums may differ by rounding."""
+    """Report a loss that other pages do not change.
+
+    On a CPU, features that are exactly equal give the same loss to the last bit; a GPU's sums may differ by rounding.
+    """
     loss = report.recording.loss or 0.0
     if abs(changed - loss) > 1e-6 * max(1.0, abs(loss)):
         return []
     evidence = f"loss {loss:.6f}, with other pages {changed:.6f}"
-    return [finding("GF022", trained=TRAINED, module=TRAINED, source="", evidence=evidence)]
+    return [finding("GF022", trained=PROJ, module=PROJ, source="", evidence=evidence)]
 
 
-def _to(device: torch.device, batch: Batch) -> dict[str, torch.Tensor]:
+def _to(device: torch.device, batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {name: value.to(device) for name, value in batch.items()}
 
 
@@ -148,11 +176,11 @@ def _made_by(target: str) -> tuple[torch.nn.Module, Mapping[str, Any]]:
     raise ConfigError.of("--model", f"{target}() returned {type(made).__name__}, not (model, batch)", remedy)
 
 
-def pick_samples(dataset: MemoryDataset, count: int) -> list[Sample]:
-    """The first training samples with memory of which no two share a page."""
+def pick_samples(samples: Sequence[Sample], count: int) -> list[Sample]:
+    """Return the first ``count`` samples with memory of which no two share a page."""
     picked: list[Sample] = []
     seen: set[str] = set()
-    for sample in dataset.samples("train"):
+    for sample in samples:
         if sample.has_memory and seen.isdisjoint(sample.pages):
             picked.append(sample)
             seen.update(sample.pages)
@@ -162,9 +190,9 @@ def pick_samples(dataset: MemoryDataset, count: int) -> list[Sample]:
 
 
 def other_memory(
-    batch: Batch, dataset: MemoryDataset, store: FeatureStore | None, samples: Sequence[Sample]
+    batch: Mapping[str, torch.Tensor], dataset: MemoryDataset, store: FeatureStore | None, samples: Sequence[Sample]
 ) -> dict[str, torch.Tensor]:
-    """The same batch with the memory of other pages, token for token in the same places of the page.
+    """Return the batch with the memory of other pages, token for token in the same places of the page.
 
     Each page is replaced by the next one of the dataset; where there is only one page, its tokens (or its
     rows of pixels) come in reverse.
@@ -180,5 +208,4 @@ def other_memory(
     pixels = batch["pixel_values"]
     if others == pages:
         return {**batch, "pixel_values": pixels.flip(2)}
-    drawn = torch.stack([torch.from_numpy(dataset.page(page).pixels()) for page in others])
-    return {**batch, "pixel_values": drawn}
+    return {**batch, "pixel_values": torch.from_numpy(pixel_batch([dataset.page(page) for page in others]))}

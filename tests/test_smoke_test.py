@@ -14,12 +14,12 @@ import pytest
 import torch
 from support.models import small_settings, small_workspace
 
+from ocrmem import smoke_test as smoke_module
 from ocrmem.config import RunConfig
 from ocrmem.dataset.build import build_dataset
 from ocrmem.errors import CheckFailed, ConfigError, DataError, MissingInputError
-from ocrmem.gradflow import smoke as smoke_module
-from ocrmem.gradflow.smoke import smoke, smoke_model
 from ocrmem.model.modeling import MEMModel
+from ocrmem.smoke_test import smoke, smoke_model
 
 
 @pytest.fixture(scope="module")
@@ -181,7 +181,7 @@ def dataset_of(workspace) -> smoke_module.MemoryDataset:
 def test_one_page_alone_is_compared_with_itself_in_reverse(workspace, monkeypatch):
     dataset = smoke_module.MemoryDataset.open(Path(workspace.paths.dataset))
     store = smoke_module.FeatureStore.open(Path(workspace.paths.features))
-    (sample,) = smoke_module.pick_samples(dataset, 1)
+    (sample,) = smoke_module.pick_samples(dataset.samples("train"), 1)
     (page,) = sample.pages
     monkeypatch.setattr(dataset, "page_hashes", lambda: [page])
     features = torch.arange(6.0).reshape(3, 2)
@@ -194,7 +194,7 @@ def test_one_page_alone_is_compared_with_itself_in_reverse(workspace, monkeypatc
 
 def test_samples_with_the_same_pages_are_picked_once(workspace):
     dataset = smoke_module.MemoryDataset.open(Path(workspace.paths.dataset))
-    picked = smoke_module.pick_samples(dataset, 5)
+    picked = smoke_module.pick_samples(dataset.samples("train"), 5)
     assert len(picked) == 5
     assert len({sample.pages for sample in picked}) == 5
 

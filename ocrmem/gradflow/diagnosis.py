@@ -1,4 +1,4 @@
-"""From a recording to findings: one for each cause, the nearest cause first.
+"""Turn a recording into findings: one for each cause, the nearest cause first.
 
 The rules run in the order in which one fault hides another: what keeps forward from finishing, what is wrong
 with the parameters themselves, what the batch lacks, where the chain is cut, what the gradients are like.
@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 
+from ocrmem.gradflow.batch_facts import BatchFacts
 from ocrmem.gradflow.catalogue import Finding, finding
-from ocrmem.gradflow.facts import BatchFacts
-from ocrmem.gradflow.probe import ModuleCall, Parameter, Recording
+from ocrmem.gradflow.probe import ModuleCall, Parameter, Recording, is_under
 from ocrmem.gradflow.trace import Cut
 
 SAME_FEATURES = 1e-4  # relative difference under which two pages' features count as the same
@@ -22,9 +22,9 @@ class Diagnosis:
     """The rules, over one recording.
 
     Args:
-        recording: what `Probe` wrote down.
+        recording: what `Probe` recorded.
         facts: what the batch holds.
-        trained: path of the module that ought to be trained.
+        trained: path of the module that is to be trained.
         source: ``file:line`` of that module's forward.
     """
 
@@ -106,9 +106,7 @@ class Diagnosis:
         facts = self._facts
         called = any(call.path == self._trained for call in self._record.calls)
         used = any(parameter.used for parameter in self._record.trained)
-        if facts.memory_tokens is None and used:
-            return
-        if facts.memory_tokens and used:
+        if used and facts.memory_tokens != 0:
             return
         reason, remedy = self._why_no_part(facts)
         how = "called on zeros only" if called else "never called"
@@ -160,7 +158,7 @@ class Diagnosis:
             yield self._lost(missing)
 
     def _cut(self, cut: Cut) -> Finding:
-        within = cut.place.module == self._trained or cut.place.module.startswith(f"{self._trained}.")
+        within = is_under(cut.place.module, [self._trained])
         mode = "inference mode" if cut.inference else "grad mode off" if not cut.grad_enabled else "grad mode on"
         evidence = f"{cut.operation} was called with {mode} and its result does not require grad"
         if cut.checkpoint == "reentrant":
@@ -168,7 +166,8 @@ class Diagnosis:
             evidence += ", inside checkpoint(..., use_reentrant=True)"
         elif cut.inference or not cut.grad_enabled:
             code = ("GF004" if cut.inference else "GF003") if within else "GF005"
-            off = next((c.path for c in self._record.calls if not c.grad_enabled and _around(c.path, cut)), None)
+            around = (c for c in self._record.calls if c.path and is_under(cut.place.module, [c.path]))
+            off = next((c.path for c in around if not c.grad_enabled), None)
             evidence += f"; autograd is off from {off} inwards" if off else ""
         else:
             code = "GF006"
@@ -244,7 +243,7 @@ class Diagnosis:
         return None
 
     def _first_vanished(self, largest: float) -> ModuleCall | None:
-        """The call nearest the loss, and innermost, whose output's gradient has already vanished."""
+        """Return the call nearest the loss, and innermost, whose output's gradient has already vanished."""
         gone = [c for c in self._record.calls if c.gradient_norm is not None and c.gradient_norm <= VANISHED * largest]
         return gone[-1] if gone else None
 
@@ -258,18 +257,14 @@ class Diagnosis:
             yield self._finding("GF016", got[0].rpartition(".")[0], "", f"a gradient arrived at {_some(got)}")
 
     def _features(self) -> Iterator[Finding]:
-        spread = self._record.feature_spread
-        if spread is not None and spread < SAME_FEATURES:
+        dependence = self._record.page_dependence
+        if dependence is not None and dependence < SAME_FEATURES:
             yield self._finding(
                 "GF013",
                 self._record.feature_module,
                 "",
-                f"features at {self._record.feature_module} differ by {spread:.1e} of their size from page to page",
+                f"features at {self._record.feature_module} differ by {dependence:.1e} of their size from page to page",
             )
-
-
-def _around(path: str, cut: Cut) -> bool:
-    return bool(path) and (cut.place.module == path or cut.place.module.startswith(f"{path}."))
 
 
 def _mask(parameters: list[Parameter], wanted: Callable[[Parameter], bool]) -> int:
