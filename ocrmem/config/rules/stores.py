@@ -9,9 +9,10 @@ from urllib.parse import urlsplit
 from ocrmem.config.rules.outputs import OUTPUT_FIELDS, absolute, is_usable, output_directories
 from ocrmem.config.rules.rule import Fault, rule
 from ocrmem.config.schema import RunSettings
+from ocrmem.registries import KUBEFLOW, registry_kind
+from ocrmem.storage import is_s3
 
 _BUCKET = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](?:/.*)?")
-_KUBEFLOW = re.compile(r"kubeflow\+https?://[^/?#@\s]+(?:/[^?#\s]*)?")
 
 
 @rule("version.remote", "version.endpoint_url", *OUTPUT_FIELDS)
@@ -25,23 +26,20 @@ def registry_has_what_it_needs(config: RunSettings) -> Iterator[Fault]:
     section = config.registry
     yield from _place(config, "register.store", section.store)
     yield from _endpoint("register", section.endpoint_url, section.store, "store")
-    if not section.uri.startswith("kubeflow"):
-        if section.store is not None:
-            yield (
-                "register.store",
-                "is set, but MLflow, which register.uri names, keeps the files itself",
-                "Leave it out, or set register.uri to kubeflow+http://host:port",
-            )
-    elif not _KUBEFLOW.fullmatch(section.uri):
-        yield (
-            "register.uri",
-            f"is {section.uri!r}",
-            "Write kubeflow+http://host:port or kubeflow+https://host; a token comes from the environment",
-        )
-    elif section.store is None:
+    registry = registry_kind(section.uri)
+    if registry.address and not re.fullmatch(registry.address, section.uri):
+        remedy = f"Write {registry.example}; a token comes from the environment"
+        yield "register.uri", f"is {section.uri!r}", remedy
+    elif registry.keeps_files and section.store is not None:
         yield (
             "register.store",
-            "is not set, and the Kubeflow Model Registry keeps no files, only where they are",
+            f"is set, but {registry.title}, which register.uri names, keeps the files itself",
+            f"Leave it out, or set register.uri to {KUBEFLOW.example}",
+        )
+    elif not registry.keeps_files and section.store is None:
+        yield (
+            "register.store",
+            f"is not set, and {registry.title} keeps no files, only where they are",
             "Set it to a directory that readers share, or to s3://bucket/prefix",
         )
 
@@ -67,5 +65,5 @@ def _endpoint(section: str, endpoint: str | None, location: str | None, name: st
     parts = urlsplit(endpoint)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         yield field, f"is {endpoint!r}", "Give the address of an S3 service, such as https://minio.example.org:9000"
-    elif not (location or "").startswith("s3://"):
+    elif not is_s3(location or ""):
         yield field, f"is set, but {name} is not on S3", f"Leave it out, or set {name} to s3://bucket/prefix"
