@@ -32,7 +32,7 @@ from ocrmem.tracking import Run, track
 from ocrmem.training import collectives, zero3
 from ocrmem.training.arguments import AdapterTrainingArguments
 from ocrmem.training.callbacks import StopCallback, TrackingCallback, stop_on_signal
-from ocrmem.training.checkpoint import PREVIOUS, all_checkpoints, newest_complete, set_aside
+from ocrmem.training.checkpoint import PREVIOUS, CheckpointStore
 from ocrmem.training.collectives import process_group
 from ocrmem.training.curve import curve, write_curve
 from ocrmem.training.trainer import AdapterOnlyTrainer
@@ -129,20 +129,20 @@ def _train_once(config: RunConfig, resume: bool) -> _Trained:
         model = MEMModel.from_run_config(config, with_encoder=False)
     model.set_feature_statistics(inputs.features.mean, inputs.features.std)
     builder = SequenceBuilder.of(config)
-    going_on = _prepare_checkpoints(Path(config.paths.checkpoints), resume)
+    going_on = _prepare_checkpoints(CheckpointStore(Path(config.paths.checkpoints)), resume)
     tracking = track(config, "train") if is_main else nullcontext(Run())
-    with tracking as run, stop_on_signal() as wish:
+    with tracking as run, stop_on_signal() as request:
         trainer = AdapterOnlyTrainer(
             model=model,
             args=arguments,
             identity=inputs.identity(),
             train_dataset=inputs.samples,  # type: ignore[arg-type]  # a list is a map-style dataset
             data_collator=MemoryCollator(builder, inputs.dataset, inputs.features),
-            callbacks=[TrackingCallback(run), StopCallback(wish)],
+            callbacks=[TrackingCallback(run), StopCallback(request)],
         )
         trainer.train(resume_from_checkpoint=going_on)
-        if wish.signal is not None and trainer.state.global_step < config.train.max_steps:
-            _stop(wish.signal, trainer, is_main)
+        if request.signal is not None and trainer.state.global_step < config.train.max_steps:
+            _stop(request.signal, trainer, is_main)
         rows = curve(trainer.state.log_history)
         report = _report(trainer, inputs, rows)
         run.summarize(report)
@@ -209,26 +209,26 @@ def _check_processes(config: RunConfig, arguments: AdapterTrainingArguments) -> 
         )
 
 
-def _prepare_checkpoints(directory: Path, resume: bool) -> str | None:
+def _prepare_checkpoints(store: CheckpointStore, resume: bool) -> str | None:
     """The checkpoint to go on from; a run from the start moves older ones out of its way.
 
     The first process looks and moves, and tells the others.
     """
     found = None
     if collectives.rank() == 0:
-        found = newest_complete(directory) if resume else None
+        found = store.newest_complete() if resume else None
         if resume and found is None:
-            console.note(f"{directory} has no complete checkpoint: starting from the first step.")
-        elif not resume and (moved := set_aside(directory)):
+            console.note(f"{store.directory} has no complete checkpoint: starting from the first step.")
+        elif not resume and (moved := store.set_aside()):
             console.note(
-                f"Starting from the first step. {len(moved)} older checkpoints are now in {directory / PREVIOUS}."
+                f"Starting from the first step. {len(moved)} older checkpoints are now in {store.directory / PREVIOUS}."
                 " To go on from them instead, interrupt this run, move them back and use --resume."
             )
     return collectives.broadcast(str(found.path) if found else None)
 
 
 def _stop(number: int, trainer: AdapterOnlyTrainer, is_main: bool) -> None:
-    step, newest = trainer.state.global_step, all_checkpoints(trainer.directory)[-1]
+    step, newest = trainer.state.global_step, trainer.checkpoints.paths()[-1]
     if number != signal.SIGINT:
         raise PreemptedError.of(
             "train",
@@ -242,7 +242,7 @@ def _stop(number: int, trainer: AdapterOnlyTrainer, is_main: bool) -> None:
 
 def _report(trainer: AdapterOnlyTrainer, inputs: _Inputs, rows: list[dict[str, float]]) -> dict[str, Any]:
     """What train.json says of an attempt."""
-    before, after = trainer.fingerprints()
+    before, after = trainer.hashes()
     return {
         "steps": trainer.state.global_step,
         "loss": {"first": rows[0]["loss"], "last": rows[-1]["loss"]} if rows else None,
