@@ -12,7 +12,6 @@ from ocrmem.workflow.pages import bullets, table, write_page
 from ocrmem.workflow.task import Artifact, Task, copy_file, flat, log_metrics, running
 
 _EVALUATION = "evaluation.json"
-_TRAINING = "train.json"
 
 
 def train(
@@ -43,7 +42,7 @@ def _train_here(config: RunConfig) -> dict[str, Any]:
     from ocrmem.training.launch import is_wanted, launch
     from ocrmem.training.train import train as train_here
 
-    return (launch if is_wanted(config) else train_here)(config, resume=True)
+    return {**(launch if is_wanted(config) else train_here)(config, resume=True)}
 
 
 def _train_in_job(task: Task, config: RunConfig) -> dict[str, Any]:
