@@ -24,9 +24,9 @@ from ocrmem.encoder.features import FeatureStore
 from ocrmem.errors import ConfigError, DataError, PreemptedError
 from ocrmem.facts import TRAIN_REPORT
 from ocrmem.files import replacing_directory, sha256_json, sha256_tree, write_json
+from ocrmem.model.adapter_files import write_adapter
 from ocrmem.model.collator import MemoryCollator
 from ocrmem.model.configuration import MEMConfig
-from ocrmem.model.loading import write_adapter
 from ocrmem.model.modeling import MEMModel
 from ocrmem.model.trainable import count_parameters
 from ocrmem.tracking import Run, track
