@@ -16,7 +16,7 @@ export WANDB_SILENT ?= true
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format manifests lock bench clean
+.PHONY: help install demo test lint format manifests reference lock bench clean
 
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -57,6 +57,9 @@ format: $(VENV)/.test-installed  ## let ruff rewrite what it can
 
 manifests: $(VENV)/.test-installed  ## write anew what is made of settings and kept in git: pipelines/*.yaml, example TrainJobs
 	$(BIN)/ocrmem pipeline compile && $(BIN)/python scripts/example_trainjobs.py
+
+reference: $(VENV)/.test-installed  ## write the tables of docs/configuration.md from the schema of the settings
+	$(BIN)/python scripts/settings_reference.py
 
 lock: $(VENV)/.test-installed  ## resolve constraints.txt anew, for Python 3.11 to 3.13
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --all-extras --no-annotate \

@@ -24,27 +24,35 @@ class VolumeSection(Section):
 
 
 class DatasetVolume(VolumeSection):
+    """The dataset, read by every pod."""
+
     claim: OptionalName = "ocrmem-dataset"
     path: str = "/workspace/dataset"
     read_only: bool = True
 
 
 class FeaturesVolume(VolumeSection):
+    """The feature store, read by every pod."""
+
     claim: OptionalName = "ocrmem-features"
     path: str = "/workspace/features"
     read_only: bool = True
 
 
 class ModelsVolume(VolumeSection):
+    """The models: the tiny ones, or the hub's cache, which is `hub` in it (HF_HOME)."""
+
     claim: OptionalName = "ocrmem-models"
     path: str = "/workspace/models"
     read_only: bool = False
-    """Mounted read-only. The hub's cache writes to it: HF_HOME is `hub` in it."""
+    """Mounted read-only; the hub's cache writes to it."""
 
 
 class OutputVolume(VolumeSection):
+    """What the job writes: adapters and checkpoints, a folder for each run."""
+
     claim: OptionalName = "ocrmem-output"
-    """PersistentVolumeClaim for adapters and checkpoints, a folder for each run; required."""
+    """PersistentVolumeClaim; required."""
     path: str = "/workspace/output"
     read_only: bool = False
     """Mounted read-only; must be false."""

@@ -71,6 +71,8 @@ def _check_name(text: str) -> str:
     return text
 
 
-Quantity = Annotated[str, Field(coerce_numbers_to_str=True), AfterValidator(_check_quantity)]
-ObjectName = Annotated[str, AfterValidator(_check_name)]
+Quantity = Annotated[
+    str, Field(coerce_numbers_to_str=True, json_schema_extra={"format": "quantity"}), AfterValidator(_check_quantity)
+]
+ObjectName = Annotated[str, Field(json_schema_extra={"format": "name"}), AfterValidator(_check_name)]
 OptionalName = Annotated[ObjectName | None, BeforeValidator(lambda name: None if name == "" else name)]

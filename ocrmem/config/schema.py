@@ -25,11 +25,11 @@ class ModelSection(Section):
     base_model_name: str = TINY
     """The frozen language model: `tiny`, a hub name such as Qwen/Qwen3-8B, or a directory."""
     base_revision: str | None = None
-    """Commit of the language model on the hub; null: the newest. Pin it for hub names."""
+    """Commit of the language model on the hub; null: its main branch. Pin it for hub names."""
     ocr_model_name: str = TINY
     """The frozen encoder: `tiny`, a hub name such as deepseek-ai/DeepSeek-OCR, or a directory."""
     ocr_revision: str | None = None
-    """Commit of the encoder on the hub; null: the newest. Pin it for hub names."""
+    """Commit of the encoder on the hub; null: its main branch. Pin it for hub names."""
     features: Literal["sum", "concat"] = "sum"
     """What a vision token holds: `sum` is SAM's tokens + CLIP's, `concat` both side by side."""
     vision_embedding_size: PositiveInt = 1024
@@ -150,8 +150,8 @@ class TrainSection(Section):
     processes: PositiveInt = 1
     """Data-parallel processes that the batch sizes are meant for."""
     global_batch_size: PositiveInt | None = None
-    """Samples of an optimizer step: per_device_batch_size x gradient_accumulation_steps x processes; null: that
-    product, unchecked."""
+    """Samples of an optimizer step: per_device_batch_size x gradient_accumulation_steps x processes; null:
+    that product."""
     deepspeed: str | None = None
     """`zero1`, `zero2`, `zero3` or a DeepSpeed JSON file; null: plain data parallel."""
     offload: Literal["none", "optimizer", "all"] = "none"
@@ -246,7 +246,7 @@ class TrackingSection(Section):
     project: str = "ocrmem"
     """W&B project."""
     entity: str | None = None
-    """W&B team or user; null: the key's own."""
+    """W&B team or user; null: the key's default."""
     run_name: str | None = None
     """Name of the run; null: W&B makes one."""
 

@@ -18,7 +18,7 @@ from ocrmem import families
 from ocrmem.config import RunConfig
 from ocrmem.dataset.sequence import SequenceBuilder
 from ocrmem.errors import ModelError
-from ocrmem.families import DEFAULT, FAMILIES, Family, Marks, Shape, family_of
+from ocrmem.families import DEFAULT, FAMILIES, Family, Marks, Shape, family_of, known_positions
 from ocrmem.model.modeling import MEMModel
 from ocrmem.planning.activations import Projection, activations, saved_loss_bytes
 from ocrmem.planning.flops import flops
@@ -183,3 +183,19 @@ def test_a_family_without_head_norms_is_planned_to_the_byte_and_the_operation(ll
 def test_the_plan_takes_a_family_that_has_a_shape(tmp_path, llama):
     LlamaConfig(num_hidden_layers=2, max_position_embeddings=8192).save_pretrained(tmp_path)
     assert shape_of(base_config(named(str(tmp_path)))).layers == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "positions"),
+    [
+        ("tiny", 512),
+        ("Qwen/Qwen3-8B", 40960),
+        ("Qwen/Qwen3-0.6B", 40960),
+        ("Qwen/Qwen3-8B-Base", 32768),
+        ("Qwen/Qwen3-4B-Instruct-2507", 262144),
+        ("Qwen/Qwen3-Embedding-8B", None),
+        ("someone/else", None),
+    ],
+)
+def test_known_positions(name: str, positions: int | None) -> None:
+    assert known_positions(name) == positions

@@ -1,0 +1,51 @@
+"""Faulty fields: each is named with what would be right, never with a message of pydantic's alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from support.run_settings import REAL, real
+
+from ocrmem.config import RunConfig
+from ocrmem.errors import ConfigError
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"model__max_steps": 1}, "model.max_steps: is an unknown field. Did you mean train.max_steps?"),
+        ({"train__learningrate": 1}, "Did you mean train.learning_rate?"),
+        ({"train__lr": 1}, "train.lr: is an unknown field. Remove it; known here are max_steps"),
+        ({"modle__x": 1}, "modle: is an unknown section. Did you mean model?"),
+        ({"registry__x": 1}, "registry: is an unknown section. Did you mean register?"),
+        ({"train__max_steps": "many"}, "train.max_steps: is 'many'. Give a whole number"),
+        ({"train__max_steps": 1.5}, "train.max_steps: is 1.5. Give a whole number"),
+        ({"train__max_steps": 0}, "train.max_steps: is 0. Give a number above 0"),
+        ({"train__max_steps": True}, "train.max_steps: is true. Give a number"),
+        ({"train__max_steps": None}, "train.max_steps: is empty. Give a whole number"),
+        ({"train__max_steps": [1]}, "train.max_steps: is a list. Give a whole number"),
+        ({"train__warmup_steps": -1}, "train.warmup_steps: is -1. Give a number at least 0"),
+        ({"train__learning_rate": "fast"}, "train.learning_rate: is 'fast'. Give a number"),
+        ({"train__learning_rate": float("inf")}, "train.learning_rate: is inf. Give a finite number"),
+        ({"train__curriculum": 1.5}, "train.curriculum: is 1.5. Give a number at most 1"),
+        ({"model__drop_blank_tokens": "perhaps"}, "is 'perhaps'. Give true or false"),
+        ({"model__base_model_name": 8}, "model.base_model_name: is 8. Give text"),
+        ({"model__features": "mean"}, "model.features: is 'mean'. Use one of 'sum', 'concat'"),
+        ({"model__precision": "x" * 99}, "xxx.... Use one of"),
+        ({"tracking__wandb": False}, "tracking.wandb: is False. Use one of 'offline'"),
+        ({"register__gate": 3}, "register.gate: is 3. Give a section"),
+    ],
+    ids=range(21),
+)
+def test_a_faulty_field_is_told_with_what_would_be_right(changes: dict[str, Any], said: str) -> None:
+    values = real(**changes)
+    with pytest.raises(ConfigError) as caught:
+        RunConfig.from_dict(values, place="p")
+    assert said in str(caught.value)
+    assert len(caught.value.problems) == 1
+
+
+def test_a_section_that_is_no_section_is_told() -> None:
+    with pytest.raises(ConfigError, match=r"p: train: is 7. Give a section with fields below it"):
+        RunConfig.from_dict({**REAL, "train": 7}, place="p")
