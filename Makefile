@@ -55,8 +55,8 @@ lint: $(VENV)/.test-installed  ## ruff and mypy
 format: $(VENV)/.test-installed  ## let ruff rewrite what it can
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
 
-manifests: $(VENV)/.test-installed  ## write anew what is made of settings and kept in git: pipelines/*.yaml, example TrainJobs
-	$(BIN)/ocrmem pipeline compile && $(BIN)/python scripts/example_trainjobs.py
+manifests: $(VENV)/.test-installed  ## write again what is generated and kept in git: pipelines/*.yaml, example TrainJobs, docs
+	$(BIN)/ocrmem pipeline compile && $(BIN)/python scripts/example_trainjobs.py && $(BIN)/python -m ocrmem.steps table
 
 reference: $(VENV)/.test-installed  ## write the tables of docs/configuration.md from the schema of the settings
 	$(BIN)/python scripts/settings_reference.py
@@ -69,5 +69,4 @@ bench: $(VENV)/.test-installed  ## the measured comparisons of benchmarks/, on a
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python benchmarks/run_all.py
 
 clean:  ## remove what the verbs wrote (not .venv)
-	rm -rf models dataset checks features smoke adapter checkpoints plots registry runs wandb validation.json train.json \
-	  evaluation.json evaluation.html registration.json version version.json package
+	rm -rf $$($(PYTHON) -m ocrmem.steps outputs)

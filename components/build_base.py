@@ -16,6 +16,6 @@ def build_base(
         settings: this task's, from validate_config; or the text of any params.yaml.
         models: base/ and encoder/ of the tiny preset; empty with real names.
     """
-    from ocrmem.workflow import preparing
+    from ocrmem.workflow import tasks
 
-    preparing.base(settings, models)
+    tasks.base(settings, models)

@@ -21,6 +21,6 @@ def check_gate(
     Returns:
         Whether the gate is met.
     """
-    from ocrmem.workflow import learning
+    from ocrmem.workflow import tasks
 
-    return learning.gate(settings, evaluation, report)
+    return tasks.gate(settings, evaluation, report)

@@ -20,6 +20,6 @@ def encode_pages(
         models: from build_base.
         features: the feature store.
     """
-    from ocrmem.workflow import preparing
+    from ocrmem.workflow import tasks
 
-    preparing.encode(settings, dataset, models, features)
+    tasks.encode(settings, dataset, models, features)

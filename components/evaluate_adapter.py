@@ -30,6 +30,6 @@ def evaluate_adapter(
         report: the same as a page, with charts and examples.
         metrics: recall and loss of each variant, and the compression ratio.
     """
-    from ocrmem.workflow import learning
+    from ocrmem.workflow import tasks
 
-    learning.evaluate(settings, adapter, training, dataset, models, features, evaluation, report, metrics)
+    tasks.evaluate(settings, adapter, training, dataset, models, features, evaluation, report, metrics)

@@ -19,6 +19,6 @@ def preflight(
         launcher: local: also look at this pod's device and disk; kubernetes: ask the cluster for its runtime, rights
             and quota; none: neither.
     """
-    from ocrmem.workflow import preparing
+    from ocrmem.workflow import tasks
 
-    preparing.preflight(settings, launcher, report)
+    tasks.preflight(settings, launcher, report)

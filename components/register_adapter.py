@@ -28,6 +28,6 @@ def register_adapter(
         versioned: from version_dataset.
         package: the package as it was registered.
     """
-    from ocrmem.workflow import learning
+    from ocrmem.workflow import tasks
 
-    learning.register(settings, adapter, training, evaluation, verdict, dataset, versioned, package)
+    tasks.register(settings, adapter, training, evaluation, verdict, dataset, versioned, package)

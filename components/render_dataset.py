@@ -24,6 +24,6 @@ def render_dataset(
         metrics: counts and the compression ratio.
         conversations: take the first so many of each file only; 0: all.
     """
-    from ocrmem.workflow import preparing
+    from ocrmem.workflow import tasks
 
-    preparing.render(settings, data, data_sha256, conversations, dataset, metrics)
+    tasks.render(settings, data, data_sha256, conversations, dataset, metrics)

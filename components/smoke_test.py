@@ -24,6 +24,6 @@ def smoke_test(
         verdict: report.json, which register_adapter asks for.
         report: the same as a page.
     """
-    from ocrmem.workflow import preparing
+    from ocrmem.workflow import tasks
 
-    preparing.smoke(settings, dataset, models, features, verdict, report)
+    tasks.smoke(settings, dataset, models, features, verdict, report)

@@ -28,6 +28,6 @@ def train_adapter(
         metrics: first and last loss, steps, tokens, seconds.
         launcher: local: in this pod; kubernetes: in a Kubeflow TrainJob that this task makes and follows.
     """
-    from ocrmem.workflow import learning
+    from ocrmem.workflow import tasks
 
-    learning.train(settings, launcher, dataset, models, features, adapter, training, metrics)
+    tasks.train(settings, launcher, dataset, models, features, adapter, training, metrics)

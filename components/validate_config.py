@@ -42,6 +42,6 @@ def validate_config(
         The sha256 of the conversations, and for every other task the settings that it reads: a task is run again
         when one of these has changed, and not for another.
     """
-    from ocrmem.workflow import preparing
+    from ocrmem.workflow import tasks
 
-    return tuple(preparing.validate(params, overrides, data, report).values())  # in the order of the fields
+    return tasks.validate(params, overrides, data, report)

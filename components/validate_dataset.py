@@ -20,6 +20,6 @@ def validate_dataset(
         checks: result.json and the HTML data docs.
         report: every expectation in one table.
     """
-    from ocrmem.workflow import preparing
+    from ocrmem.workflow import tasks
 
-    preparing.check(settings, dataset, checks, report)
+    tasks.check(settings, dataset, checks, report)

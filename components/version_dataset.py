@@ -20,6 +20,6 @@ def version_dataset(
         versioned: version.json and dataset.dvc; the hash and the remote are its metadata.
         report: the same for a person.
     """
-    from ocrmem.workflow import preparing
+    from ocrmem.workflow import tasks
 
-    preparing.version(settings, dataset, versioned, report)
+    tasks.version(settings, dataset, versioned, report)

@@ -1,7 +1,8 @@
 """Optical memory adapters: old conversation text as page images in front of a frozen language model.
 
-The public names are imported when they are first used, so ``import ocrmem`` stays light:
-MEMConfig, MEMModel, AdapterOnlyTrainer, AdapterTrainingArguments, ChatSession, RunConfig, gradflow.
+Every verb is a function here, as `ocrmem.steps` has it: ``ocrmem.render(config)`` is what ``ocrmem render`` runs, and
+returns a result whose ``summary`` is what the command prints. Names are imported when they are first used, so
+``import ocrmem`` stays light.
 """
 
 from __future__ import annotations
@@ -35,8 +36,17 @@ def __getattr__(name: str) -> Any:
         return importlib.import_module("ocrmem.gradflow")
     if name in _EXPORTS:
         return getattr(importlib.import_module(_EXPORTS[name]), name)
-    raise AttributeError(f"module 'ocrmem' has no attribute {name!r}")
+    step = _verbs().get(name)
+    if step is None:
+        raise AttributeError(f"module 'ocrmem' has no attribute {name!r}")
+    return step.load()
 
 
 def __dir__() -> list[str]:
-    return [*__all__, "__version__"]
+    return [*__all__, *_verbs(), "__version__"]
+
+
+def _verbs() -> dict[str, Any]:
+    from ocrmem.steps import COMMANDS
+
+    return {name.replace("-", "_"): step for name, step in COMMANDS.items() if step.function}

@@ -8,7 +8,7 @@ CELL_WIDTH, CELL_HEIGHT = 8, 16  # px of a half-width glyph
 IGNORED = -100  # label of a token that the loss leaves out, as torch's cross entropy has it
 MANIFEST = "manifest.json"  # of a dataset, and of a feature store
 PROJ = "proj"  # MEMModel's trained part, by its attribute's name
-TRAIN_REPORT = "train.json"  # what `train` reports, below ``paths.reports``
+RUN_ID = "OCRMEM_RUN_ID"  # environment variable: the pipeline run that a process belongs to
 
 
 def tokens_per_page(page_size: int, token_size: int) -> int:

@@ -2,13 +2,9 @@
 
 from kfp import dsl
 
-from components.build_base import build_base
-from components.encode_pages import encode_pages
-from components.render_dataset import render_dataset
-from components.smoke_test import smoke_test as test_gradients
 from components.summarise_run import summarise_run
-from components.validate_config import validate_config
-from ocrmem.workflow.settings import PipelineSettings
+from ocrmem.workflow.compile_settings import PipelineSettings
+from pipelines.chain import Chain
 from pipelines.placing import Placing
 
 STEPS = ["validate", "base", "render", "encode", "smoke"]
@@ -37,20 +33,14 @@ def build(settings: PipelineSettings, default_params: str) -> dsl.base_component
         tolerations: list = [],  # noqa: B006
         node_selector: dict = {},  # noqa: B006
     ) -> None:
-        placing = Placing(settings, image, secret)
-        gpu = {"gpus": gpus, "gpu_type": gpu_type, "tolerations": tolerations, "node_selector": node_selector}
-        last = placing.place(summarise_run(pipeline="smoke_test", steps=STEPS), cached=False)
+        placing = Placing(settings, image, secret, gpus, gpu_type, tolerations, node_selector)
+        last = placing.place(summarise_run(pipeline="smoke_test", steps=STEPS), None)
         with dsl.ExitHandler(last, name="run"):
-            validated = placing.place(validate_config(params=params, overrides=overrides, data=data), cached=False)
-            of = validated.outputs
-            base = placing.place(build_base(settings=of["base"]), cached=True, network=True)
-            rendered = render_dataset(
-                settings=of["render"], data=data, data_sha256=of["data_sha256"], conversations=conversations
-            )
-            placing.place(rendered, cached=True).after(base)
-            made = {"dataset": rendered.outputs["dataset"], "models": base.outputs["models"]}
-            encoded = placing.place_on_gpu(encode_pages(settings=of["encode"], **made), cached=True, **gpu)
-            made["features"] = encoded.outputs["features"]
-            placing.place_on_gpu(test_gradients(settings=of["smoke"], **made), cached=False, **gpu)
+            chain = Chain(placing)
+            chain.add("validate", params=params, overrides=overrides, data=data)
+            chain.add("base")
+            chain.add("render", data=data, conversations=conversations)
+            chain.add("encode")
+            chain.add("smoke", cached=False)  # it is what the run is for
 
     return smoke_test

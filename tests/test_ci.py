@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from ocrmem.cli import build_parser
-from ocrmem.workflow.packages import open_package
+from ocrmem.workflow.compiled import open_package
 
 ROOT = Path(__file__).resolve().parent.parent
 FILE = ROOT / ".github" / "workflows" / "ci.yaml"

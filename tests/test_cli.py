@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from ocrmem.cli import VERBS, build_parser
+from ocrmem.cli import build_parser
+from ocrmem.steps import COMMANDS
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -24,11 +25,11 @@ def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 def test_help_names_every_verb(tmp_path: Path) -> None:
     done = run("--help", cwd=tmp_path)
     assert done.returncode == 0
-    for verb in VERBS:
+    for verb in COMMANDS:
         assert f"\n    {verb}" in done.stdout
 
 
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("verb", COMMANDS)
 def test_every_verb_has_help_of_its_own(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as left:
         build_parser().parse_args([verb, "--help"])
@@ -43,9 +44,10 @@ def test_wrong_usage_leaves_with_2(arguments: list[str], tmp_path: Path) -> None
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("verb", [v for v in VERBS if v not in {"generate", "pipeline", "synth", "import-adapter"}])
+@pytest.mark.parametrize("verb", [name for name, step in COMMANDS.items() if step.takes_config])
 def test_a_missing_configuration_is_named_without_a_traceback(verb: str, tmp_path: Path) -> None:
-    done = run(verb, "--config", "nowhere.yaml", cwd=tmp_path)
+    needed = ["--conversation", "-"] if verb == "generate" else []
+    done = run(verb, "--config", "nowhere.yaml", *needed, cwd=tmp_path)
     assert done.returncode == 2
     assert "nowhere.yaml" in done.stderr
     assert "Traceback" not in done.stderr

@@ -14,8 +14,10 @@ import pytest
 import yaml
 from support.quick import QUICK
 
+from ocrmem.steps import STEPS
+
 ROOT = Path(__file__).resolve().parent.parent
-STAGES = ["validate", "base", "render", "check", "encode", "smoke", "train", "evaluate", "register"]
+STAGES = [step.name for step in STEPS.values() if step.is_stage]
 
 
 def run(directory: Path, *command: str) -> str:

@@ -1,4 +1,4 @@
-"""The command line: one sub-command a verb.
+"""The command line: one sub-command a step of `ocrmem.steps`.
 
 Exit codes: 0 done, 1 a check said no, 2 usage or configuration error, 75 training stopped with a checkpoint,
 130 interrupted. Human output goes to stderr and the closing summary to stdout; with ``--json`` stdout holds one JSON
@@ -13,30 +13,30 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ocrmem import __version__
 from ocrmem.cli.extras import not_installed
-from ocrmem.cli.verbs import VERBS, WITHOUT_CONFIG
 from ocrmem.errors import OcrMemError
+from ocrmem.steps import COMMANDS
 
 INTERRUPTED = 130
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The whole parser; every verb answers ``--help``."""
+    """Make the whole parser; every command answers ``--help``."""
     parser = argparse.ArgumentParser(
         prog="ocrmem",
         description="Train, test, version and register an optical memory adapter.",
         epilog="Exit codes: 0 done, 1 a check said no, 2 usage or configuration error, 75 training stopped with a "
-        "checkpoint (go on with --resume), 130 interrupted.",
+        "checkpoint (resume with --resume), 130 interrupted.",
     )
     parser.add_argument("--version", action="version", version=f"ocrmem {__version__}")
     commands = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
-    for name, verb in VERBS.items():
-        command = commands.add_parser(name, help=verb.help, description=verb.help[0].upper() + verb.help[1:] + ".")
-        if name not in WITHOUT_CONFIG:
+    for name, step in COMMANDS.items():
+        command = commands.add_parser(name, help=step.help, description=step.help[0].upper() + step.help[1:] + ".")
+        if step.takes_config:
             command.add_argument("--config", default="params.yaml", metavar="FILE", help="default: params.yaml")
             command.add_argument(
                 "--set",
@@ -47,13 +47,13 @@ def build_parser() -> argparse.ArgumentParser:
             )
         command.add_argument("--quiet", action="store_true", help="no progress bars and notes")
         command.add_argument("--json", action="store_true", help="one JSON object on stdout")
-        if verb.options:
-            verb.options(command)
+        if step.options:
+            step.options(command)
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one verb; returns the exit code."""
+    """Run one command and return its exit code."""
     arguments = build_parser().parse_args(argv)
     from ocrmem.console import console, quiet_libraries, set_quiet
 
@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         # Libraries greet on stdout; that is the result's alone.
         with contextlib.redirect_stdout(sys.stderr):
-            result = VERBS[arguments.verb].run(arguments)
+            result = COMMANDS[arguments.verb].run(arguments)
         _print_result(result, as_json=arguments.json)
         return 0
     except OcrMemError as error:
@@ -76,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return missing.exit_code
     except KeyboardInterrupt:
         console.quiet = False
-        console.print(f"Interrupted. Run `ocrmem {arguments.verb}` again: it ends in the same result.")
+        console.print(f"Interrupted. Run `ocrmem {arguments.verb}` again: the result will be the same.")
         return INTERRUPTED
     except BrokenPipeError:
         # The reader of stdout has gone (`| head`); Python would complain again when it flushes at exit.
@@ -84,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
 
 
-def _print_result(result: dict[str, Any], *, as_json: bool) -> None:
+def _print_result(result: Mapping[str, Any], *, as_json: bool) -> None:
     if not result:  # one of several processes, whose result the first one prints
         return
     if as_json:

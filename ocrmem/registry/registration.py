@@ -16,6 +16,7 @@ from ocrmem.config import RunConfig
 from ocrmem.errors import CheckFailed, Problem
 from ocrmem.evaluation.gate import GateLine, gate_lines
 from ocrmem.evaluation.result import EVALUATION
+from ocrmem.facts import RUN_ID
 from ocrmem.files import read_json, write_json
 from ocrmem.registry.backend import ADAPTER_TAG, GATE_TAG, PACKAGE_TAG, Version, backend_of, registry_directory
 from ocrmem.secrets import redact_uri
@@ -23,7 +24,6 @@ from ocrmem.tracking import track
 from ocrmem.versioning import VERSION
 
 REGISTRATION = "registration.json"
-RUN_ID = "OCRMEM_RUN_ID"
 
 
 class GateResult(TypedDict):

@@ -67,6 +67,18 @@ def is_wanted(config: RunConfig) -> bool:
     return "LOCAL_RANK" not in os.environ and (config.train.processes > 1 or config.train.deepspeed is not None)
 
 
+def train_or_launch(config: RunConfig, *, resume: bool = False, output: str | None = None) -> dict[str, Any]:
+    """Train in this process, or on several where the run wants a launcher: what ``ocrmem.train`` is.
+
+    Args, returns and raises: as `ocrmem.training.train.train`, and as `launch`.
+    """
+    if is_wanted(config):
+        return launch(config, resume=resume, output=output)
+    from ocrmem.training.train import train
+
+    return train(config, resume=resume, output=output)
+
+
 def launch(config: RunConfig, *, resume: bool = False, output: str | None = None) -> dict[str, Any]:
     """Train on ``train.processes`` processes.
 

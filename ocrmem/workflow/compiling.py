@@ -15,8 +15,8 @@ import yaml
 
 from ocrmem.errors import ConfigError
 from ocrmem.files import write_bytes
-from ocrmem.workflow.packages import find_directory, kfp_missing
-from ocrmem.workflow.settings import PipelineSettings, load_settings
+from ocrmem.workflow.compile_settings import PipelineSettings, load_settings
+from ocrmem.workflow.compiled import find_directory, kfp_missing
 
 PARAMS = "params.yaml"
 

@@ -20,9 +20,10 @@ import ocrmem
 from ocrmem.console import console, note
 from ocrmem.environment import environment
 from ocrmem.errors import CheckFailed, ConfigError, OcrMemError, Problem
+from ocrmem.facts import RUN_ID
 from ocrmem.files import read_json, sha256_file, sha256_json
-from ocrmem.workflow.packages import Package, kfp_missing
-from ocrmem.workflow.records import RUN_ID, RUNNING, RUNS, Record, read_records
+from ocrmem.workflow.compiled import Package, kfp_missing
+from ocrmem.workflow.records import RUNNING, RUNS, Record, read_records
 from ocrmem.workflow.summary import SUCCEEDED, SUMMARY
 
 LOG = "log.txt"

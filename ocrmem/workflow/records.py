@@ -12,9 +12,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from ocrmem.errors import ConfigError
+from ocrmem.facts import RUN_ID
 from ocrmem.files import read_json, write_json
 
-RUN_ID = "OCRMEM_RUN_ID"
 RUNS = "OCRMEM_RUNS"
 CLUSTER_RUNS = "/workspace/output/runs"
 RUNNING, DONE, SKIPPED, FAILED = "running", "done", "skipped", "failed"

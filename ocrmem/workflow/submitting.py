@@ -20,7 +20,7 @@ from ocrmem.errors import CheckFailed, ConfigError, OcrMemError
 from ocrmem.health import NoAnswerError, ask
 from ocrmem.retry import Retry
 from ocrmem.secrets import redact, redact_uri
-from ocrmem.workflow.packages import Package, kfp_missing
+from ocrmem.workflow.compiled import Package, kfp_missing
 
 ENDPOINT = "KF_PIPELINES_ENDPOINT"  # as kfp's own command line has it
 TOKEN = "KF_PIPELINES_TOKEN"

@@ -9,7 +9,7 @@ from typing import Any
 
 from ocrmem.errors import Problem
 from ocrmem.files import write_json
-from ocrmem.workflow.pages import bullets, table, write_page
+from ocrmem.workflow.markdown import bullets, table, write_page
 from ocrmem.workflow.records import FAILED, RUNNING, Record, read_records, run_directory
 from ocrmem.workflow.task import Artifact
 

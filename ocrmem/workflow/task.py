@@ -20,11 +20,12 @@ from ocrmem.config import PathsSection, RunConfig
 from ocrmem.console import note, print_problems, quiet_libraries
 from ocrmem.errors import ConfigError, OcrMemError, Problem
 from ocrmem.files import write_json, write_text
-from ocrmem.workflow.data import bring_data
+from ocrmem.steps import STEPS
 from ocrmem.workflow.records import DONE, FAILED, RUNNING, SKIPPED, Record, run_directory, write_record
+from ocrmem.workflow.staging import bring_data
 
 PARAMS = "params.yaml"
-# What outlives the pod where the run has a directory: checkpoints to go on from, and the offline tracking run.
+# What outlives the pod where the run has a directory: checkpoints to resume from, and the offline tracking run.
 _KEPT = ("checkpoints", "tracking")
 
 
@@ -54,12 +55,21 @@ class Task:
         return self.scratch / PARAMS
 
     def config(self) -> RunConfig:
-        """The run's configuration, its directories being those of this task.
+        """Read the run's configuration, its directories being those of this task.
 
         Raises:
             ConfigError: every fault of the settings.
         """
         return RunConfig.load(self.params, self.overrides)
+
+    def run(self, **arguments: Any) -> dict[str, Any]:
+        """Call the step's library function, which is imported once the settings are known to be good.
+
+        Raises:
+            OcrMemError: every fault of the settings, or as the function.
+        """
+        config = self.config()
+        return STEPS[self.record.step].load()(config, **arguments)
 
     def report(self, name: str) -> Path:
         """A file of ``paths.reports``."""
@@ -84,18 +94,18 @@ def running(
     *,
     data: str = "",
     keep: Sequence[str] = (),
-    **paths: str,
+    **artifacts: Artifact,
 ) -> Iterator[Task]:
     """Run a verb as a task.
 
     Args:
         step: the verb, which names the record.
-        settings: text of params.yaml, or the part of it that `sections` has for the step.
+        settings: text of params.yaml, or the part of it that `handed_settings` has for the step.
         overrides: ``key.path=value``, as for ``--set``.
         data: where the conversations are: a path, or ``s3://bucket/prefix``; empty: ``data.path`` of the settings.
         keep: fields of ``paths`` whose directories are kept in the run's directory if the task fails: Kubeflow
             Pipelines stores no artifact of a failed task.
-        paths: fields of ``paths`` and the directories of the artifacts behind them.
+        artifacts: by field of ``paths``: their directories stand there.
 
     Raises:
         SystemExit: the verb failed. Its problems have been printed as the command line prints them, and the code is
@@ -110,7 +120,7 @@ def running(
         task = Task(record, scratch, overrides)
         try:
             write_text(task.params, settings)
-            places = _places(scratch, paths)
+            places = _places(scratch, artifacts)
             if data:
                 places["data.path"] = str(bring_data(data, scratch / "data"))
             task.overrides += [f"{name}={json.dumps(place)}" for name, place in places.items()]
@@ -150,14 +160,11 @@ def _write(record: Record) -> None:
         raise SystemExit(error.exit_code) from None
 
 
-def _places(scratch: Path, paths: dict[str, str]) -> dict[str, str]:
-    """Every field of ``paths``, and ``data.path`` where it lies elsewhere than the settings say."""
-    run = run_directory()
-    places = {}
-    for name in PathsSection.model_fields:
-        root = run if run is not None and name in _KEPT else scratch
-        places[f"paths.{name}"] = paths.get(name) or str(root / name)
-    return places
+def _places(scratch: Path, artifacts: dict[str, Artifact]) -> dict[str, str]:
+    """Every field of ``paths``: an artifact's directory, or one of the run or the scratch directory."""
+    kept = run_directory() or scratch
+    places = {f"paths.{name}": str((kept if name in _KEPT else scratch) / name) for name in PathsSection.model_fields}
+    return places | {f"paths.{name}": artifact.path for name, artifact in artifacts.items()}
 
 
 def _without(scratch: Path, problem: Problem) -> Problem:

@@ -10,8 +10,8 @@ from typing import Any
 
 from ocrmem.config import TINY, PathsSection, RunConfig, VolumeSection
 from ocrmem.errors import ConfigError
+from ocrmem.facts import RUN_ID
 from ocrmem.files import read_json, replacing_directory, sha256_tree
-from ocrmem.workflow.records import RUN_ID
 
 
 def train_in_job(config: RunConfig, reports: Path) -> dict[str, Any]:

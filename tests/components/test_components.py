@@ -14,9 +14,10 @@ import pytest
 from kfp import dsl
 from support.models import small_workspace, write_random_base
 
+from ocrmem.facts import RUN_ID
 from ocrmem.files import sha256_file, sha256_tree
-from ocrmem.workflow.records import RUN_ID, RUNS, read_records
-from ocrmem.workflow.sections import OF_STEP
+from ocrmem.steps import TASKS
+from ocrmem.workflow.records import RUNS, read_records
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]
@@ -89,8 +90,8 @@ def _fresh(directory: Path) -> Path:
 
 def _run_all(made: Made, params: str) -> None:
     made.run("validate_config", params=params, overrides=["smoke.samples=2"], data=str(made.root / "given" / "data"))
-    digest, *settings = made.returned["validate_config"]
-    made.settings = dict(zip(OF_STEP, settings, strict=True))
+    made.settings = made.returned["validate_config"]._asdict()
+    digest = made.settings.pop("data_sha256")
     made.step("preflight", "preflight")
     models = dsl.Model(uri=str(made.root / "models"))  # build_base has a test of its own
     write_random_base(Path(models.path))
@@ -117,7 +118,7 @@ def _run_all(made: Made, params: str) -> None:
         verdict=made.artifacts["smoke_test"]["verdict"],
         versioned=made.artifacts["version_dataset"]["versioned"],
     )
-    made.run("summarise_run", pipeline="all", steps=["validate", *OF_STEP], status=final("SUCCEEDED"))
+    made.run("summarise_run", pipeline="all", steps=list(TASKS), status=final("SUCCEEDED"))
 
 
 def metadata(made: Made, component: str, name: str) -> dict[str, Any]:
@@ -140,7 +141,7 @@ def test_the_dataset_carries_hashes_counts_and_ratio(made: Made) -> None:
     told = metadata(made, "render_dataset", "dataset")
     manifest = Path(made.artifacts["render_dataset"]["dataset"].path) / "manifest.json"
     assert told["manifest_sha256"] == sha256_file(manifest)
-    assert told["source_sha256"] == made.returned["validate_config"][0]
+    assert told["source_sha256"] == made.returned["validate_config"].data_sha256
     assert told["samples_train"] > 0
     assert told["compression_ratio"] > 0
     metrics = metadata(made, "render_dataset", "metrics")
@@ -211,7 +212,7 @@ def test_html_reports_are_single_files(component: str, made: Made) -> None:
 
 def test_every_task_left_a_record_and_the_summary_tells_them(made: Made) -> None:
     records = read_records(made.root / "runs" / "one")
-    assert list(records) == ["validate", *(step for step in OF_STEP if step != "base")]
+    assert list(records) == [step for step in TASKS if step != "base"]
     assert {record.status for record in records.values()} == {"done"}
     summary = json.loads((made.root / "runs" / "one" / "summary.json").read_text())
     assert summary["failed_task"] is None
@@ -408,7 +409,7 @@ def test_conversations_come_from_s3_as_from_a_path(alone: Made, made: Made, monk
             service.client().upload_file(str(file), "mine", f"conversations/{file.name}")
         alone.run("validate_config", params=params, overrides=["smoke.samples=2"], data="s3://mine/conversations")
         assert alone.returned["validate_config"] == made.returned["validate_config"]
-        digest = alone.returned["validate_config"][0]
+        digest = alone.returned["validate_config"].data_sha256
         alone.step("render_dataset", "render", data="s3://mine/conversations", data_sha256=digest, conversations=4)
     assert metadata(alone, "render_dataset", "dataset")["conversations"] == 12, "4 of each of 3 files"
     assert metadata(alone, "render_dataset", "dataset")["source_sha256"] != digest

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ocrmem.config import PLACEHOLDER_IMAGE
-from ocrmem.workflow.sections import OF_STEP
+from ocrmem.steps import STEPS, TASKS
 
 ROOT = Path(__file__).resolve().parents[2]
 MODULES = sorted(path for path in (ROOT / "components").glob("*.py") if path.stem not in {"__init__", "image"})
@@ -55,6 +55,10 @@ def test_a_component_is_thin_and_installs_nothing(path: Path) -> None:
     assert "pip install" not in " ".join(container.command)
 
 
-def test_validate_hands_settings_to_the_tasks_in_the_order_it_names_them() -> None:
-    outputs = component(ROOT / "components" / "validate_config.py").component_spec.outputs
-    assert [name for name in outputs if name != "report"] == ["data_sha256", *OF_STEP]
+def test_every_component_is_of_a_step_and_calls_the_task_of_its_name() -> None:
+    assert {path.stem for path in MODULES} - {"summarise_run"} == {step.component for step in STEPS.values()} - {None}
+    for step in TASKS.values():
+        path = ROOT / "components" / f"{step.component}.py"
+        assert f"tasks.{step.name}(" in path.read_text(encoding="utf-8"), (
+            f"{path.name} does not run the task {step.name}"
+        )

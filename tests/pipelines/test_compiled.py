@@ -12,24 +12,25 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from google.protobuf import json_format
 from kfp.kubernetes import kubernetes_executor_config_pb2
 from kfp.pipeline_spec import pipeline_spec_pb2
 
 from ocrmem.config import RunConfig
 from ocrmem.errors import ConfigError
+from ocrmem.steps import TASKS
+from ocrmem.workflow.compile_settings import PipelineSettings, load_settings
+from ocrmem.workflow.compiled import Package, list_pipelines, open_package, pipeline_names
 from ocrmem.workflow.compiling import compile_pipeline, compile_pipelines
-from ocrmem.workflow.packages import Package, list_pipelines, open_package, pipeline_names
-from ocrmem.workflow.sections import OF_STEP, settings_of
-from ocrmem.workflow.settings import PipelineSettings, load_settings
+from ocrmem.workflow.tasks import handed_settings
 
 ROOT = Path(__file__).resolve().parents[2]
 PIPELINES = ROOT / "pipelines"
 NAMES = ["adapter_training", "smoke_test"]
-GPU = {"encode-pages", "smoke-test", "train-adapter", "evaluate-adapter"}
-NETWORK = {"preflight", "build-base", "version-dataset", "train-adapter", "register-adapter"}
-NEVER_CACHED = {"validate-config", "preflight", "version-dataset", "train-adapter", "register-adapter", "summarise-run"}
+GPU, NETWORK, CACHED = (
+    {step.component.replace("_", "-") for step in TASKS.values() if step.component and getattr(step, trait)}
+    for trait in ("gpu", "network", "cached")
+)
 
 
 @pytest.fixture(params=NAMES)
@@ -109,7 +110,7 @@ def test_what_is_cached_and_what_is_tried_again() -> None:
     found = dict(tasks(package))
     cached = {name for name, task in found.items() if task["cachingOptions"].get("enableCache")}
     retried = {name for name, task in found.items() if task.get("retryPolicy", {}).get("maxRetryCount")}
-    assert cached == set(found) - NEVER_CACHED
+    assert cached == CACHED
     assert retried == NETWORK
 
 
@@ -268,18 +269,11 @@ def test_what_is_not_there_is_named(make: Any, message: str, tmp_path: Path) -> 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("qwen*.yaml")), ids=lambda path: path.stem)
 def test_what_a_task_is_handed_holds_by_itself(path: Path) -> None:
     whole = RunConfig.load(path, ["train.seed=7", "evaluate.max_new_tokens=5"])
-    for step, names in OF_STEP.items():
-        part = RunConfig.from_dict(json.loads(settings_of(whole, step)))
-        for name in names:
-            section, _, field = name.partition(".")
+    for name, step in TASKS.items():
+        part = RunConfig.from_dict(json.loads(handed_settings(whole, name)))
+        for setting in {*step.settings, *step.other_settings} - {"*"}:
+            section, _, field = setting.partition(".")
             wanted, found = whole.as_dict()[section], part.as_dict()[section]
-            assert (found[field] == wanted[field]) if field else (found == wanted), f"{step}: {name}"
-
-
-def test_a_task_gets_every_setting_that_its_stage_depends_on() -> None:
-    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
-    for step, stage in stages.items():
-        if step == "validate":
-            continue
-        for field in stage["params"]:
-            assert field in OF_STEP[step] or field.partition(".")[0] in OF_STEP[step], f"{step}: {field}"
+            assert (found[field] == wanted[field]) if field else (found == wanted), f"{name}: {setting}"
+        if "*" in {*step.settings, *step.other_settings}:
+            assert part.as_dict() == whole.as_dict() | {"paths": part.as_dict()["paths"]}

@@ -25,13 +25,13 @@ from support.quick import QUICK
 from ocrmem.cli import main
 from ocrmem.evaluation.result import adapter_sha256, metrics_of
 from ocrmem.files import sha256_tree
+from ocrmem.steps import TASKS
 from ocrmem.workflow.records import read_records
-from ocrmem.workflow.sections import OF_STEP
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]
 PIPELINES = ROOT / "pipelines"
-STEPS = ["validate", *OF_STEP]
+STEPS = list(TASKS)
 
 
 @dataclass

@@ -13,7 +13,7 @@ import pytest
 from support.kfp_server import API, Server, kfp_server
 
 from ocrmem.errors import CheckFailed, ConfigError
-from ocrmem.workflow.packages import open_package
+from ocrmem.workflow.compiled import open_package
 from ocrmem.workflow.submitting import TOKEN, submit
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -16,9 +16,10 @@ from support.scenarios import fail, start, success
 
 from ocrmem.cluster.manifest import settings_of
 from ocrmem.config import RunConfig
+from ocrmem.facts import RUN_ID
 from ocrmem.files import sha256_tree, write_json, write_text
-from ocrmem.workflow import sections
-from ocrmem.workflow.records import RUN_ID, RUNS, read_records
+from ocrmem.workflow.records import RUNS, read_records
+from ocrmem.workflow.tasks import handed_settings
 
 ROOT = Path(__file__).resolve().parents[2]
 JOB = "train-7c1f-run-1"
@@ -44,7 +45,7 @@ def settings(tmp_path: Path) -> str:
         (tmp_path / "volumes" / name).mkdir(parents=True)
         volumes[name] = {"path": str(tmp_path / "volumes" / name)}
     values["kubernetes"] = {"image": "registry.test/ocrmem:1", "volumes": volumes}
-    return sections.settings_of(RunConfig.from_dict(values), "train")
+    return handed_settings(RunConfig.from_dict(values), "train")
 
 
 @pytest.fixture

@@ -1,35 +1,33 @@
-"""`ocrmem pipeline`: run a pipeline on this machine, compile the files, submit one to a cluster, list what there is."""
+"""The step ``pipeline``: run one on this machine, compile the files, submit one to a cluster, list what there is."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ocrmem.cli.verb import Arguments, function
-
-_DIRECTORY = "pipelines"
-
-
-def run(arguments: Arguments) -> dict[str, Any]:
-    return _ACTIONS[arguments.action](arguments)
+from ocrmem.errors import ConfigError
+from ocrmem.steps.step import Arguments, Step, load
 
 
-def options(parser: argparse.ArgumentParser) -> None:
+def _options(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
 
     local = _action(actions, "run", "run a compiled pipeline on this machine")
     local.add_argument("name", metavar="NAME")
     local.add_argument("--local", action="store_true", help="in processes on this machine; `submit` is for a cluster")
     _settings(local)
-    local.add_argument("--output", default="runs", metavar="DIR", help="where runs go (default: runs)")
+    local.add_argument("--output", type=Path, default=Path("runs"), metavar="DIR", help="where runs go (default: runs)")
     local.add_argument("--cache", action="store_true", help="use again what earlier runs in --output have made")
 
     make = _action(actions, "compile", "write NAME.yaml from NAME.py")
     make.add_argument("name", nargs="?", metavar="NAME", help="default: all")
-    make.add_argument("--settings", metavar="FILE", help="compile-time settings, see docs/pipelines.md")
+    make.add_argument("--settings", type=Path, metavar="FILE", help="compile-time settings, see docs/pipelines.md")
     make.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="one of them (repeatable)")
-    make.add_argument("--output", metavar="FILE", help="with NAME: the file to write (default: beside NAME.py)")
+    make.add_argument(
+        "--output", type=Path, metavar="FILE", help="with NAME: the file to write (default: beside NAME.py)"
+    )
 
     submit = _action(actions, "submit", "start a run in a cluster")
     submit.add_argument("name", metavar="NAME|FILE", help="a pipeline, or the path of a compiled file")
@@ -47,7 +45,9 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 def _action(actions: Any, name: str, help_: str) -> argparse.ArgumentParser:
     parser = actions.add_parser(name, help=help_, description=help_[0].upper() + help_[1:] + ".")
-    parser.add_argument("--directory", default=_DIRECTORY, metavar="DIR", help="the pipelines (default: pipelines)")
+    parser.add_argument(
+        "--directory", type=Path, default=Path("pipelines"), metavar="DIR", help="the pipelines (default: pipelines)"
+    )
     # SUPPRESS: what was given before the action stands.
     parser.add_argument("--quiet", action="store_true", default=argparse.SUPPRESS, help="no notes")
     parser.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="one JSON object on stdout")
@@ -64,32 +64,28 @@ def _settings(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _run(arguments: Arguments) -> dict[str, Any]:
+def _run(arguments: Arguments) -> Mapping[str, Any]:
     if not arguments.local:
-        from ocrmem.errors import ConfigError
-
         raise ConfigError.of(
             "pipeline run", "runs on this machine only", "Add --local, or use `ocrmem pipeline submit` for a cluster"
         )
-    package = _package(arguments)
-    values = _values(package, arguments)
-    return function("ocrmem.workflow.local:run_locally")(package, values, Path(arguments.output), cache=arguments.cache)
+    package, values = _with_values(arguments)
+    return load("ocrmem.workflow.local:run_locally")(package, values, arguments.output, cache=arguments.cache)
 
 
-def _compile(arguments: Arguments) -> dict[str, Any]:
-    return function("ocrmem.workflow.compiling:compile_pipelines")(
+def _compile(arguments: Arguments) -> Mapping[str, Any]:
+    return load("ocrmem.workflow.compiling:compile_pipelines")(
         arguments.name,
-        settings=Path(arguments.settings) if arguments.settings else None,
+        settings=arguments.settings,
         overrides=arguments.set,
-        directory=Path(arguments.directory),
-        output=Path(arguments.output) if arguments.output else None,
+        directory=arguments.directory,
+        output=arguments.output,
     )
 
 
-def _submit(arguments: Arguments) -> dict[str, Any]:
-    package = _package(arguments)
-    values = _values(package, arguments)
-    return function("ocrmem.workflow.submitting:submit")(
+def _submit(arguments: Arguments) -> Mapping[str, Any]:
+    package, values = _with_values(arguments)
+    return load("ocrmem.workflow.submitting:submit")(
         package,
         values,
         endpoint=arguments.endpoint,
@@ -102,16 +98,25 @@ def _submit(arguments: Arguments) -> dict[str, Any]:
     )
 
 
-def _list(arguments: Arguments) -> dict[str, Any]:
-    return function("ocrmem.workflow.packages:list_pipelines")(Path(arguments.directory))
+def _list(arguments: Arguments) -> Mapping[str, Any]:
+    return load("ocrmem.workflow.compiled:list_pipelines")(arguments.directory)
 
 
-def _package(arguments: Arguments) -> Any:
-    return function("ocrmem.workflow.packages:open_package")(arguments.name, Path(arguments.directory))
-
-
-def _values(package: Any, arguments: Arguments) -> dict[str, Any]:
-    return package.run_values(Path(arguments.config), arguments.set, arguments.param)
+def _with_values(arguments: Arguments) -> tuple[Any, dict[str, Any]]:
+    """The compiled pipeline and the values of its parameters."""
+    package = load("ocrmem.workflow.compiled:open_package")(arguments.name, arguments.directory)
+    return package, package.run_values(Path(arguments.config), arguments.set, arguments.param)
 
 
 _ACTIONS = {"run": _run, "compile": _compile, "submit": _submit, "list": _list}
+
+STEP = Step(
+    name="pipeline",
+    help="run, compile, submit or list the Kubeflow pipelines",
+    function="",
+    page="pipelines.md",
+    options=_options,
+    call=lambda step, arguments: _ACTIONS[arguments.action](arguments),
+    takes_config=False,
+    keeps=("runs",),
+)

@@ -1,0 +1,18 @@
+"""The step ``evaluate``."""
+
+from ocrmem.steps.step import Step
+
+STEP = Step(
+    name="evaluate",
+    help="compare memory with its baselines on held-out conversations",
+    function="ocrmem.evaluation.evaluate:evaluate",
+    page="evaluate.md",
+    reads=("adapter", "dataset", "features", "models"),
+    writes=("evaluation.json", "evaluation.html"),
+    settings=("evaluate",),
+    other_settings=("train.seed",),
+    is_stage=True,
+    component="evaluate_adapter",
+    cached=True,
+    gpu=True,
+)

@@ -1,0 +1,27 @@
+"""The step ``preflight``."""
+
+from argparse import ArgumentParser
+
+from ocrmem.steps.step import EVERYTHING, Step
+
+
+def _options(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--launcher",
+        choices=("local", "kubernetes", "none"),
+        default="local",
+        help="where training will run (default: local); none: check neither this machine nor the cluster",
+    )
+
+
+STEP = Step(
+    name="preflight",
+    help="check keys, registry, remotes, models, disk and cluster before a GPU is asked for",
+    function="ocrmem.readiness:preflight",
+    page="preflight.md",
+    options=_options,
+    passes=("launcher",),
+    settings=(EVERYTHING,),
+    component="preflight",
+    network=True,
+)

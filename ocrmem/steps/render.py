@@ -1,0 +1,46 @@
+"""The step ``render``."""
+
+from argparse import ArgumentParser
+from collections.abc import Mapping
+
+from ocrmem.steps.step import Arguments, Step, load, positive, run_config
+
+
+def _options(parser: ArgumentParser) -> None:
+    parser.add_argument("--preview", type=positive, metavar="N", help="write the first N pages as PNG instead")
+    parser.add_argument("--skip-bad", action="store_true", help="leave out bad lines (see rejects.jsonl)")
+
+
+def _render(step: Step, arguments: Arguments) -> Mapping[str, object]:
+    if arguments.skip_bad:
+        arguments.set = [*arguments.set, "data.skip_bad=true"]
+    config = run_config(arguments)
+    if arguments.preview:
+        return load("ocrmem.dataset.preview:preview_dataset")(config, arguments.preview)
+    return step.load()(config)
+
+
+STEP = Step(
+    name="render",
+    help="draw conversations on pages and write the dataset",
+    function="ocrmem.dataset.build:build_dataset",
+    page="rendering.md",
+    options=_options,
+    call=_render,
+    reads=("data",),
+    writes=("dataset",),
+    keeps=("preview",),
+    after=("validate",),
+    settings=(
+        "render",
+        "data",
+        "model.base_model_name",
+        "model.base_revision",
+        "model.context_threshold",
+        "model.max_seq_length",
+        "model.drop_blank_tokens",
+    ),
+    is_stage=True,
+    component="render_dataset",
+    cached=True,
+)

@@ -1,0 +1,135 @@
+"""`Step`: all that is known of a verb, in one place, without importing what it does."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ocrmem.config import RunConfig
+
+Arguments = argparse.Namespace
+EVERYTHING = "*"
+# Every task gets these: sizes depend on them. evaluate.max_new_tokens: a rule joins it with the model's sections.
+_ALWAYS = ("model", "render", "data", "evaluate.max_new_tokens")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """A verb: as a library function, a command, a DVC stage, a task of a pipeline and a page of the docs.
+
+    Places in ``reads``, ``writes`` and ``keeps`` have the names that they have by default: ``data`` is ``data.path``,
+    ``wandb`` is ``paths.tracking``, a file lies in ``paths.reports``.
+
+    Attributes:
+        name: of the command, the stage and the task.
+        help: one line in the imperative.
+        function: ``package.module:function``, imported when it is called; empty if there are several, one an action.
+        page: of docs/.
+        options: adds the command's own arguments.
+        passes: options that become keyword arguments of ``function`` as they are.
+        call: runs the command if ``function(config, **passes)`` does not; returns what the function returns.
+        is_command: False for a task that no command stands for.
+        takes_config: whether the command has ``--config`` and ``--set``, and the function a `RunConfig`.
+        reads: inputs.
+        writes: outputs.
+        keeps: what stays from one run of it to the next, and is no output.
+        after: steps that must have passed, although nothing of theirs is read.
+        settings: by dotted name, those whose change makes the outputs stale; ``*``: all but ``paths``.
+        other_settings: those that it reads besides.
+        is_stage: whether dvc.yaml has it.
+        component: module of components/ with its task; None: it is no task.
+        cached: whether outputs depend on inputs and settings alone, so that a pipeline may use them again.
+        network: whether it talks to something that may be away for a moment, so that a pipeline tries it again.
+        gpu: whether it computes on GPUs where there are some.
+    """
+
+    name: str
+    help: str
+    function: str
+    page: str
+    options: Callable[[argparse.ArgumentParser], None] | None = None
+    passes: tuple[str, ...] = ()
+    call: Callable[[Step, Arguments], Mapping[str, Any]] | None = None
+    is_command: bool = True
+    takes_config: bool = True
+    reads: tuple[str, ...] = ()
+    writes: tuple[str, ...] = ()
+    keeps: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
+    settings: tuple[str, ...] = ()
+    other_settings: tuple[str, ...] = ()
+    is_stage: bool = False
+    component: str | None = None
+    cached: bool = False
+    network: bool = False
+    gpu: bool = False
+
+    def load(self) -> Callable[..., Any]:
+        """Import the library function."""
+        return load(self.function)
+
+    def run(self, arguments: Arguments) -> Mapping[str, Any]:
+        """Do what the command line asks for.
+
+        Returns:
+            The library function's result; ``summary`` in it is for a person.
+
+        Raises:
+            OcrMemError: as the library function.
+        """
+        if self.call is not None:
+            return self.call(self, arguments)
+        passed = {name: getattr(arguments, name) for name in self.passes}
+        if not self.takes_config:
+            return self.load()(**passed)
+        config = run_config(arguments)  # before the import, which may take seconds: report its faults at once
+        return self.load()(config, **passed)
+
+    def handed_settings(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the settings that a task of this step is handed.
+
+        A task gets these and no others, so that a cached one stands when a setting that it does not read changes.
+
+        Args:
+            values: those of a run by section, as `RunConfig.as_dict` gives them.
+        """
+        wanted = (*_ALWAYS, *self.settings, *self.other_settings)
+        if EVERYTHING in wanted:
+            return {name: section for name, section in values.items() if name != "paths"}
+        chosen: dict[str, Any] = {}
+        for name in wanted:
+            section, _, field = name.partition(".")
+            if field:
+                chosen.setdefault(section, {})[field] = values[section][field]
+            else:
+                chosen[section] = dict(values[section])
+        return chosen
+
+
+def load(target: str) -> Callable[..., Any]:
+    """Import ``package.module:function``."""
+    module, _, name = target.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def run_config(arguments: Arguments) -> RunConfig:
+    """Read the settings that the command line names.
+
+    Raises:
+        ConfigError: with every fault.
+    """
+    from ocrmem.config import RunConfig
+
+    return RunConfig.load(arguments.config, arguments.set)
+
+
+def positive(text: str) -> int:
+    """Read an option that is a number above 0."""
+    value = int(text)
+    if value <= 0:
+        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return value

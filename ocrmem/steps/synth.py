@@ -1,0 +1,25 @@
+"""The step ``synth``."""
+
+from argparse import ArgumentParser
+from pathlib import Path
+
+from ocrmem.steps.step import Step, positive
+
+
+def _options(parser: ArgumentParser) -> None:
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder for the JSONL files")
+    parser.add_argument("--style", choices=("tiny", "en", "zh", "mixed"), default="mixed")
+    parser.add_argument("--count", type=positive, default=100, help="training conversations (default 100)")
+    parser.add_argument("--eval-count", type=positive, default=20, help="held-out conversations (default 20)")
+    parser.add_argument("--seed", type=int, default=0)
+
+
+STEP = Step(
+    name="synth",
+    help="write seeded recall conversations",
+    function="ocrmem.synthetic.synth:synth",
+    page="conversations.md",
+    options=_options,
+    passes=("output", "style", "count", "eval_count", "seed"),
+    takes_config=False,
+)
