@@ -155,7 +155,7 @@ def is_transient(error: BaseException) -> bool:
 
     The causes of an error count too, since libraries wrap what went wrong in errors of their own.
     """
-    chain = list(_causes(error))
+    chain = list(causes(error))
     for cause in chain:
         if isinstance(cause, ssl.SSLCertVerificationError) or "CERTIFICATE_VERIFY_FAILED" in str(cause):
             return False
@@ -178,7 +178,8 @@ def http_status(error: BaseException) -> int | None:
     return found if isinstance(found, int) and 100 <= found < 600 else None
 
 
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error and what caused it."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))

@@ -1,8 +1,12 @@
-"""Places outside the workspace that hold files: a directory (a mounted volume, say) or an S3 bucket.
+"""Places outside the workspace that hold files: a directory (such as a mounted volume) or an S3 bucket.
 
-The DVC remote of `version` and the packages of the Kubeflow Model Registry lie in one. A place can be asked
-beforehand whether it is there and can be written to (`problem`), so that a run learns of a missing key or
-bucket in a second instead of after its work. Keys come from the environment or ~/.aws, as boto3 finds them.
+The DVC remote of `version` and the packages of the Kubeflow Model Registry lie in one. `problem` checks beforehand
+whether a place exists and can be written to, so that a missing key or bucket is found in a second instead of after a
+run's work. Keys come from the environment or ~/.aws, as boto3 finds them.
+
+S3 goes through boto3 rather than fsspec: s3fs reports a file whose access is refused as missing, repeats a question
+that got no answer five times (eight times the wait), lists a whole level to see whether a bucket exists, and would save
+six lines.
 """
 
 from __future__ import annotations
@@ -19,7 +23,7 @@ from urllib.parse import unquote, urlsplit
 from ocrmem.errors import ConfigError, Problem, first_line
 from ocrmem.files import replacing_directory
 from ocrmem.health import ANSWER_SECONDS
-from ocrmem.retry import ATTEMPTS
+from ocrmem.retry import ATTEMPTS, causes
 from ocrmem.secrets import redact
 
 if TYPE_CHECKING:
@@ -36,30 +40,28 @@ class Store(Protocol):
     location: str
 
     def problem(self, *, write: bool) -> Problem | None:
-        """What keeps this place from being read (and written), asked of the place itself; None when nothing does."""
+        """Try the place itself; return what keeps it from being read (and written), or None."""
 
     def holds(self, name: str) -> bool:
-        """Whether a file of that name is there."""
+        """Return whether there is a file of that name."""
 
     def upload(self, source: Path, name: str, *, last: str) -> str:
-        """Put the files of ``source`` under ``name``; ``last`` is written after all others, so that its presence
-        means that they are whole.
+        """Put the files of ``source`` under ``name`` and return its URI.
 
-        Returns:
-            The URI of ``name``.
+        ``last`` is written after all others: where it is, they are complete.
 
         Raises:
             ConfigError: a file could not be written.
         """
 
     def uri(self, name: str) -> str:
-        """The URI of ``name``, which `store_at` reads."""
+        """Return the URI of ``name``, which `store_at` takes."""
 
     def explain(self, error: BaseException) -> Problem:
-        """What an error that came up with this place means, and what to do."""
+        """Return what an error of this place means, and what to do."""
 
     def download(self, target: Path) -> None:
-        """Put all files of this place into ``target``, which exists.
+        """Copy all files of this place into ``target``, which exists.
 
         Raises:
             ConfigError: there are none, or they cannot be read.
@@ -71,13 +73,13 @@ def is_s3(location: str) -> bool:
 
 
 def _split_s3(location: str) -> tuple[str, str]:
-    """Bucket and prefix (without slashes around it) of ``s3://bucket/prefix``."""
+    """Return bucket and prefix (without slashes around it) of ``s3://bucket/prefix``."""
     bucket, _, prefix = location.removeprefix("s3://").partition("/")
     return bucket, prefix.strip("/")
 
 
 def store_at(location: str, endpoint_url: str | None, field: str) -> Store:
-    """A place by its address.
+    """Return the place at an address.
 
     Args:
         location: a directory, ``file:///directory`` or ``s3://bucket/prefix``.
@@ -92,7 +94,7 @@ def store_at(location: str, endpoint_url: str | None, field: str) -> Store:
 
 
 class DirectoryStore:
-    """A directory. It is not made here: a volume that is not mounted ought to be noticed."""
+    """A directory. It is never created, so that a volume that is not mounted is noticed."""
 
     def __init__(self, location: str, field: str) -> None:
         self.location = location
@@ -101,8 +103,8 @@ class DirectoryStore:
 
     def problem(self, *, write: bool) -> Problem | None:
         if not self._root.is_dir():
-            message = f"{self.location} is {'no directory' if self._root.exists() else 'not there'}"
-            return Problem(self._field, message, "Make it or mount it; it is not made here, so that neither is missed")
+            message = f"{self.location} {'is not a directory' if self._root.exists() else 'is not there'}"
+            return Problem(self._field, message, "Create it or mount it; ocrmem does not, lest it hide a missing mount")
         try:
             next(self._root.iterdir(), None)
             if write:
@@ -116,7 +118,7 @@ class DirectoryStore:
         return (self._root / name).is_file()
 
     def upload(self, source: Path, name: str, *, last: str) -> str:
-        # The directory takes its place in one rename, so that no file needs to come last.
+        # One rename puts the whole directory in place, so the order of its files does not matter.
         try:
             with replacing_directory(self._root / name) as directory:
                 shutil.copytree(source, directory, dirs_exist_ok=True)
@@ -137,12 +139,12 @@ class DirectoryStore:
 
     def explain(self, error: BaseException) -> Problem:
         full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
-        remedy = "Free space there" if full else "Check the owner, the rights and the mount of the directory"
+        remedy = "Free space there" if full else "Check the directory's owner, permissions and mount"
         return Problem(self._field, f"{self.location} cannot be used ({_reason(error)})", remedy)
 
 
 class S3Store:
-    """A bucket, or the keys of one that begin with a prefix."""
+    """A bucket, or its keys below a prefix."""
 
     def __init__(self, location: str, endpoint_url: str | None, field: str) -> None:
         self.location = location.rstrip("/")
@@ -199,7 +201,7 @@ class S3Store:
 
     @contextmanager
     def _client(self, *, patient: bool = True) -> Iterator[BaseClient | Any]:
-        """A client whose errors become ours; ``patient`` retries and waits, for transfers rather than questions."""
+        """Give a client whose errors become ours; ``patient`` waits and retries, for transfers."""
         try:
             import boto3
             from boto3.exceptions import Boto3Error
@@ -215,61 +217,51 @@ class S3Store:
             retries={"mode": "standard", "total_max_attempts": ATTEMPTS if patient else 1},
         )
         try:
-            # A session of its own: boto3's default one keeps the credentials that it found first.
+            # A new session: boto3's default one keeps the credentials that it found first.
             yield boto3.Session().client("s3", endpoint_url=self._endpoint, config=settings)
         except (BotoCoreError, ClientError, Boto3Error, ValueError) as error:
             raise ConfigError(self.explain(error)) from None
 
     def explain(self, error: BaseException) -> Problem:
-        """What an error of botocore (also as s3fs wraps it) means for this place, and what to do."""
+        """Return what an error of botocore (also as s3fs wraps it) means for this place, and what to do."""
         from botocore import exceptions as boto
 
-        chain = list(_causes(error))
+        chain = list(causes(error))
         service = self._endpoint or "Amazon S3"
         response: Any = next((cause.response for cause in chain if isinstance(cause, boto.ClientError)), {})
         code = str(response.get("Error", {}).get("Code", ""))
-        if any(isinstance(c, boto.NoCredentialsError | boto.PartialCredentialsError) for c in chain):
-            return Problem(self._field, f"there are no AWS credentials for {self.location}", _NO_KEYS)
-        if any(isinstance(c, boto.CredentialRetrievalError | boto.ProfileNotFound | boto.TokenRetrievalError)
-               for c in chain):  # fmt: skip
-            return Problem(self._field, f"AWS credentials could not be read ({_reason(error)})", _NO_KEYS)
-        if any(isinstance(c, boto.ConnectionError | boto.HTTPClientError) for c in chain):
-            return Problem(
-                self._field,
-                f"{service} does not answer ({_reason(error)})",
-                "Check the endpoint_url beside it and the network, then run it again",
-            )
-        if code == "NoSuchBucket" or (code == "404" and not self._prefix):
+
+        def caused_by(*kinds: type[Exception]) -> bool:
+            return any(isinstance(cause, kinds) for cause in chain)
+
+        if caused_by(boto.NoCredentialsError, boto.PartialCredentialsError):
+            message, remedy = f"there are no AWS credentials for {self.location}", _NO_KEYS
+        elif caused_by(boto.CredentialRetrievalError, boto.ProfileNotFound, boto.TokenRetrievalError):
+            message, remedy = f"AWS credentials could not be read ({_reason(error)})", _NO_KEYS
+        elif caused_by(boto.ConnectionError, boto.HTTPClientError):
+            message = f"{service} does not answer ({_reason(error)})"
+            remedy = "Check the endpoint_url beside it and the network, then run it again"
+        elif code == "NoSuchBucket" or (code == "404" and not self._prefix):
             message = f"there is no bucket {self._bucket!r} at {service}"
-            return Problem(self._field, message, "Make the bucket, or mend the name; it is not made here")
-        if code in _REFUSED:
-            return Problem(self._field, f"{service} refuses the AWS credentials ({code})", _NO_KEYS)
-        if code in ("AccessDenied", "403", "AllAccessDisabled"):
-            return Problem(
-                self._field,
-                f"{service} denies access to {self.location} ({code})",
-                "Allow ListBucket, GetObject, PutObject and DeleteObject below it, or use another key",
-            )
-        return Problem(
-            self._field,
-            f"{self.location} at {service} cannot be used ({code + ': ' if code else ''}{_reason(error)})",
-            "Check the address, the endpoint_url beside it and AWS_REGION",
-        )
+            remedy = "Create the bucket, or fix the name; ocrmem does not create buckets"
+        elif code in _REFUSED:
+            message, remedy = f"{service} refuses the AWS credentials ({code})", _NO_KEYS
+        elif code in ("AccessDenied", "403", "AllAccessDisabled"):
+            message = f"{service} denies access to {self.location} ({code})"
+            remedy = "Allow ListBucket, GetObject, PutObject and DeleteObject below it, or use another key"
+        else:
+            message = f"{self.location} at {service} cannot be used ({code + ': ' if code else ''}{_reason(error)})"
+            remedy = "Check the address, the endpoint_url beside it and AWS_REGION"
+        return Problem(self._field, message, remedy)
 
 
 def s3_errors() -> tuple[type[Exception], ...]:
-    """The errors that an S3 client raises; none where there is no such client."""
+    """Return the errors that an S3 client raises; none if no client is installed."""
     try:
         from botocore.exceptions import BotoCoreError, ClientError
     except ImportError:
         return ()
     return BotoCoreError, ClientError
-
-
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
 
 
 def _reason(error: BaseException) -> str:

@@ -107,4 +107,4 @@ def test_a_file_in_the_place_of_a_directory_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("", encoding="utf-8")
     problem = store_at(str(tmp_path / "file"), None, "version.remote").problem(write=True)
     assert problem is not None
-    assert "is no directory" in problem.message
+    assert "is not a directory" in problem.message

@@ -427,7 +427,7 @@ def test_a_remote_that_does_not_answer_is_told_within_seconds(
 def test_a_directory_that_is_not_mounted_is_not_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     config = RunConfig.model_validate({"version": {"remote": str(tmp_path / "volume")}})
-    assert f"{tmp_path}/volume is not there. Make it or mount it" in refused_before_any_work(config, tmp_path)
+    assert f"{tmp_path}/volume is not there. Create it or mount it" in refused_before_any_work(config, tmp_path)
     assert "version.remote: is not set" in refused_before_any_work(RunConfig(), tmp_path)
 
 
