@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ocrmem.config import TINY, RunConfig
 from ocrmem.errors import ModelError, first_line
-from ocrmem.families import Family, family_of
+from ocrmem.families import Family
 from ocrmem.retry import retrying
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def load_tokenizer(config: RunConfig) -> PreTrainedTokenizerBase:
             f"no tokenizer loads from {name!r} ({first_line(error)})",
             "Give a directory with tokenizer.json or a hub name that this machine can reach",
         ) from None
-    family_of(name, revision).check_tokenizer(name, tokenizer.get_vocab(), tokenizer.chat_template)
+    config.model.family.check_tokenizer(name, tokenizer.get_vocab(), tokenizer.chat_template)
     return tokenizer
 
 

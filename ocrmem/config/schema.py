@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field
 
 from ocrmem.config.kubernetes_section import KubernetesSection
 from ocrmem.config.section import NonNegativeInt, PositiveInt, Section, Share
-from ocrmem.families import TINY
+from ocrmem.families import TINY, Family, family_of
 
 FieldPath = tuple[str, ...]
 
@@ -48,6 +48,11 @@ class ModelSection(Section):
     """Data type of the frozen models; the projector is always trained in float32."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where models run; `auto`: on a GPU if there is one."""
+
+    @property
+    def family(self) -> Family:
+        """What the base model's family needs (see `ocrmem.families`)."""
+        return family_of(self.base_model_name, self.base_revision)
 
 
 class BaseSection(Section):

@@ -6,6 +6,8 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from ocrmem.families import Family
+
 
 @dataclass(frozen=True)
 class ContentFault:
@@ -18,16 +20,17 @@ class ContentFault:
 _EMPTY_REMEDY = "Write what was said, or leave the message out"
 
 
-def message_text(item: dict[str, Any], key: str, *, calls_allowed: bool) -> str | ContentFault:
+def message_text(item: dict[str, Any], key: str, calls: Family | None) -> str | ContentFault:
     """The text of a message.
 
-    Tool calls are written the way Qwen3's chat template writes them, below the content if there is any, so
-    they are kept in history and can be an answer.
+    Tool calls are written as the base model's family writes them, below the content if there is any, so they are
+    kept in history and can be an answer.
 
     Args:
         item: the message as JSON.
         key: "content" or "value".
-        calls_allowed: whether ``tool_calls``, ``function_call`` and ``refusal`` may stand in for the content.
+        calls: the family that writes ``tool_calls`` and ``function_call``; None where those and ``refusal`` may not
+            stand in for the content.
     """
     content = item.get(key)
     if isinstance(content, list):
@@ -36,14 +39,14 @@ def message_text(item: dict[str, Any], key: str, *, calls_allowed: bool) -> str 
         return content
     if content is not None and not isinstance(content, str):
         return ContentFault(f"has a {key!r} that is not text", "Write a string or a list of text parts")
-    if calls_allowed:
-        calls = _calls(item)
-        if isinstance(calls, ContentFault):
-            return calls
+    if calls:
+        called = _calls(item, calls)
+        if isinstance(called, ContentFault):
+            return called
         refusal = item.get("refusal")
         if not content and isinstance(refusal, str):
             content = refusal
-        content = "\n".join(part for part in (content, calls) if part)
+        content = "\n".join(part for part in (content, called) if part)
     if content is None or (key not in item and not content):
         return ContentFault(f"has no {key!r}", _EMPTY_REMEDY)
     if not content.strip():
@@ -84,7 +87,7 @@ def _join_parts(parts: list[Any]) -> str | ContentFault:
     return "\n".join(texts)
 
 
-def _calls(item: dict[str, Any]) -> str | ContentFault:
+def _calls(item: dict[str, Any], family: Family) -> str | ContentFault:
     calls = item.get("tool_calls") or []
     if legacy := item.get("function_call"):
         calls = [*calls, {"function": legacy}] if isinstance(calls, list) else calls
@@ -102,6 +105,5 @@ def _calls(item: dict[str, Any]) -> str | ContentFault:
         arguments = function.get("arguments", {})
         if not isinstance(arguments, str):
             arguments = json.dumps(arguments, ensure_ascii=False)
-        head = f'{{"name": {json.dumps(name, ensure_ascii=False)}, "arguments": {arguments}}}'
-        written.append(f"<tool_call>\n{head}\n</tool_call>")
+        written.append(family.tool_call(name, arguments))
     return "\n".join(written)

@@ -14,6 +14,7 @@ from ocrmem.conversations.parse import parse_line
 from ocrmem.conversations.sources import shown_path, split_of
 from ocrmem.conversations.types import Conversation
 from ocrmem.errors import DataError, OcrMemError
+from ocrmem.families import Family
 
 
 class StoredConversations:
@@ -22,10 +23,12 @@ class StoredConversations:
     Args:
         files: the files, in order.
         fraction: of the conversations of training files is held out.
+        family: of the base model, for `parse_line`.
     """
 
-    def __init__(self, files: Sequence[Path], fraction: float) -> None:
+    def __init__(self, files: Sequence[Path], fraction: float, family: Family) -> None:
         self.files = files
+        self.family = family
         self.fraction = fraction
         self._file = array("I")
         self._number = array("I")
@@ -60,7 +63,7 @@ class StoredConversations:
         try:
             with file.open("rb") as handle:
                 handle.seek(self._start[row])
-                parsed = parse_line(handle.read(self._size[row]), place)
+                parsed = parse_line(handle.read(self._size[row]), place, self.family)
         except OSError:
             raise _changed(place) from None
         if parsed.problems:

@@ -18,6 +18,7 @@ from ocrmem.conversations.content import ContentFault, message_text, text_fault
 from ocrmem.conversations.turns import gives_samples
 from ocrmem.conversations.types import Message, Role
 from ocrmem.errors import Problem
+from ocrmem.families import DEFAULT, Family
 
 ROLES: dict[str, Role] = {
     "system": "system",
@@ -54,27 +55,29 @@ class ParsedLine:
 
 
 class _Faults:
-    """Collects problems of one line."""
+    """Collects problems of one line, which is read for a base model of ``family``."""
 
-    def __init__(self, place: str) -> None:
+    def __init__(self, place: str, family: Family) -> None:
         self.place = place
+        self.family = family
         self.found: list[Problem] = []
 
     def add(self, message: str, remedy: str) -> None:
         self.found.append(Problem(self.place, message, remedy))
 
 
-def parse_line(raw: bytes, place: str) -> ParsedLine:
+def parse_line(raw: bytes, place: str, family: Family = DEFAULT) -> ParsedLine:
     """Read one line.
 
     Args:
         raw: the line without its line feed.
         place: ``file:line`` for the problems.
+        family: of the base model; it writes tool calls as text.
 
     Returns:
         the conversation, or every problem of the line; never raises for what a line holds.
     """
-    faults = _Faults(place)
+    faults = _Faults(place, family)
     value = _decode(raw, faults)
     if value is _UNREADABLE:
         return ParsedLine(problems=faults.found)
@@ -180,7 +183,7 @@ def _message(item: Any, number: int, faults: _Faults) -> Message | None:
     if isinstance(weight, bool) or weight not in (0, 1, None):
         faults.add(f"message {number} has the weight {shown(weight)}", "Write 0 (no sample from it) or 1")
         weight = 1
-    content = message_text(item, content_key, calls_allowed=role == "assistant")
+    content = message_text(item, content_key, faults.family if role == "assistant" else None)
     if isinstance(content, ContentFault):
         who = f" ({role})" if role else ""
         faults.add(f"message {number}{who} {content.message}", content.remedy)

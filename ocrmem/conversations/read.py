@@ -16,6 +16,7 @@ from ocrmem.conversations.rejects import RejectsFile
 from ocrmem.conversations.sources import data_files, name_split, shown_path, split_of, whole_file_fault
 from ocrmem.conversations.types import Conversation
 from ocrmem.errors import DataError, Problem
+from ocrmem.families import DEFAULT, Family
 
 _SHOW_PROGRESS_OVER = 64 << 20
 Reject = Callable[[str, list[Problem], bytes | Iterator[bytes]], None]
@@ -76,23 +77,26 @@ def locate_conversations(config: RunConfig, rejects: Path | None = None) -> Stor
     located: list[StoredConversations] = []
 
     def keep_in(files: Sequence[Path]) -> Keep:
-        located.append(StoredConversations(files, _fraction(files, config.data.eval_fraction)))
+        located.append(StoredConversations(files, _fraction(files, config.data.eval_fraction), config.model.family))
         return lambda _, number, line: located[0].add(number, line)
 
     _find(config, rejects, keep_in)
     return located[0]
 
 
-def scan_conversations(path: Path, eval_fraction: float, reject: Reject | None = None) -> Reading:
+def scan_conversations(
+    path: Path, eval_fraction: float, reject: Reject | None = None, family: Family = DEFAULT
+) -> Reading:
     """Read all that is good and list all that is not; raises nothing for bad data.
 
     Args:
         path: a .jsonl file or a directory of them.
         eval_fraction: share of conversations held out, by hash of the id, when no file is named eval*.jsonl.
         reject: called for every rejected line with its place, its problems and its bytes.
+        family: of the base model, for `parse_line`.
     """
     kept: list[Conversation] = []
-    found = _scan(path, eval_fraction, lambda files: _appending(kept), reject)
+    found = _scan(path, eval_fraction, lambda files: _appending(kept), reject, family)
     return Reading(found.problems, found.files, found.unusable, found.good, kept)
 
 
@@ -100,14 +104,14 @@ def _find(config: RunConfig, rejects: Path | None, keep_in: Callable[[Sequence[P
     """Hand every good conversation on, or raise; see `read_conversations`."""
     path, fraction = Path(config.data.path), config.data.eval_fraction
     if not config.data.skip_bad:
-        found = _scan(path, fraction, keep_in)
+        found = _scan(path, fraction, keep_in, None, config.model.family)
         if found.problems:
             raise DataError(found.problems)
         return
     if rejects is not None and any(rejects.resolve() == file.resolve() for file in data_files(path)[0]):
         raise DataError.of(str(rejects), "is one of the data files to be read", "Move it out of data.path")
     with RejectsFile(rejects) as rejected:
-        found = _scan(path, fraction, keep_in, rejected.add)
+        found = _scan(path, fraction, keep_in, rejected.add, config.model.family)
     if found.unusable or not found.good:
         raise DataError(found.problems)
     if rejected.count:
@@ -116,12 +120,16 @@ def _find(config: RunConfig, rejects: Path | None, keep_in: Callable[[Sequence[P
 
 
 def _scan(
-    path: Path, eval_fraction: float, keep_in: Callable[[Sequence[Path]], Keep], reject: Reject | None = None
+    path: Path,
+    eval_fraction: float,
+    keep_in: Callable[[Sequence[Path]], Keep],
+    reject: Reject | None,
+    family: Family,
 ) -> Findings:
     files, problem = data_files(path)
     if problem is not None:
         return Findings(problems=[problem], unusable=True)
-    reader = _Reader(_fraction(files, eval_fraction), keep_in(files), reject, Findings(files=files))
+    reader = _Reader(_fraction(files, eval_fraction), keep_in(files), reject, Findings(files=files), family)
     size = sum(file.stat().st_size for file in files)
     bar = progress_bar("reading conversations", size) if size > _SHOW_PROGRESS_OVER else nullcontext()
     with bar as shown:
@@ -152,6 +160,7 @@ class _Reader:
     keep: Keep
     reject: Reject | None
     found: Findings
+    family: Family
     places: dict[str, str] = field(default_factory=dict)
 
     def read_file(self, number: int, file: Path, advance: Callable[[float], None] | None) -> None:
@@ -176,7 +185,7 @@ class _Reader:
             self._refuse(fault.place, [fault], b"")
 
     def _read_line(self, line: Line, place: str, number: int, file: Path) -> None:
-        parsed = parse_line(line.head, place)
+        parsed = parse_line(line.head, place, self.family)
         if not parsed.problems and (first := self.places.setdefault(parsed.id, place)) != place:
             same = parsed.id.startswith(CONTENT_ID)
             what = f"says the same as {first}" if same else f"has the id {parsed.id!r} of {first} again"

@@ -18,7 +18,7 @@ from jinja2.exceptions import TemplateError
 
 from ocrmem.errors import DataError, ModelError
 from ocrmem.facts import IGNORED
-from ocrmem.families import DEFAULT, EXAMPLE, Family, family_of, with_marks
+from ocrmem.families import DEFAULT, EXAMPLE, Family, with_marks
 from ocrmem.tokens import load_tokenizer, memory_tokens
 
 if TYPE_CHECKING:
@@ -106,8 +106,7 @@ class SequenceBuilder:
     def of(cls, config: RunConfig, tokenizer: PreTrainedTokenizerBase | None = None) -> Self:
         """Build sequences under a run's settings; the base model's tokenizer is loaded where none is given."""
         tokenizer = load_tokenizer(config) if tokenizer is None else tokenizer
-        family = family_of(config.model.base_model_name, config.model.base_revision)
-        return cls(tokenizer, config.model.max_seq_length, family=family)
+        return cls(tokenizer, config.model.max_seq_length, family=config.model.family)
 
     @property
     def end_token_id(self) -> int:

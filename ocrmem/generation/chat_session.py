@@ -73,6 +73,7 @@ class ChatSession:
         self, model: MEMModel, tokenizer: PreTrainedTokenizerBase, config: RunConfig, *, cached_pages: int = 256
     ) -> None:
         self.model = model
+        self.family = config.model.family
         settings = as_trained(config, model.config)
         self.maker = _GrowingMaker(settings, tokenizer)
         most = max(cached_pages, settings.render.max_pages)
@@ -116,7 +117,7 @@ class ChatSession:
         Raises:
             DataError: every fault of the messages.
         """
-        asked, _ = read_question(json.dumps({"messages": list(messages)}).encode(), "messages")
+        asked, _ = read_question(json.dumps({"messages": list(messages)}).encode(), "messages", self.family)
         return self.answer_to(asked)
 
     def answer_to(self, asked: Conversation) -> dict[str, Any]:

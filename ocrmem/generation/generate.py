@@ -28,7 +28,7 @@ def generate(config: RunConfig, adapter: str | None = None, conversation: str | 
         DataError: the conversation cannot be read, or asks nothing.
         ModelError: the adapter was changed, or does not fit the base model, encoder or settings.
     """
-    asked, expected = read_question(*read_source(conversation))
+    asked, expected = read_question(*read_source(conversation), config.model.family)
     session = ChatSession.open(config, adapter)
     result = session.answer_to(asked) | {"expected": expected, "adapter": adapter or config.paths.adapter}
     for warning in result["warnings"]:

@@ -11,16 +11,18 @@ from typing import Any
 from ocrmem.conversations import Conversation, Message
 from ocrmem.conversations.parse import ROLES, parse_line
 from ocrmem.errors import ConfigError, DataError, MissingInputError, Problem
+from ocrmem.families import DEFAULT, Family
 
 _PLACEHOLDER_ANSWER = "?"  # stands where the model is to answer, so that the usual rules split the turns
 
 
-def read_question(raw: bytes, place: str) -> tuple[Conversation, str | None]:
+def read_question(raw: bytes, place: str, family: Family = DEFAULT) -> tuple[Conversation, str | None]:
     """Parse one conversation that ends with a question, or with an answer to it.
 
     Args:
         raw: JSON of one conversation, in one of the forms of training data.
         place: names it in errors.
+        family: of the base model, for `parse_line`.
 
     Returns:
         The conversation, closed by a placeholder that alone has weight, so that it gives exactly the sample
@@ -37,7 +39,7 @@ def read_question(raw: bytes, place: str) -> tuple[Conversation, str | None]:
     role, content = ("role", "content") if form == "messages" else ("from", "value")
     ending = {role: "assistant", content: _PLACEHOLDER_ANSWER}
     closed = given if _is_answer(given[-1]) else [*given, ending]
-    parsed = parse_line(json.dumps({**value, form: closed}).encode(), place)
+    parsed = parse_line(json.dumps({**value, form: closed}).encode(), place, family)
     if parsed.problems:
         raise DataError(parsed.problems)
     *earlier, last = parsed.messages

@@ -62,7 +62,7 @@ def validate(config: RunConfig) -> dict[str, Any]:
     """
     notes: list[str] = []
     config_problems = device_problems(config, notes)
-    reading = scan_conversations(Path(config.data.path), config.data.eval_fraction)
+    reading = scan_conversations(Path(config.data.path), config.data.eval_fraction, family=config.model.family)
     data_problems = list(reading.problems)
     rejected = 0
     if config.data.skip_bad and reading.conversations and not reading.unusable:

@@ -16,9 +16,11 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from ocrmem import families
 from ocrmem.config import RunConfig
+from ocrmem.conversations import locate_conversations, read_conversations, scan_conversations
 from ocrmem.dataset.sequence import SequenceBuilder
 from ocrmem.errors import ModelError
 from ocrmem.families import DEFAULT, FAMILIES, Family, Marks, Shape, family_of, known_positions
+from ocrmem.generation.question import read_question
 from ocrmem.model.modeling import MEMModel
 from ocrmem.planning.activations import Projection, activations, saved_loss_bytes
 from ocrmem.planning.flops import flops
@@ -199,3 +201,20 @@ def test_the_plan_takes_a_family_that_has_a_shape(tmp_path, llama):
 )
 def test_known_positions(name: str, positions: int | None) -> None:
     assert known_positions(name) == positions
+
+
+def test_a_family_writes_its_tool_calls_into_every_reading(tmp_path, llama):
+    call = {"tool_calls": [{"function": {"name": "look", "arguments": {"at": 1}}}]}
+    messages = [{"role": "user", "content": "Hi"}, {"role": "assistant", **call}]
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "train.jsonl").write_text(json.dumps({"id": "a", "messages": messages}) + "\n")
+    LlamaConfig(max_position_embeddings=8192).save_pretrained(tmp_path)
+    config = named(str(tmp_path))
+    config = config.model_copy(update={"data": config.data.model_copy(update={"path": str(tmp_path / "data")})})
+    said = '{"name": "look", "parameters": {"at": 1}}'
+    stored = locate_conversations(config).read(range(1))
+    scanned = scan_conversations(tmp_path / "data", 0.0, family=config.model.family).conversations
+    _, answer = read_question(json.dumps({"messages": messages}).encode(), "q", config.model.family)
+    for conversation in (*read_conversations(config), *stored, *scanned):
+        assert conversation.messages[-1].content == said
+    assert answer == said

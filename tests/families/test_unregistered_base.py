@@ -16,8 +16,8 @@ from ocrmem.encoder.encode import encode_dataset
 from ocrmem.evaluation.evaluate import evaluate
 from ocrmem.families import FAMILIES, family_of
 from ocrmem.generation.generate import generate
-from ocrmem.gradflow.smoke import smoke
 from ocrmem.model.base import build_base
+from ocrmem.smoke_test import smoke
 from ocrmem.synthetic.tokenizer import build_tiny_tokenizer
 from ocrmem.training.train import train
 from ocrmem.validation import validate_file
@@ -53,6 +53,7 @@ def config(tmp_path_factory) -> RunConfig:
     return RunConfig.from_dict(values)
 
 
+@pytest.mark.slow
 def test_every_verb_runs_on_a_base_model_that_no_family_describes(config):
     family = family_of(config.model.base_model_name)
     assert family.model_type == "llama"
