@@ -23,14 +23,12 @@ import jinja2
 
 from ocrmem.config import RunConfig
 from ocrmem.errors import CheckFailed, ModelError, Problem
-from ocrmem.evaluation.result import ADAPTER_FILES, EVALUATION, adapter_sha256, metrics_of
-from ocrmem.facts import MANIFEST
+from ocrmem.evaluation.result import EVALUATION, adapter_sha256, metrics_of
+from ocrmem.facts import ADAPTER_FILES, MANIFEST, MODEL_CARD, PROVENANCE, SMOKE_REPORT
 from ocrmem.files import read_json, replacing_directory, sha256_file, sha256_json, write_json, write_text
 from ocrmem.secrets import redact_uri
 from ocrmem.tracking import without_secrets
 
-PROVENANCE = "provenance.json"
-CARD = "README.md"
 _VERSIONS_OF = ("ocrmem", "torch", "transformers", "safetensors", "numpy")
 _WITHOUT_EFFECT = ("register", "version", "tracking", "kubernetes", "paths")
 _TEMPLATE = Path(__file__).with_name("model_card.md.jinja")
@@ -54,7 +52,7 @@ def package_adapter(config: RunConfig, destination: Path) -> dict[str, Any]:
     """
     source = Path(config.paths.adapter)
     manifest_path = Path(config.paths.dataset) / MANIFEST
-    smoke_path = Path(config.paths.smoke) / "report.json"
+    smoke_path = Path(config.paths.smoke) / SMOKE_REPORT
     memory_config = read_json(source / "config.json", made_by="train")
     manifest = read_json(manifest_path, made_by="render")
     evaluation = read_json(config.paths.report(EVALUATION), made_by="evaluate")
@@ -81,8 +79,8 @@ def package_adapter(config: RunConfig, destination: Path) -> dict[str, Any]:
     with replacing_directory(destination) as directory:
         for name in ADAPTER_FILES:
             shutil.copyfile(source / name, directory / name)
-        write_text(directory / CARD, model_card(memory_config, provenance, evaluation))
-        provenance["files"] = {name: sha256_file(directory / name) for name in (*ADAPTER_FILES, CARD)}
+        write_text(directory / MODEL_CARD, model_card(memory_config, provenance, evaluation))
+        provenance["files"] = {name: sha256_file(directory / name) for name in (*ADAPTER_FILES, MODEL_CARD)}
         write_json(directory / PROVENANCE, provenance)
     return provenance
 
@@ -120,7 +118,7 @@ def check_reports(config: RunConfig) -> None:
         CheckFailed: the smoke test did not pass, or a report is about another adapter than adapter/ holds.
     """
     problems = []
-    smoke_path = Path(config.paths.smoke) / "report.json"
+    smoke_path = Path(config.paths.smoke) / SMOKE_REPORT
     if read_json(smoke_path, made_by="smoke").get("ok") is not True:
         problems.append(
             Problem(

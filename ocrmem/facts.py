@@ -6,8 +6,12 @@ from ocrmem.errors import Problem
 
 CELL_WIDTH, CELL_HEIGHT = 8, 16  # px of a half-width glyph
 IGNORED = -100  # label of a token that the loss leaves out, as torch's cross entropy has it
+ADAPTER_FILES = ("adapter.safetensors", "config.json")  # what `train` writes into an adapter's directory
+MODEL_CARD, PROVENANCE = "README.md", "provenance.json"  # what `register` adds to it
+PACKAGE_FILES = (*ADAPTER_FILES, MODEL_CARD, PROVENANCE)
 MANIFEST = "manifest.json"  # of a dataset, and of a feature store
 PROJ = "proj"  # MEMModel's trained part, by its attribute's name
+SMOKE_REPORT = "report.json"  # what `smoke` reports, in ``paths.smoke``
 RUN_ID = "OCRMEM_RUN_ID"  # environment variable: the pipeline run that a process belongs to
 
 

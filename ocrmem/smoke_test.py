@@ -22,7 +22,7 @@ from ocrmem.dataset.schema import Sample
 from ocrmem.dataset.sequence import SequenceBuilder
 from ocrmem.encoder.features import FeatureStore
 from ocrmem.errors import CheckFailed, ConfigError, DataError, Problem
-from ocrmem.facts import MANIFEST, PROJ
+from ocrmem.facts import MANIFEST, PROJ, SMOKE_REPORT
 from ocrmem.files import write_json, write_text
 from ocrmem.gradflow import Report, check
 from ocrmem.gradflow.catalogue import Finding, finding
@@ -131,7 +131,7 @@ def _conclude(report: Report, directory: Path, details: Mapping[str, Any]) -> Sm
         CheckFailed: the report holds errors; the verdict and the tree have been shown.
     """
     values = {**report.as_dict(), **details}
-    write_json(directory / "report.json", values)
+    write_json(directory / SMOKE_REPORT, values)
     write_text(directory / "report.html", report.html("Gradient flow: smoke test"))
     lines = [*details.get("trainable_parameters", []), *report.verdict()]
     if not report.ok:

@@ -11,7 +11,6 @@ import pytest
 from support.registered import change_json, finished_run
 
 from ocrmem.adapter import (
-    PROVENANCE,
     check_reports,
     git_state,
     has_provenance,
@@ -20,6 +19,7 @@ from ocrmem.adapter import (
 )
 from ocrmem.errors import CheckFailed, MissingInputError, ModelError
 from ocrmem.evaluation.result import adapter_sha256
+from ocrmem.facts import PROVENANCE
 from ocrmem.files import sha256_file, sha256_tree
 
 FILES = {"adapter.safetensors", "config.json", "README.md", "provenance.json"}

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from ocrmem.errors import MissingInputError
+from ocrmem.facts import ADAPTER_FILES
 from ocrmem.files import sha256_file, sha256_json
 
 EVALUATION = "evaluation.json"
-ADAPTER_FILES = ("adapter.safetensors", "config.json")
 
 # What each variant puts in front of the question; the order of tables and plots.
 VARIANTS = {

@@ -22,11 +22,12 @@ from transformers.utils import cached_file
 
 from ocrmem.config import TINY
 from ocrmem.errors import MissingInputError, ModelError, first_line
+from ocrmem.facts import ADAPTER_FILES
 from ocrmem.files import write_bytes, write_text
 from ocrmem.model.configuration import MEMConfig
 from ocrmem.retry import retrying
 
-WEIGHTS, CONFIG = "adapter.safetensors", "config.json"
+WEIGHTS, CONFIG = ADAPTER_FILES
 _SAMPLED = 64 * 1024  # bytes of each tensor that go into a fingerprint
 
 

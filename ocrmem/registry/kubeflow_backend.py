@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from ocrmem.adapter import PROVENANCE
 from ocrmem.config import RunConfig
 from ocrmem.errors import ConfigError, OcrMemError, Problem
+from ocrmem.facts import PROVENANCE
 from ocrmem.health import NoAnswerError, ask
 from ocrmem.registry.backend import NAME_REMEDY, PACKAGE_TAG, Backend, Version
 from ocrmem.retry import ATTEMPTS, Retry

@@ -22,6 +22,7 @@ from ocrmem.dataset.stored import StoredSamples
 from ocrmem.encoder.device import DTYPES
 from ocrmem.encoder.features import FeatureStore
 from ocrmem.errors import ConfigError, DataError, PreemptedError
+from ocrmem.facts import PACKAGE_FILES
 from ocrmem.files import replacing_directory, sha256_json, sha256_tree, write_json
 from ocrmem.model.collator import MemoryCollator
 from ocrmem.model.configuration import MEMConfig
@@ -40,7 +41,6 @@ from ocrmem.training.trainer import AdapterOnlyTrainer
 REPORT = "train.json"
 PLOT = "plots/train.csv"
 # What may lie in the adapter's directory, which is replaced as a whole.
-_ADAPTER_FILES = {"adapter.safetensors", "config.json", "README.md", "provenance.json"}
 _VERSIONED = ("ocrmem", "torch", "transformers", "accelerate")
 
 
@@ -191,7 +191,7 @@ def _check_output(adapter: Path) -> None:
     """The adapter's directory is replaced as a whole: it must not hold anything else."""
     if adapter.exists() and not adapter.is_dir():
         raise ConfigError.of(str(adapter), "is a file, not a directory", "Give another directory for the adapter")
-    others = sorted(path.name for path in adapter.glob("*") if path.name not in _ADAPTER_FILES)
+    others = sorted(path.name for path in adapter.glob("*") if path.name not in PACKAGE_FILES)
     if others:
         raise ConfigError.of(
             str(adapter),
@@ -264,7 +264,7 @@ def _write(
 ) -> dict[str, Any]:
     """Write adapter, curve and train.json; returns the report with its summary."""
     if adapter.is_mount():  # a mounted volume cannot be renamed: its files are replaced one by one
-        for name in _ADAPTER_FILES:
+        for name in PACKAGE_FILES:
             (adapter / name).unlink(missing_ok=True)
         write_adapter(adapter, trained.config, trained.tensors)
     else:

@@ -15,7 +15,7 @@ from ocrmem.config import TINY, RunConfig
 from ocrmem.dataset.manifest import read_manifest, source_identity
 from ocrmem.errors import DataError
 from ocrmem.evaluation.result import EVALUATION
-from ocrmem.facts import MANIFEST
+from ocrmem.facts import MANIFEST, SMOKE_REPORT
 from ocrmem.files import read_json, sha256_file, write_json
 from ocrmem.steps import STEPS, TASKS
 from ocrmem.versioning import VERSION
@@ -178,7 +178,7 @@ def smoke(
         written = Path(verdict.path)
         copy_file(written / "report.html", report)
         verdict.metadata.update(
-            ok=result["ok"], report_sha256=sha256_file(written / "report.json"), memory_from=result["memory_from"]
+            ok=result["ok"], report_sha256=sha256_file(written / SMOKE_REPORT), memory_from=result["memory_from"]
         )
         task.done(result["trainable_parameters"], flat(result, "loss", "loss_with_other_pages"))
 
