@@ -1,4 +1,4 @@
-"""What this machine cannot do of what the settings ask, and what the hub may change under a run."""
+"""Settings against this machine, and against a hub whose content may change under a run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 def device_problems(config: RunConfig, notes: list[str]) -> list[Problem]:
-    """What this machine cannot do of what is asked of it."""
+    """Return device and precision that this machine does not have; adds what was not checked to the notes."""
     try:
         import torch
     except ImportError:
@@ -38,12 +38,9 @@ def device_problems(config: RunConfig, notes: list[str]) -> list[Problem]:
 
 
 def unpinned(config: RunConfig) -> list[str]:
-    """Hub names whose content may change under the run."""
+    """Return a note for each hub name that is not pinned to a commit."""
     model = config.model
-    named = (
-        ("base", model.base_model_name, model.base_revision),
-        ("ocr", model.ocr_model_name, model.ocr_revision),
-    )
+    named = ("base", model.base_model_name, model.base_revision), ("ocr", model.ocr_model_name, model.ocr_revision)
     return [
         f"model.{kind}_revision is {revision or 'not set'}: pin {name} to a commit, so that a later run gets "
         "the same weights"

@@ -2,33 +2,48 @@
 
     ocrmem validate --config params.yaml
 
-Nothing is built or loaded but the tokenizer, so it takes seconds and costs no GPU.
+Nothing is built or loaded but the tokenizer, so it takes seconds and needs no GPU.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ocrmem.config import Checked, RunConfig, check_file
+from ocrmem.config.settings_file import Overrides
 from ocrmem.conversations import SPLITS, scan_conversations
-from ocrmem.errors import CheckFailed, ConfigError, OcrMemError
+from ocrmem.errors import CheckFailed, ConfigError, OcrMemError, Problem
 from ocrmem.files import write_json
 from ocrmem.validation.machine import device_problems, unpinned
-from ocrmem.validation.samples import count_samples
+from ocrmem.validation.sample_counts import SampleCounts, count_samples
 
 
-def validate_file(path: Path | str, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """Validate a configuration file; where it does not load, list its faults and the data's together.
+class ValidateResult(SampleCounts):
+    """What `validate` returns; all but the summary is in validation.json.
+
+    Attributes:
+        ok: True; where it is not, validation.json holds the problems.
+        conversations: by split.
+        rejected: bad lines that will be left out.
+        notes: what is not a fault but worth knowing.
+    """
+
+    ok: bool
+    conversations: dict[str, int]
+    rejected: int
+    notes: list[str]
+    summary: list[str]
+
+
+def validate_file(path: Path | str, overrides: Overrides = ()) -> ValidateResult:
+    """Validate a settings file; where it does not load, list its faults and the data's together.
 
     Args:
         path: params.yaml.
-        overrides: ``key.path=value``.
-
-    Returns:
-        what `validate` returns.
+        overrides: as for `RunConfig.load`.
 
     Raises:
         ConfigError: a setting is wrong; with every problem.
@@ -38,23 +53,20 @@ def validate_file(path: Path | str, overrides: Sequence[str] = ()) -> dict[str, 
     if not checked.problems:
         return validate(checked.config)
     problems = list(checked.problems)
-    data = Path(checked.config.data.path)
-    if checked.sound("data.path") and checked.config.data.path.strip() and data.exists():
+    config = checked.config
+    data = Path(config.data.path)
+    if _usable(checked, "data.path", config.data.path) and data.exists():
         problems += scan_conversations(data, 0.0).problems
-    if _reports_are_placed(checked):
-        _write(checked.config, {"ok": False, "problems": [problem.as_dict() for problem in problems]})
+    if _usable(checked, "paths.reports", config.paths.reports):
+        _write_problems(config, problems)
     raise ConfigError(problems)
 
 
-def validate(config: RunConfig) -> dict[str, Any]:
+def validate(config: RunConfig) -> ValidateResult:
     """Check device, data and whether memory would be used; writes validation.json.
 
     Args:
         config: as loaded, so its fields and rules hold.
-
-    Returns:
-        counts of conversations, samples and samples with memory by split, the longest history in tokens,
-        notes, and "summary".
 
     Raises:
         ConfigError: the device cannot do what is asked, or the tokenizer does not load.
@@ -70,28 +82,32 @@ def validate(config: RunConfig) -> dict[str, Any]:
         data_problems = []
         if rejected:
             notes.append(f"{rejected} bad lines will be left out (data.skip_bad)")
-    result: dict[str, Any] = {
-        "ok": True,
-        "conversations": dict.fromkeys(SPLITS, 0) | Counter(c.split for c in reading.conversations),
-        "rejected": rejected,
-    }
+    counts: SampleCounts | None = None
     if not config_problems or reading.conversations:
         try:
-            result |= count_samples(config, reading.conversations, data_problems, notes)
+            counts = count_samples(config, reading.conversations, data_problems, notes)
         except OcrMemError as error:
             config_problems += error.problems
-    notes += unpinned(config)
-    result["notes"] = notes
     problems = [*config_problems, *data_problems]
-    if problems:
-        _write(config, {"ok": False, "problems": [problem.as_dict() for problem in problems]})
+    if counts is None or problems:
+        _write_problems(config, problems)
         raise (ConfigError if config_problems else CheckFailed)(problems)
-    _write(config, result)
-    return result | {"summary": _summary(result)}
+    splits = Counter(conversation.split for conversation in reading.conversations)
+    result: ValidateResult = {
+        "ok": True,
+        "conversations": {split: splits[split] for split in SPLITS},
+        "rejected": rejected,
+        **counts,
+        "notes": notes + unpinned(config),
+        "summary": [],
+    }
+    _write(config, {key: value for key, value in result.items() if key != "summary"})
+    result["summary"] = _summary(result)
+    return result
 
 
-def _summary(result: dict[str, Any]) -> list[str]:
-    conversations, samples, memory = (result[key] for key in ("conversations", "samples", "samples_with_memory"))
+def _summary(result: ValidateResult) -> list[str]:
+    conversations, samples, memory = result["conversations"], result["samples"], result["samples_with_memory"]
     lines = [
         f"{split}: {conversations[split]} conversations, {samples[split]} samples, {memory[split]} with memory"
         for split in SPLITS
@@ -104,11 +120,15 @@ def _summary(result: dict[str, Any]) -> list[str]:
     return [*lines, *(f"note: {text}" for text in result["notes"]), "validate: settings and data are good"]
 
 
-def _reports_are_placed(checked: Checked) -> bool:
-    return checked.sound("paths.reports") and bool(checked.config.paths.reports.strip())
+def _usable(checked: Checked, name: str, path: str) -> bool:
+    return checked.sound(name) and bool(path.strip())
 
 
-def _write(config: RunConfig, result: dict[str, Any]) -> None:
+def _write_problems(config: RunConfig, problems: list[Problem]) -> None:
+    _write(config, {"ok": False, "problems": [problem.as_dict() for problem in problems]})
+
+
+def _write(config: RunConfig, result: Mapping[str, Any]) -> None:
     path = config.paths.report("validation.json")
     try:
         write_json(path, result)
