@@ -22,7 +22,7 @@ help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # uv installs in seconds what takes pip minutes; where it cannot (an index only pip knows), pip does the same.
-# Compiled once, here: where PYTHONDONTWRITEBYTECODE is set, every command would compile torch anew, for half its time.
+# Compiled once, here: where PYTHONDONTWRITEBYTECODE is set, every command would compile torch again, for half its time.
 define install
 	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info[:2] < (3, 14) else "ocrmem needs Python 3.11, 3.12 or 3.13; set PYTHON=python3.11")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -55,13 +55,13 @@ lint: $(VENV)/.test-installed  ## ruff and mypy
 format: $(VENV)/.test-installed  ## let ruff rewrite what it can
 	$(BIN)/ruff check --fix . && $(BIN)/ruff format .
 
-manifests: $(VENV)/.test-installed  ## write again what is generated and kept in git: pipelines/*.yaml, example TrainJobs, docs
-	$(BIN)/ocrmem pipeline compile && $(BIN)/python scripts/example_trainjobs.py && $(BIN)/python -m ocrmem.steps table
+manifests: $(VENV)/.test-installed  ## write again what is made of settings and kept in git: pipelines/*.yaml, example TrainJobs
+	$(BIN)/ocrmem pipeline compile && $(BIN)/python scripts/example_trainjobs.py
 
-reference: $(VENV)/.test-installed  ## write the tables of docs/configuration.md from the schema of the settings
-	$(BIN)/python scripts/settings_reference.py
+reference: $(VENV)/.test-installed  ## write the tables of docs/configuration.md and docs/index.md, and .gitignore
+	$(BIN)/python scripts/settings_reference.py && $(BIN)/python -m ocrmem.steps reference
 
-lock: $(VENV)/.test-installed  ## resolve constraints.txt anew, for Python 3.11 to 3.13
+lock: $(VENV)/.test-installed  ## resolve constraints.txt again, for Python 3.11 to 3.13
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --all-extras --no-annotate \
 	  --custom-compile-command "make lock" -o constraints.txt pyproject.toml
 

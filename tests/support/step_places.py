@@ -10,15 +10,14 @@ from typing import Any
 import yaml
 
 from ocrmem.steps import Step
-from ocrmem.steps.__main__ import with_table
+from ocrmem.steps.__main__ import gitignore, index_page
 
 
 def problems_of(step: Step, steps: Mapping[str, Step], root: Path) -> list[str]:
     """Return what is missing for one of ``steps`` in the checkout ``root``, each with the name of the file."""
     return [
         *_in_its_own_file(step, root),
-        *_in_docs(step, steps, root),
-        *_in_gitignore(step, root),
+        *_in_what_is_generated(step, steps, root),
         *(_in_dvc(step, steps, root) if step.is_stage else ()),
         *(_as_task(step, root) if step.component else ()),
     ]
@@ -38,19 +37,15 @@ def _in_its_own_file(step: Step, root: Path) -> Iterator[str]:
             yield f"{path.relative_to(root)}: has no function {function}"
 
 
-def _in_docs(step: Step, steps: Mapping[str, Step], root: Path) -> Iterator[str]:
+def _in_what_is_generated(step: Step, steps: Mapping[str, Step], root: Path) -> Iterator[str]:
     if not (root / "docs" / step.page).is_file():
         yield f"docs/{step.page}: is not there"
     index = (root / "docs" / "index.md").read_text(encoding="utf-8")
-    if with_table(index, steps) != index:
-        yield "docs/index.md: has the table of other steps; run `python -m ocrmem.steps table`"
-
-
-def _in_gitignore(step: Step, root: Path) -> Iterator[str]:
-    ignored = (root / ".gitignore").read_text(encoding="utf-8").split()
-    for place in (*step.writes, *step.keeps):
-        if f"/{place}" not in ignored:
-            yield f".gitignore: lacks /{place}, which {step.name} writes"
+    if index_page(index, steps) != index:
+        yield "docs/index.md: has the table of other steps; run `make reference`"
+    ignored = (root / ".gitignore").read_text(encoding="utf-8")
+    if gitignore(ignored, steps) != ignored:
+        yield ".gitignore: names what other steps write; run `make reference`"
 
 
 def _in_dvc(step: Step, steps: Mapping[str, Step], root: Path) -> Iterator[str]:
