@@ -92,7 +92,7 @@ def main() -> int:
     result = {
         "parameters": sum(p.numel() for p in encoder.parameters()),
         "page_px": page.size,
-        "ink_share": round(page.ink_share, 4),
+        "ink_share": round(page.ink_pixels / page.size**2, 4),
         "tokens": features.shape[1],
         "tokens_with_ink": int(page.ink_mask(encoder.token_size).sum()),
         "feature_size": features.shape[2],

@@ -42,7 +42,7 @@ from ocrmem.model.collator import MemoryCollator
 from ocrmem.model.configuration import MEMConfig
 from ocrmem.model.modeling import MEMModel
 from ocrmem.model.tiny.language_model import tiny_language_model_config
-from ocrmem.rendering import render_text, transcript
+from ocrmem.rendering import load_atlas, render_text, transcript
 from ocrmem.synthetic.tokenizer import build_tiny_tokenizer
 from ocrmem.training.curriculum import RunSampler
 from ocrmem.training.grouping import GroupedSampler
@@ -125,7 +125,7 @@ class ReferenceWay:
         if self.store is not None:
             return torch.from_numpy(np.concatenate([self.store.features_of[name] for name in sample.pages]))
         settings = self.maker.config.render
-        pages = render_text(transcript(sample.history, settings.labels), settings, self.maker.atlas).pages
+        pages = render_text(transcript(sample.history, settings.labels), settings, load_atlas(settings.atlas)).pages
         with torch.no_grad():
             found = [
                 self.model.ocr_embed(torch.from_numpy(page.pixels()[None]))[0] for page in pages[-settings.max_pages :]

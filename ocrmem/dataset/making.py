@@ -16,7 +16,8 @@ from ocrmem.dataset.schema import PageRow, Sample
 from ocrmem.dataset.sequence import SequenceBuilder
 from ocrmem.errors import DataError, Problem
 from ocrmem.facts import tokens_per_page
-from ocrmem.rendering import Page, load_atlas, render_prefixes, render_text, transcript
+from ocrmem.rendering import Page, transcript
+from ocrmem.rendering.history import HistoryRenderer, NewestPages
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -54,7 +55,7 @@ class SampleMaker:
     def __init__(self, config: RunConfig, tokenizer: PreTrainedTokenizerBase) -> None:
         self.config = config
         self.builder = SequenceBuilder.of(config, tokenizer)
-        self.atlas = load_atlas(config.render.atlas)
+        self.renderer = HistoryRenderer(config.render)
 
     def make(self, conversation: Conversation) -> Made:
         """Samples and pages of a conversation."""
@@ -66,11 +67,9 @@ class SampleMaker:
             made.problems = [replace(problem, place=conversation.place) for problem in error.problems]
             return made
         made.longest_history = max(lengths, default=0)
-        over = [length > self.config.model.context_threshold for length in lengths]
-        memories = iter(self.picture([turn.history for turn, yes in zip(turns, over, strict=True) if yes]))
         rows: dict[str, PageRow] = {}
-        for turn, length, pictured in zip(turns, lengths, over, strict=True):
-            memory = next(memories) if pictured else None
+        for turn, length in zip(turns, lengths, strict=True):
+            memory = self.renderer.draw(turn.history) if length > self.config.model.context_threshold else None
             try:
                 made.samples.append(self._sample(turn, length, memory, rows))
             except DataError as error:
@@ -81,7 +80,7 @@ class SampleMaker:
         return made
 
     def _sample(
-        self, turn: TurnSample, history_tokens: int, memory: Pictured | None, rows: dict[str, PageRow]
+        self, turn: TurnSample, history_tokens: int, memory: NewestPages | None, rows: dict[str, PageRow]
     ) -> Sample:
         tokens = 0
         names: list[str] = []
@@ -117,33 +116,11 @@ class SampleMaker:
             answer_tokens=sequence.answer_tokens,
             dropped_tokens=sequence.dropped_tokens,
             dropped_pages=memory.dropped if memory else 0,
-            pictured_tokens=memory.tokens if memory else None,
+            pictured_tokens=self._shown_tokens(turn.history, memory.start) if memory and memory.dropped else None,
         )
 
-    def picture(self, histories: Sequence[Sequence[Message]]) -> list[Pictured]:
-        """Pages of histories that are prefixes of each other, shortest first, drawn once."""
-        if not histories:
-            return []
-        settings = self.config.render
-        longest = transcript(histories[-1], settings.labels)
-        ends = [len(transcript(history, settings.labels)) for history in histories]
-        drawn = render_prefixes(longest, ends, settings, self.atlas)
-        page_starts: list[int] = []
-        if max(map(len, drawn)) > settings.max_pages:
-            # Pages are prefix-stable: a page of the longest history starts where the shorter ones' does.
-            rendering = render_text(longest, settings, self.atlas)
-            page_starts = rendering.spans[:: rendering.rows_per_page, 0].tolist()
-        pictured = []
-        for history, pages in zip(histories, drawn, strict=True):
-            dropped = max(len(pages) - settings.max_pages, 0)
-            tokens = self.tokens_from(history, page_starts[dropped]) if dropped else None
-            # A page without ink (many empty lines) has nothing to read and would give no token.
-            kept = [page for page in pages[dropped:] if page.bits.any()]
-            pictured.append(Pictured(kept, dropped, tokens))
-        return pictured
-
-    def tokens_from(self, history: Sequence[Message], start: int) -> int:
-        """Text tokens of what a history's transcript shows from character ``start`` on."""
+    def _shown_tokens(self, history: Sequence[Message], start: int) -> int:
+        """Return the text tokens of what a history's transcript shows from character ``start`` on."""
         lengths = [len(transcript([message], self.config.render.labels)) for message in history]
         ends = list(accumulate(lengths))
         first = bisect_right(ends, start)
@@ -151,21 +128,6 @@ class SampleMaker:
         label = lengths[first] - len(content) - 1  # the rest is the newline that ends a message
         shown = content[max(start - ends[first] + lengths[first] - label, 0) :]
         return self.builder.count([replace(history[first], content=shown), *history[first + 1 :]])
-
-
-@dataclass(frozen=True)
-class Pictured:
-    """A history as pages.
-
-    Attributes:
-        pages: at most ``render.max_pages``, oldest first; each has ink.
-        dropped: older pages that there was no room for.
-        tokens: text tokens of what the pages show; None when that is all of the history.
-    """
-
-    pages: list[Page]
-    dropped: int
-    tokens: int | None
 
 
 def _of_sample(problem: Problem, place: str) -> Problem:
@@ -179,7 +141,7 @@ def page_row(page: Page, token_size: int) -> PageRow:
         hash=page.hash,
         size=page.size,
         atlas_version=page.atlas_version,
-        ink_pixels=int(np.bitwise_count(page.bits).sum(dtype=np.int64)),
+        ink_pixels=page.ink_pixels,
         ink_mask=np.packbits(page.ink_mask(token_size)).tobytes(),
         bits=page.to_bytes(),
     )

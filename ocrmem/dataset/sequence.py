@@ -54,7 +54,7 @@ class TokenSequence:
     @property
     def answer_tokens(self) -> int:
         """Supervised tokens: the answer and its end token."""
-        return sum(label != IGNORED for label in self.labels)
+        return len(self.labels) - self.labels.count(IGNORED)
 
 
 @dataclass(eq=False)

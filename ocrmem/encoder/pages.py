@@ -22,6 +22,22 @@ def batch_size(page_size: int, device: torch.device) -> int:
     return max(1, budget // (page_size * page_size))
 
 
+def encode_kept_tokens(encoder: Encoder, pages: Sequence[Page], *, drop_blank_tokens: bool) -> list[torch.Tensor]:
+    """Encode pages as `encode_pages`, and keep the vision tokens that enter a sequence.
+
+    Args:
+        drop_blank_tokens: only tokens with ink; otherwise all.
+
+    Returns:
+        float32 [m, d] of each page, on the CPU.
+    """
+    features_PND = encode_pages(encoder, pages).float().cpu()
+    if not drop_blank_tokens:
+        return list(features_PND)
+    masks = (torch.from_numpy(page.ink_mask(encoder.token_size)) for page in pages)
+    return [features[mask] for features, mask in zip(features_PND, masks, strict=True)]
+
+
 def encode_pages(encoder: Encoder, pages: Sequence[Page]) -> torch.Tensor:
     """Vision tokens of pages of one size, without recording gradients.
 

@@ -22,18 +22,18 @@ from ocrmem.dataset.schema import Sample
 from ocrmem.dataset.sequence import SequenceBuilder
 from ocrmem.encoder.deepencoder import DeepEncoder, load_encoder
 from ocrmem.encoder.features import FeatureStore
+from ocrmem.encoder.pages import encode_kept_tokens
 from ocrmem.errors import DataError
 from ocrmem.evaluation.baselines import CaseMaker, scrambled, strangers
 from ocrmem.evaluation.html_report import write_report
 from ocrmem.evaluation.latency import measure_latency
-from ocrmem.evaluation.pixels import draw_memory, encode_memory
 from ocrmem.evaluation.result import EVALUATION, VARIANTS, adapter_sha256
 from ocrmem.evaluation.scoring import Case, Scored, Scorer
 from ocrmem.evaluation.statistics import compression, evenly_spaced, figures
 from ocrmem.facts import MANIFEST
 from ocrmem.files import sha256_file, write_json
 from ocrmem.model.modeling import MEMModel
-from ocrmem.rendering import load_atlas
+from ocrmem.rendering.history import HistoryRenderer
 from ocrmem.tokens import load_tokenizer
 
 REPORT = "evaluation.html"
@@ -72,7 +72,6 @@ class _Evaluation:
 
         self.model = MEMModel.from_pretrained(self.adapter, run_config=config).eval()
         self.encoder = load_encoder(config)
-        self.atlas = load_atlas(config.render.atlas)
         tokenizer = load_tokenizer(config)
         builder = SequenceBuilder.of(config, tokenizer)
         positions = self.model.base_llm_model.config.get_text_config().max_position_embeddings
@@ -93,13 +92,9 @@ class _Evaluation:
 
     def drawn_features(self, sample: Sample, encoder: DeepEncoder) -> torch.Tensor:
         """Features of a sample's history, drawn and encoded now."""
-        drawn = draw_memory(
-            sample.history,
-            self.config.render,
-            self.atlas,
-            drop_blank_tokens=self.config.model.drop_blank_tokens,
-        )
-        return encode_memory(encoder, drawn)
+        pages = HistoryRenderer(self.config.render).draw(sample.history).pages
+        dropping = self.config.model.drop_blank_tokens
+        return torch.cat(encode_kept_tokens(encoder, pages, drop_blank_tokens=dropping))
 
     def run(self, name: str, samples: Sequence[Sample], case: CaseOf, bar: Bar) -> None:
         """Score a variant; cases are made a few batches at a time, since their features are large."""
@@ -139,7 +134,6 @@ def evaluate(config: RunConfig) -> dict[str, Any]:
         run.scorer,
         run.maker,
         run.encoder,
-        run.atlas,
         config.render,
         drop_blank_tokens=config.model.drop_blank_tokens,
     )

@@ -15,11 +15,10 @@ import torch
 
 from ocrmem.config import RenderSection
 from ocrmem.dataset.schema import Sample
-from ocrmem.encoder.pages import Encoder
+from ocrmem.encoder.pages import Encoder, encode_kept_tokens
 from ocrmem.evaluation.baselines import CaseMaker
-from ocrmem.evaluation.pixels import draw_memory, encode_memory
 from ocrmem.evaluation.scoring import Case, Scorer
-from ocrmem.rendering import Atlas
+from ocrmem.rendering.history import HistoryRenderer
 
 MEMORY_STEPS = ("render", "encode", "prefill", "generate")
 TEXT_STEPS = ("prefill", "generate")
@@ -51,7 +50,6 @@ def measure_latency(
     scorer: Scorer,
     maker: CaseMaker,
     encoder: Encoder,
-    atlas: Atlas,
     settings: RenderSection,
     *,
     drop_blank_tokens: bool,
@@ -64,11 +62,13 @@ def measure_latency(
     """
 
     def by_memory(sample: Sample, watch: Stopwatch) -> None:
-        drawn = watch.time(
+        pages = watch.time(
             "render",
-            lambda: draw_memory(sample.history, settings, atlas, drop_blank_tokens=drop_blank_tokens),
+            lambda: HistoryRenderer(settings).draw(sample.history).pages,
         )
-        features = watch.time("encode", lambda: encode_memory(encoder, drawn))
+        features = watch.time(
+            "encode", lambda: torch.cat(encode_kept_tokens(encoder, pages, drop_blank_tokens=drop_blank_tokens))
+        )
         _answer(watch, scorer, maker.with_memory(sample, features), sample)
 
     def by_text(sample: Sample, watch: Stopwatch) -> None:

@@ -12,16 +12,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self, cast
 
-import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
 from ocrmem.adapter import has_provenance, verify_package
 from ocrmem.config import RunConfig
-from ocrmem.conversations import Conversation, Message
-from ocrmem.dataset.making import Pictured, SampleMaker
+from ocrmem.conversations import Conversation
+from ocrmem.dataset.making import SampleMaker
 from ocrmem.dataset.schema import PageRow, Sample
-from ocrmem.encoder.pages import Encoder, encode_pages
+from ocrmem.encoder.pages import Encoder, encode_kept_tokens
 from ocrmem.errors import DataError
 from ocrmem.evaluation.scoring import Case, Scorer
 from ocrmem.families import with_marks
@@ -29,8 +28,7 @@ from ocrmem.generation.question import read_question
 from ocrmem.model.configuration import MEMConfig
 from ocrmem.model.modeling import MEMModel
 from ocrmem.registry import resolve_adapter
-from ocrmem.rendering import Page, transcript
-from ocrmem.rendering.growing import GrowingPages
+from ocrmem.rendering import Page
 from ocrmem.tokens import load_tokenizer
 
 # On the tiny preset, features of held-out pages have a shift of 0.07 to 0.45 and a spread of 0.07 to 0.29; an
@@ -75,7 +73,7 @@ class ChatSession:
         self.model = model
         self.family = config.model.family
         settings = as_trained(config, model.config)
-        self.maker = _GrowingMaker(settings, tokenizer)
+        self.maker = SampleMaker(settings, tokenizer)
         most = max(cached_pages, settings.render.max_pages)
         self.features = FeatureCache(cast(Encoder, model.ocr_embed), most)
         self.scorer = Scorer(
@@ -205,12 +203,9 @@ class FeatureCache:
         missing = {page.hash: page for page in pages if page.hash not in self._kept}
         if missing:
             drawn = [Page.from_bytes(row.bits, row.size, row.atlas_version) for row in missing.values()]
-            for row, features in zip(missing.values(), encode_pages(self.encoder, drawn), strict=True):
-                tokens = features.float().cpu()
-                if drop_blank_tokens:
-                    mask = np.unpackbits(np.frombuffer(row.ink_mask, np.uint8), count=len(tokens)).astype(bool)
-                    tokens = tokens[torch.from_numpy(mask)]
-                self._kept[row.hash] = tokens.clone()  # a slice would keep its whole batch alive
+            tokens = encode_kept_tokens(self.encoder, drawn, drop_blank_tokens=drop_blank_tokens)
+            # Copied, since a slice would keep its whole batch alive.
+            self._kept.update({name: features.clone() for name, features in zip(missing, tokens, strict=True)})
             self.encoded += len(missing)
         for page in pages:
             self._kept.move_to_end(page.hash)
@@ -218,23 +213,6 @@ class FeatureCache:
         while len(self._kept) > self.most:
             self._kept.popitem(last=False)
         return found
-
-
-class _GrowingMaker(SampleMaker):
-    """Makes the sample of one question, whose history continues that of the question before."""
-
-    def __init__(self, config: RunConfig, tokenizer: PreTrainedTokenizerBase) -> None:
-        super().__init__(config, tokenizer)
-        self._growing = GrowingPages(config.render, self.atlas)
-
-    def picture(self, histories: Sequence[Sequence[Message]]) -> list[Pictured]:
-        return [self._picture(history) for history in histories]
-
-    def _picture(self, history: Sequence[Message]) -> Pictured:
-        newest = self._growing.draw(transcript(history, self.config.render.labels))
-        tokens = self.tokens_from(history, newest.start) if newest.dropped else None
-        # A page without ink (many empty lines) has nothing to read and would give no token.
-        return Pictured([page for page in newest.pages if page.bits.any()], newest.dropped, tokens)
 
 
 def as_trained(config: RunConfig, adapter: MEMConfig) -> RunConfig:

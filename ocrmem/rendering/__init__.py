@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ocrmem.rendering.atlas import Atlas, load_atlas
-    from ocrmem.rendering.drawing import Rendering, RowSpan, render_prefixes, render_text
+    from ocrmem.rendering.drawing import Rendering, RowSpan, render_text
     from ocrmem.rendering.geometry import Geometry
     from ocrmem.rendering.page import Page
     from ocrmem.rendering.preview import preview_pages, write_preview
@@ -18,7 +18,6 @@ _HOME = {
     "load_atlas": "atlas",
     "Rendering": "drawing",
     "RowSpan": "drawing",
-    "render_prefixes": "drawing",
     "render_text": "drawing",
     "Geometry": "geometry",
     "Page": "page",
@@ -35,7 +34,6 @@ __all__ = [
     "RowSpan",
     "load_atlas",
     "preview_pages",
-    "render_prefixes",
     "render_text",
     "transcript",
     "write_preview",

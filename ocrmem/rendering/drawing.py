@@ -103,38 +103,6 @@ def _pieces(text: str) -> Iterator[str]:
         start = end
 
 
-def render_prefixes(text: str, ends: Sequence[int], settings: RenderSection, atlas: Atlas) -> list[list[Page]]:
-    """The pages of text[:end] for many ends, at the cost of drawing the text once.
-
-    The samples of one conversation have histories that are prefixes of each other. Where a prefix ends behind
-    a newline, its rows are the first rows of the whole text, so its last page is the whole text's page with
-    the later rows blank. Other prefixes, and all of them where newlines flow, are drawn by themselves.
-
-    Args:
-        text: the longest text.
-        ends: lengths of the prefixes, 0 to len(text).
-        settings: as for `render_text`.
-        atlas: as for `render_text`.
-    """
-    if settings.newlines == "flow":
-        return [render_text(text[:end], settings, atlas).pages for end in ends]
-    whole = render_text(text, settings, atlas)
-    result = []
-    for end in ends:
-        rows = int(np.searchsorted(whole.spans[:, 0], end)) if end else 0
-        if end and (rows == 0 or whole.spans[rows - 1, 1] != end):
-            result.append(render_text(text[:end], settings, atlas).pages)
-            continue
-        full, rest = divmod(rows, whole.rows_per_page)
-        pages = whole.pages[:full]
-        if rest:
-            bits = whole.pages[full].bits.copy()
-            bits[rest * settings.line_height :] = 0
-            pages.append(Page(bits, atlas.version))
-        result.append(pages)
-    return result
-
-
 def _spans(units: Units, rows: Rows) -> np.ndarray:
     spans = np.empty((len(rows), 2), np.int64)
     if not len(rows):
@@ -166,10 +134,17 @@ def _grid(units: Units, rows: Rows, columns: int, atlas: Atlas) -> np.ndarray:
     return grid.reshape(len(rows), columns)
 
 
-def paginate(grids: Sequence[np.ndarray], geometry: Geometry, atlas: Atlas) -> Iterator[Page]:
-    """Rows, as `lay_out` gives them, as pages; the last one may be partly filled."""
+def paginate(
+    grids: Sequence[np.ndarray], geometry: Geometry, atlas: Atlas, begun: Page | None = None, filled: int = 0
+) -> Iterator[Page]:
+    """Yield rows, as `lay_out` gives them, as pages; the last one may be partly filled.
+
+    Args:
+        begun: a page on which the rows continue; None: a blank one.
+        filled: rows of ``begun``.
+    """
     page = np.zeros((geometry.rows, geometry.columns), np.int32)
-    filled = 0
+    first = filled
     for grid in grids:
         at = 0
         while at < len(grid):
@@ -178,18 +153,17 @@ def paginate(grids: Sequence[np.ndarray], geometry: Geometry, atlas: Atlas) -> I
             at += len(part)
             filled += len(part)
             if filled == geometry.rows:
-                yield Page(_blit(page, geometry, atlas.cells), atlas.version)
-                filled = 0
-    if filled:
-        page[filled:] = 0
-        yield Page(_blit(page, geometry, atlas.cells), atlas.version)
+                yield _blit(page[first:], geometry, atlas, begun, first)
+                begun, first, filled = None, 0, 0
+    if filled > first:
+        yield _blit(page[first:filled], geometry, atlas, begun, first)
 
 
-def _blit(grid: np.ndarray, geometry: Geometry, cells: np.ndarray) -> np.ndarray:
-    """uint8 [S, S / 8] from int32 [rows, columns] of cell numbers."""
-    size = geometry.page_size
-    bits = np.zeros((size, size // 8), np.uint8)
-    lines = bits[: geometry.rows * geometry.line_height].reshape(geometry.rows, geometry.line_height, -1)
-    drawn = np.take(cells, grid, axis=0).transpose(0, 2, 1)
+def _blit(grid: np.ndarray, geometry: Geometry, atlas: Atlas, below: Page | None, first: int) -> Page:
+    """Draw int32 [rows, columns] of cell numbers on a page, from row ``first`` on."""
+    size, height = geometry.page_size, geometry.line_height
+    bits = np.zeros((size, size // 8), np.uint8) if below is None else below.bits.copy()
+    lines = bits[first * height : (first + len(grid)) * height].reshape(len(grid), height, -1)
+    drawn = np.take(atlas.cells, grid, axis=0).transpose(0, 2, 1)
     lines[:, geometry.top : geometry.top + CELL_HEIGHT] = drawn
-    return bits
+    return Page(bits, atlas.version)

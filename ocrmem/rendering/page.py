@@ -73,9 +73,11 @@ class Page:
         return digest.hexdigest()
 
     @property
-    def ink_share(self) -> float:
-        """Share of the pixels that are ink."""
-        return int(np.bitwise_count(self.bits).sum(dtype=np.int64)) / (self.size * self.size)
+    def ink_pixels(self) -> int:
+        """Pixels that are ink."""
+        packed = np.ascontiguousarray(self.bits).reshape(-1)
+        # S * S / 8 bytes are whole words of 8: counted as words, an eighth of the numbers is left to add up.
+        return int(np.bitwise_count(packed.view(np.uint64)).sum(dtype=np.int64))
 
     def ink_mask(self, token_size: int) -> np.ndarray:
         """Which patches hold ink.
@@ -96,8 +98,10 @@ class Page:
                 "Use the render.token_size the dataset was rendered for",
             )
         side = self.size // token_size
-        lines = np.bitwise_or.reduce(self.bits.reshape(side, token_size, -1), axis=1)
-        return (lines.reshape(side, side, token_size // 8) != 0).any(axis=2).reshape(-1)
+        bits = np.ascontiguousarray(self.bits)
+        words = bits.view(np.uint64) if self.size % 64 == 0 else bits
+        lines = np.bitwise_or.reduce(words.reshape(side, token_size, -1), axis=1).view(np.uint8)
+        return lines.reshape(side, side, token_size // 8).any(axis=2).reshape(-1)
 
     def pixels(self, out: np.ndarray | None = None) -> np.ndarray:
         """float32 [3, S, S]: paper 1.0, ink -1.0, as ToTensor and Normalize(0.5, 0.5) make of the picture.

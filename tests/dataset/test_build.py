@@ -68,7 +68,7 @@ def test_text_on_dropped_pages_is_no_compression(make_config, small_data):
     assert cut
     for sample in cut:
         text = transcript(sample.history, config.render.labels)
-        rendering = render_text(text, config.render, maker.atlas)
+        rendering = render_text(text, config.render, load_atlas())
         start = rendering.rows[sample.dropped_pages * rendering.rows_per_page].start
         shown = len(maker.builder.encode_content(text[start:]))
         assert 0 < sample.pictured_tokens < sample.history_tokens

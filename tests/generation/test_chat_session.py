@@ -94,7 +94,7 @@ def test_a_new_turn_draws_and_encodes_its_last_page_alone(monkeypatch: pytest.Mo
     assert len(prepared.sample.pages) == 64
     assert prepared.sample.dropped_pages == 1
     session.prepare(question([*said, *turns(500)][: 62 * LINES + 18]))
-    assert counts.taken() == (1, 0), "the same question needs no encoder"
+    assert counts.taken() == (0, 0), "the same question is not drawn again and needs no encoder"
 
 
 def test_every_turn_is_prepared_as_the_dataset_s_own_samples_are() -> None:

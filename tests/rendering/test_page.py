@@ -43,9 +43,9 @@ def test_pixels_can_be_written_to_without_changing_the_page() -> None:
     assert page.pixels().min() == -1
 
 
-def test_ink_share_counts_black_pixels() -> None:
+def test_ink_pixels_counts_black_pixels() -> None:
     page = random_page()
-    assert page.ink_share == np.unpackbits(page.bits).mean()
+    assert page.ink_pixels == np.unpackbits(page.bits).sum()
 
 
 @pytest.mark.parametrize("token_size", [8, 16, 32, 64])

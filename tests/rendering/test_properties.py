@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ocrmem.config import RenderSection
-from ocrmem.rendering import Rendering, load_atlas, render_prefixes, render_text
+from ocrmem.rendering import Rendering, load_atlas, render_text
+from ocrmem.rendering.history import GrowingPages
 from ocrmem.rendering.units import NEWLINE_MARK
 
 ATLAS = load_atlas()
@@ -172,9 +173,11 @@ def test_after_a_newline_no_row_depends_on_later_text(text: str, later: str, sec
 def test_prefixes_are_drawn_as_if_alone(text: str, data: st.DataObject, section: RenderSection) -> None:
     ends = data.draw(st.lists(st.integers(0, len(text)), max_size=4))
     ends += [i + 1 for i, character in enumerate(text) if character in "\n\r"]
-    for end, pages in zip(ends, render_prefixes(text, ends, section, ATLAS), strict=True):
-        alone = render_text(text[:end], section, ATLAS).pages
-        assert [page.hash for page in pages] == [page.hash for page in alone]
+    growing = GrowingPages(section)
+    for end in sorted(ends):
+        newest, alone = growing.draw(text[:end]), render_text(text[:end], section, ATLAS).pages
+        assert [page.hash for page in newest.pages] == [page.hash for page in alone[-section.max_pages :]]
+        assert newest.dropped == len(alone) - len(newest.pages)
 
 
 hanzi = st.lists(st.sampled_from(["国", "人，", "「天地", "上。", "下？」", "（中）", "ab", "x "]), max_size=30).map(

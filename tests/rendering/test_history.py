@@ -8,7 +8,7 @@ import pytest
 
 from ocrmem.config import RenderSection
 from ocrmem.rendering import load_atlas, render_text
-from ocrmem.rendering.growing import GrowingPages
+from ocrmem.rendering.history import GrowingPages
 
 ATLAS = load_atlas()
 PIECES = (
@@ -42,7 +42,7 @@ def texts(seed: int, turns: int) -> list[str]:
 @pytest.mark.parametrize("seed", range(4))
 def test_pages_are_those_of_the_whole_text(seed: int, newlines: str) -> None:
     section = settings(newlines=newlines, max_pages=3 if seed % 2 else 1000)
-    growing = GrowingPages(section, ATLAS)
+    growing = GrowingPages(section)
     for text in texts(seed, 25):
         whole = render_text(text, section, ATLAS)
         newest = growing.draw(text)
@@ -54,12 +54,11 @@ def test_pages_are_those_of_the_whole_text(seed: int, newlines: str) -> None:
 
 
 def test_a_turn_draws_the_last_page_alone() -> None:
-    growing, line = GrowingPages(settings(), ATLAS), "user: one line\n"  # 8 lines a page
-    assert growing.draw(line * 64 * 8).drawn == 64
-    assert growing.draw(line * (64 * 8 + 3)).drawn == 1
-    assert growing.draw(line * (64 * 8 + 7)).drawn == 1
-    assert growing.draw(line * (64 * 8 + 9)).drawn == 2, "the page it fills and the one it begins"
-    assert growing.draw(line * (64 * 8 + 9)).drawn == 1
+    growing, line = GrowingPages(settings()), "user: one line\n"  # 8 lines a page
+    pages = growing.draw(line * 64 * 8).pages
+    for more, expected in ((0, 0), (3, 1), (7, 1), (7, 0), (9, 2), (9, 0), (25, 3)):  # 9: one is filled, one begun
+        before, pages = set(map(id, pages)), growing.draw(line * (64 * 8 + more)).pages
+        assert sum(id(page) not in before for page in pages) == expected
 
 
 @pytest.mark.parametrize(
@@ -71,15 +70,14 @@ def test_a_turn_draws_the_last_page_alone() -> None:
     ],
 )
 def test_a_text_that_does_not_continue_the_last_one_is_drawn_from_its_start(first: str, then: str) -> None:
-    growing = GrowingPages(settings(), ATLAS)
+    growing = GrowingPages(settings())
     growing.draw(first)
     whole = render_text(then, settings(), ATLAS).pages
     newest = growing.draw(then)
     assert [page.hash for page in newest.pages] == [page.hash for page in whole]
-    assert newest.drawn == len(whole)
 
 
 def test_no_more_full_pages_are_kept_than_the_settings_allow() -> None:
-    growing = GrowingPages(settings(max_pages=2), ATLAS)
+    growing = GrowingPages(settings(max_pages=2))
     newest = growing.draw("user: one line\n" * 8 * 30)
     assert (len(newest.pages), newest.dropped, len(growing._full)) == (2, 28, 2)
