@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 
 from ocrmem.gradflow.batch_facts import BatchFacts
 from ocrmem.gradflow.catalogue import Finding, finding
-from ocrmem.gradflow.probe import ModuleCall, Parameter, Recording, is_under
+from ocrmem.gradflow.probe import Parameter, Recording, is_under
 from ocrmem.gradflow.trace import Cut
 
 SAME_FEATURES = 1e-4  # relative difference under which two pages' features count as the same
@@ -57,8 +57,7 @@ class Diagnosis:
 
     def _forward_failed(self, explained: bool) -> Iterator[Finding]:
         record = self._record
-        place = record.failing_place
-        source = f"{place.file}:{place.line}" if place else ""
+        source = record.failing_place.source if record.failing_place else ""
         if record.forward_error_kind == "dtype":
             weights = sorted({p.dtype for p in record.parameters if p.name.startswith(record.failing_module)})
             yield self._finding(
@@ -74,7 +73,7 @@ class Diagnosis:
             if origin is not None:
                 operation, made = origin
                 evidence = f"{operation}() made it in inference mode; {evidence}"
-                yield self._finding("GF001", made.module, f"{made.file}:{made.line}", evidence)
+                yield self._finding("GF001", made.module, made.source, evidence)
             else:
                 yield self._finding("GF001", record.failing_module, source, evidence)
 
@@ -97,9 +96,8 @@ class Diagnosis:
     def _labels(self) -> Iterator[Finding]:
         if self._facts.supervised_labels == 0:
             record = self._record
-            result = (
-                f"forward refused: {record.forward_error}" if record.forward_error else f"the loss is {record.loss}"
-            )
+            failed = record.forward_error
+            result = f"forward refused: {failed}" if failed else f"the loss is {record.loss}"
             yield self._finding("GF012", "labels", "", f"all labels of the batch are -100 and {result}")
 
     def _took_no_part(self) -> Iterator[Finding]:
@@ -143,13 +141,9 @@ class Diagnosis:
                 missing &= ~mask
                 cut = next((c for m, c in lineage.cuts if m & mask), None)
                 lost = f" after {cut.operation} at {cut.place}" if cut else ""
-                yield self._finding(
-                    "GF010",
-                    place.module,
-                    f"{place.file}:{place.line}",
-                    f"requires_grad_(True){lost} starts a new graph: loss.requires_grad is True, "
-                    f"but no gradient reaches {self._trained}",
-                )
+                evidence = f"requires_grad_(True){lost} starts a new graph: loss.requires_grad is True, "
+                evidence += f"but no gradient reaches {self._trained}"
+                yield self._finding("GF010", place.module, place.source, evidence)
         for mask, cut in lineage.cuts:
             if mask & missing:
                 missing &= ~mask
@@ -171,21 +165,17 @@ class Diagnosis:
             evidence += f"; autograd is off from {off} inwards" if off else ""
         else:
             code = "GF006"
-        return self._finding(code, cut.place.module, f"{cut.place.file}:{cut.place.line}", evidence)
+        return self._finding(code, cut.place.module, cut.place.source, evidence)
 
     def _lost(self, missing: int) -> Finding:
         cut = next((c for mask, c in reversed(self._record.observed.cuts) if mask & missing), None)
         if cut is not None:
-            source = f"{cut.place.file}:{cut.place.line}"
-            return self._finding(
-                "GF019", cut.place.module, source, f"after {cut.operation} its value went on outside torch"
-            )
+            evidence = f"after {cut.operation} its value went on outside torch"
+            return self._finding("GF019", cut.place.module, cut.place.source, evidence)
         last = next((c for c in reversed(self._record.calls) if c.output_depends & missing), None)
-        module = last.path if last else self._trained
-        source = last.source if last else self._source
-        return self._finding(
-            "GF019", module, source, f"{module or 'the model'} is the last module whose output depends on it"
-        )
+        module, source = (last.path, last.source) if last else (self._trained, self._source)
+        evidence = f"{module or 'the model'} is the last module whose output depends on it"
+        return self._finding("GF019", module, source, evidence)
 
     def _unused_parts(self) -> Iterator[Finding]:
         unused = [p.name for p in self._record.trained if not p.used]
@@ -201,23 +191,20 @@ class Diagnosis:
         if self._record.backward_error:
             yield self._finding("GF021", self._record.loss_grad_fn, "", self._record.backward_error)
             return
-        if any(p.gradient_norm is None for p in trained if p.used):
-            names = [p.name for p in trained if p.used and p.gradient_norm is None]
-            yield self._at_trained(
-                "GF019",
-                f"backward left no gradient on {_some(names)} ({self._record.backward_error or 'no error'})",
-            )
+        without = [p.name for p in trained if p.used and p.gradient_norm is None]
+        if without:
+            yield self._at_trained("GF019", f"backward left no gradient on {_some(without)} and raised no error")
             return
         norms = [p.gradient_norm for p in trained if p.gradient_norm is not None]
         largest = max((c.gradient_norm for c in self._record.calls if c.gradient_norm), default=0.0)
-        if (norms and max(norms) <= VANISHED * largest) or (norms and max(norms) == 0.0):
-            call = self._first_vanished(largest)
-            yield self._finding(
-                "GF017",
-                call.path if call else self._trained,
-                call.source if call else self._source,
-                f"{self._trained}'s largest gradient is {max(norms):.1e} beside {largest:.1e} nearer the loss",
-            )
+        if norms and max(norms) <= VANISHED * largest:
+            gone = [
+                c for c in self._record.calls if c.gradient_norm is not None and c.gradient_norm <= VANISHED * largest
+            ]
+            # Nearest the loss, and innermost.
+            module, source = (gone[-1].path, gone[-1].source) if gone else (self._trained, self._source)
+            evidence = f"{self._trained}'s largest gradient is {max(norms):.1e} beside {largest:.1e} nearer the loss"
+            yield self._finding("GF017", module, source, evidence)
 
     def _not_finite(self) -> Finding | None:
         record = self._record
@@ -225,27 +212,17 @@ class Diagnosis:
         if forward is not None and (record.loss is None or not math.isfinite(record.loss)):
             innermost = [c for c in record.calls if not c.output_finite and c.input_finite]
             call = innermost[-1] if innermost else forward
-            return self._finding(
-                "GF018", call.path, call.source, f"its output is not finite and the loss is {record.loss}"
-            )
+            evidence = f"its output is not finite and the loss is {record.loss}"
+            return self._finding("GF018", call.path, call.source, evidence)
         if any(not p.finite for p in record.trained):
             broken = [c for c in record.calls if c.gradient_norm is not None and not math.isfinite(c.gradient_norm)]
-            nearest = broken[-1] if broken else None
+            module, source = (broken[-1].path, broken[-1].source) if broken else (self._trained, self._source)
             names = _some([p.name for p in record.trained if not p.finite])
-            return self._finding(
-                "GF018",
-                nearest.path if nearest else self._trained,
-                nearest.source if nearest else self._source,
-                f"the gradient of its output is not finite, and so is that of {names}",
-            )
+            evidence = f"the gradient of its output is not finite, and neither is that of {names}"
+            return self._finding("GF018", module, source, evidence)
         if record.loss is not None and not math.isfinite(record.loss):
             return self._finding("GF018", "loss", "", f"the loss is {record.loss}")
         return None
-
-    def _first_vanished(self, largest: float) -> ModuleCall | None:
-        """Return the call nearest the loss, and innermost, whose output's gradient has already vanished."""
-        gone = [c for c in self._record.calls if c.gradient_norm is not None and c.gradient_norm <= VANISHED * largest]
-        return gone[-1] if gone else None
 
     def _received_by_frozen(self) -> Iterator[Finding]:
         got = [
@@ -259,12 +236,9 @@ class Diagnosis:
     def _features(self) -> Iterator[Finding]:
         dependence = self._record.page_dependence
         if dependence is not None and dependence < SAME_FEATURES:
-            yield self._finding(
-                "GF013",
-                self._record.feature_module,
-                "",
-                f"features at {self._record.feature_module} differ by {dependence:.1e} of their size from page to page",
-            )
+            module = self._record.feature_module
+            evidence = f"features at {module} differ by {dependence:.1e} of their size from page to page"
+            yield self._finding("GF013", module, "", evidence)
 
 
 def _mask(parameters: list[Parameter], wanted: Callable[[Parameter], bool]) -> int:

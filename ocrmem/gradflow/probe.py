@@ -10,6 +10,7 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -113,11 +114,10 @@ class Probe:
                 for name, p in named
             ]
         )
-        self._stack: list[str] = []
         self._open: list[ModuleCall] = []
         self._handles: list[Any] = []
         self._trained_paths = {name.rpartition(".")[0] for name, _ in self._trained}
-        self._trace = Trace([p for _, p in self._trained], lambda: self._stack[-1] if self._stack else "")
+        self._trace = Trace([p for _, p in self._trained], lambda: self._open[-1].path if self._open else "")
 
     def run(self, batch: Mapping[str, Any]) -> Recording:
         """Run forward and backward once. Errors that the doctor can diagnose are recorded, others are raised."""
@@ -139,8 +139,8 @@ class Probe:
 
     def _forward(self, batch: Mapping[str, Any]) -> torch.Tensor | None:
         for path, module in self._model.named_modules():
-            self._handles.append(module.register_forward_pre_hook(self._before(path), with_kwargs=True))
-            self._handles.append(module.register_forward_hook(self._after, with_kwargs=True))
+            self._handles.append(module.register_forward_pre_hook(partial(self._enter, path), with_kwargs=True))
+            self._handles.append(module.register_forward_hook(self._leave, with_kwargs=True))
         try:
             with _compiled_parts_run_eagerly(self._model, self._recording), self._trace:
                 output = self._model(**batch)
@@ -151,55 +151,42 @@ class Probe:
             return None
         return loss_of(output)
 
-    def _before(self, path: str) -> Callable[..., None]:
-        def hook(module: nn.Module, args: Any, kwargs: Any) -> None:
-            with self._trace.paused():
-                self._enter(path, module, args, kwargs)
-
-        return hook
-
     def _enter(self, path: str, module: nn.Module, args: Any, kwargs: Any) -> None:
         floating = [t for t in tensors_in((args, kwargs)) if t.is_floating_point()]
-        call = ModuleCall(
-            path=path,
-            kind=type(module).__name__,
-            depth=len(self._open),
-            source=source_around(self._model, path),
-            grad_enabled=torch.is_grad_enabled(),
-            input_dtypes=tuple(sorted({str(t.dtype) for t in floating})),
-            input_finite=all_finite(floating),
-        )
-        if path in self._trained_paths or self._contains_trained(path):
-            self._measure_dependence(path, floating)
+        with self._trace.paused():
+            call = ModuleCall(
+                path=path,
+                kind=type(module).__name__,
+                depth=len(self._open),
+                source=source_around(self._model, path),
+                grad_enabled=torch.is_grad_enabled(),
+                input_dtypes=tuple(sorted({str(t.dtype) for t in floating})),
+                input_finite=all_finite(floating),
+            )
+            trained = self._trained_paths
+            if path in trained or (path and any(is_under(other, [path]) for other in trained)):
+                self._measure_dependence(path, floating)
         self._recording.calls.append(call)
         self._open.append(call)
-        self._stack.append(path)
 
-    def _after(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-        with self._trace.paused():
-            self._leave(args, kwargs, output)
-
-    def _leave(self, args: Any, kwargs: Any, output: Any) -> None:
+    def _leave(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         call = self._open.pop()
-        self._stack.pop()
-        outputs = [t for t in _all_tensors(output) if t.is_floating_point()]
-        call.output_finite = all_finite(outputs)
-        lineage = self._trace.lineage_of(outputs)
-        if not lineage.all and any(t.requires_grad for t in outputs):
-            # A custom autograd function is no torch call: what went in is what comes out.
-            lineage = self._trace.lineage_of((args, kwargs))
+        with self._trace.paused():
+            outputs = [t for t in tensors_in(output) if t.is_floating_point()]
+            call.output_finite = all_finite(outputs)
+            lineage = self._trace.lineage_of(outputs)
+            if not lineage.all and any(t.requires_grad for t in outputs):
+                # A custom autograd function is no torch call: what went in is what comes out.
+                lineage = self._trace.lineage_of((args, kwargs))
+                for tensor in outputs:
+                    self._trace.adopt(tensor, lineage)
+            call.output_depends, call.output_alive = lineage.all, lineage.alive
+            if not lineage.all and call.depth == 1 and outputs and outputs[0].dim() >= 3:
+                # The frozen encoder, page by page: further on, blank tokens are left out and places are lost.
+                self._measure_dependence(call.path, outputs)
             for tensor in outputs:
-                self._trace.adopt(tensor, lineage)
-        call.output_depends, call.output_alive = lineage.all, lineage.alive
-        if not lineage.all and call.depth == 1 and outputs and outputs[0].dim() >= 3:
-            # The frozen encoder, page by page: further on, blank tokens are left out and places are lost.
-            self._measure_dependence(call.path, outputs)
-        for tensor in outputs:
-            if tensor.requires_grad and not tensor.is_leaf:
-                tensor.register_hook(_norm_recorder(call))
-
-    def _contains_trained(self, path: str) -> bool:
-        return any(is_under(trained, [path]) for trained in self._trained_paths) and bool(path)
+                if tensor.requires_grad and not tensor.is_leaf:
+                    tensor.register_hook(_norm_recorder(call))
 
     def _measure_dependence(self, path: str, floating: list[torch.Tensor]) -> None:
         if not floating or self._recording.feature_module in self._trained_paths:
@@ -212,9 +199,8 @@ class Probe:
     def _note_failure(self, error: Exception) -> None:
         record = self._recording
         record.forward_error, record.forward_error_kind = _first_line(error), _kind(error)
-        record.failing_module = self._stack[-1] if self._stack else ""
-        call = self._open[-1] if self._open else None
-        record.failing_dtypes = call.input_dtypes if call else ()
+        if self._open:
+            record.failing_module, record.failing_dtypes = self._open[-1].path, self._open[-1].input_dtypes
         frames = inspect.getinnerframes(error.__traceback__) if error.__traceback__ else []
         own = [f for f in frames if not f.filename.startswith((TORCH_FOLDER, OWN_FOLDER))]
         if own:
@@ -287,10 +273,6 @@ def source_around(model: nn.Module, path: str) -> str:
         if source or not path:
             return source
         path = path.rpartition(".")[0]
-
-
-def _all_tensors(output: Any) -> Iterator[torch.Tensor]:
-    yield from tensors_in(list(output.values()) if isinstance(output, Mapping) else output)
 
 
 def _norm_recorder(call: ModuleCall) -> Callable[[torch.Tensor], None]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,8 +42,12 @@ class Place:
     file: str
     line: int
 
+    @property
+    def source(self) -> str:
+        return f"{self.file}:{self.line}"
+
     def __str__(self) -> str:
-        return f"{self.module or 'the model'} ({self.file}:{self.line})"
+        return f"{self.module or 'the model'} ({self.source})"
 
 
 @dataclass(frozen=True)
@@ -204,14 +208,11 @@ class Trace(TorchFunctionMode):
 
 
 def tensors_in(value: Any, depth: int = 4) -> Iterator[torch.Tensor]:
-    """Find every tensor in nested tuples, lists and dicts, to a few levels."""
+    """Find every tensor in nested tuples, lists and mappings, to a few levels."""
     if isinstance(value, torch.Tensor):
         yield value
-    elif depth and isinstance(value, dict):
-        for item in value.values():
-            yield from tensors_in(item, depth - 1)
-    elif depth and isinstance(value, tuple | list):
-        for item in value:
+    elif depth and isinstance(value, tuple | list | Mapping):
+        for item in value.values() if isinstance(value, Mapping) else value:
             yield from tensors_in(item, depth - 1)
 
 
