@@ -24,7 +24,7 @@ import jinja2
 from ocrmem.config import RunConfig
 from ocrmem.errors import CheckFailed, ModelError, Problem
 from ocrmem.evaluation.result import EVALUATION, adapter_sha256, metrics_of
-from ocrmem.facts import ADAPTER_FILES, MANIFEST, MODEL_CARD, PROVENANCE, SMOKE_REPORT
+from ocrmem.facts import ADAPTER_FILES, MANIFEST, MODEL_CARD, PROVENANCE, SMOKE_REPORT, TRAIN_REPORT
 from ocrmem.files import read_json, replacing_directory, sha256_file, sha256_json, write_json, write_text
 from ocrmem.secrets import redact_uri
 from ocrmem.tracking import without_secrets
@@ -128,7 +128,7 @@ def check_reports(config: RunConfig) -> None:
             )
         )
     actual = adapter_sha256(Path(config.paths.adapter))
-    for name, verb in ((EVALUATION, "evaluate"), ("train.json", "train")):
+    for name, verb in ((EVALUATION, "evaluate"), (TRAIN_REPORT, "train")):
         path = config.paths.report(name)
         if verb == "train" and not path.exists():
             continue  # an imported adapter was not trained here

@@ -110,8 +110,8 @@ def test_a_heavy_library_is_known_to_one_module(library: str) -> None:
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
-def test_no_file_grows_past_400_lines(path: Path) -> None:
-    assert len(path.read_text(encoding="utf-8").splitlines()) <= 400
+def test_no_file_grows_past_500_lines(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 500
 
 
 def test_nothing_is_unpickled_and_no_remote_code_is_trusted() -> None:

@@ -35,6 +35,7 @@ from ocrmem.cluster.sdk import trainer
 from ocrmem.config import RunConfig
 from ocrmem.console import note
 from ocrmem.errors import ClusterError, ConfigError, PreemptedError, TrainingError
+from ocrmem.facts import TRAIN_REPORT
 
 Object = dict[str, Any]
 
@@ -194,7 +195,7 @@ class _Launch:
             "seconds": _seconds(job),
             "pods": outcome.pods,
             "adapter": {"claim": claim, "path": f"{self._name}/adapter", "in_pods": f"{folder}/adapter"},
-            "report": {"claim": claim, "path": f"{self._name}/train.json", "in_pods": f"{folder}/train.json"},
+            "report": {"claim": claim, "path": f"{self._name}/{TRAIN_REPORT}", "in_pods": f"{folder}/{TRAIN_REPORT}"},
         }
         took = "" if result["seconds"] is None else f" in {result['seconds']:.0f} s"
         summary = [

@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 
 from ocrmem.config import TINY, RunConfig
 from ocrmem.errors import ModelError, Problem
+from ocrmem.facts import PROJ
 from ocrmem.families import EXAMPLE, family_of
 from ocrmem.model.configuration import InvalidModelConfig, MEMConfig
 
@@ -172,7 +173,7 @@ def check_weights(place: str, tensors: Mapping[str, torch.Tensor], proj: torch.n
     Raises:
         AdapterMismatch: a tensor is missing, unknown, of another shape, or not finite.
     """
-    wanted = {f"proj.{name}": tuple(tensor.shape) for name, tensor in proj.state_dict().items()}
+    wanted = {f"{PROJ}.{name}": tuple(tensor.shape) for name, tensor in proj.state_dict().items()}
     allowed = wanted | {"feature_mean": (width,), "feature_std": (width,)}
     problems = []
     for name in sorted(wanted.keys() | tensors.keys()):

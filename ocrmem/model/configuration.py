@@ -35,7 +35,7 @@ class MEMConfig(PretrainedConfig):
         context_threshold: histories of more tokens than this become pages.
         max_seq_length: tokens of one sequence, memory included.
         base_revision, ocr_revision: commits of the two models on the hub.
-        base_fingerprint, ocr_fingerprint: identity of their weights, see `ocrmem.model.loading.fingerprint`.
+        base_fingerprint, ocr_fingerprint: identity of their weights, see `ocrmem.model.fingerprint.fingerprint`.
         features: "sum" or "concat", see `ocrmem.config.ModelSection`.
         projector_hidden_size: None means the language model's hidden size.
         projector_norm: LayerNorm in front of the projector.

@@ -18,8 +18,9 @@ from typing import Any
 import torch
 
 from ocrmem.errors import ConfigError, MissingInputError, ModelError, first_line
+from ocrmem.facts import PROJ
+from ocrmem.model.adapter_files import CONFIG, write_adapter
 from ocrmem.model.configuration import MEMConfig
-from ocrmem.model.loading import CONFIG, write_adapter
 from ocrmem.model.projector import Projector
 
 SOURCE = "projection_layer.pt"
@@ -59,7 +60,7 @@ def import_adapter(source: Path, output: Path, overrides: Mapping[str, Any] | No
         )
     told_width = settings.get("vision_embedding_size", sizes["vision_embedding_size"])
     config = MEMConfig(**{**settings, **sizes, **(overrides or {}), **sizes})
-    tensors = {f"proj.{name}": tensor for name, tensor in projector.state_dict().items()}
+    tensors = {f"{PROJ}.{name}": tensor for name, tensor in projector.state_dict().items()}
     write_adapter(output, config, tensors)
     problems = [problem.as_dict() for problem in config.problems()]
     count = sum(p.numel() for p in projector.parameters())

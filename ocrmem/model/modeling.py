@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from pathlib import Path
+from typing import Any, Self, cast
 
 import torch
 import torch.nn.functional as F
@@ -17,13 +18,16 @@ from torch import nn
 from transformers import GenerationConfig, PreTrainedModel
 from transformers.utils import ModelOutput
 
-from ocrmem.facts import IGNORED
+from ocrmem.config import RunConfig
+from ocrmem.encoder.device import DTYPES
+from ocrmem.facts import IGNORED, PROJ
 from ocrmem.gradflow import BatchFacts
-from ocrmem.model import compatibility, loading, trainable
-from ocrmem.model.assembly import AdapterModel
+from ocrmem.model import compatibility, trainable
+from ocrmem.model.adapter_files import WEIGHTS, read_config, read_weights, write_adapter
 from ocrmem.model.batch_facts import memory_facts
 from ocrmem.model.compatibility import BatchError
 from ocrmem.model.configuration import MEMConfig
+from ocrmem.model.frozen_parts import load_base, locate, parts_of_adapter, parts_of_run
 from ocrmem.model.projector import Projector
 
 
@@ -42,7 +46,7 @@ class MEMOutput(ModelOutput):
     memory_tokens: int | None = None
 
 
-class MEMModel(AdapterModel):
+class MEMModel(PreTrainedModel):
     """A language model with an optical memory.
 
     Args:
@@ -54,6 +58,10 @@ class MEMModel(AdapterModel):
         InvalidModelConfig: (a ValueError) the configuration contradicts itself or the parts given.
     """
 
+    config: MEMConfig
+    config_class = MEMConfig
+    feature_mean: torch.Tensor | None
+    feature_std: torch.Tensor | None
     supports_gradient_checkpointing = True
     accepts_loss_kwargs = True  # Trainer passes num_items_in_batch
 
@@ -66,8 +74,8 @@ class MEMModel(AdapterModel):
         config.check()
         super().__init__(config)
         if base_llm_model is None:
-            location = loading.locate(config.base_model_name, "models", "base")
-            base_llm_model = loading.load_base(location, revision=config.base_revision)
+            location = locate(config.base_model_name, "models", "base")
+            base_llm_model = load_base(location, revision=config.base_revision)
         hidden_size = cast(nn.Embedding, base_llm_model.get_input_embeddings()).embedding_dim
         if config.hidden_size is None:
             config.hidden_size = hidden_size
@@ -83,6 +91,119 @@ class MEMModel(AdapterModel):
         self.register_buffer("feature_mean", None)
         self.register_buffer("feature_std", None)
         self.post_init()
+
+    @classmethod
+    def from_run_config(cls, config: RunConfig, *, with_encoder: bool) -> Self:
+        """Build the model of a run, with a new proj that is the same for the same ``train.seed``.
+
+        Args:
+            config: names, precision and device; proj itself is always float32.
+            with_encoder: also load the encoder; not needed where features are stored.
+
+        Raises:
+            MissingInputError: the tiny preset has not been built.
+            ModelError: a part does not load.
+            InvalidModelConfig: the settings do not fit the parts.
+        """
+        parts = parts_of_run(config, with_encoder=with_encoder)
+        with torch.random.fork_rng(devices=[]):
+            torch.random.default_generator.manual_seed(config.train.seed)
+            model = cls(parts.config, parts.base, parts.encoder)
+        cast(nn.Module, model).to(parts.device)
+        return model
+
+    @classmethod
+    def from_pretrained(  # type: ignore[override]
+        cls,
+        adapter_dir: str | Path,
+        *,
+        base_llm_model: PreTrainedModel | None = None,
+        ocr_embed: nn.Module | None = None,
+        with_encoder: bool = False,
+        models: str | Path = "models",
+        run_config: RunConfig | None = None,
+        dtype: torch.dtype = torch.float32,
+        device: str = "cpu",
+    ) -> Self:
+        """Load an adapter, and around it the frozen parts it was trained with.
+
+        Args:
+            adapter_dir: folder with adapter.safetensors and config.json.
+            base_llm_model: the language model, if it is loaded already.
+            ocr_embed: the encoder, if it is loaded already.
+            with_encoder: load the encoder too.
+            models: where the tiny preset was built (``paths.models``).
+            run_config: settings the adapter must fit; its ``paths.models``, precision and device are used.
+            dtype: precision of the frozen parts.
+            device: "auto", "cpu", "cuda" ...
+
+        Raises:
+            MissingInputError: a file is not there.
+            ModelError: a file is broken; or, as AdapterMismatch, the adapter does not fit the language model,
+                the encoder or the run, naming the field and both values.
+            InvalidModelConfig: the adapter's configuration cannot be built.
+        """
+        directory = Path(adapter_dir)
+        config = read_config(directory)
+        if run_config is not None:
+            compatibility.check_run(config, run_config)
+            models, device = run_config.paths.models, run_config.model.device
+            dtype = DTYPES[run_config.model.precision]
+        config.check()
+        tensors = read_weights(directory)
+        parts = parts_of_adapter(
+            config, base_llm_model, ocr_embed, with_encoder=with_encoder, models=models, dtype=dtype, device=device
+        )
+        model = cls(config, parts.base, parts.encoder)
+        compatibility.check_weights(str(directory / WEIGHTS), tensors, model.proj, config.vision_embedding_size)
+        model.load_adapter_tensors(tensors)
+        cast(nn.Module, model).to(parts.device)
+        return model
+
+    def save_pretrained(  # type: ignore[override]
+        self, save_directory: str | Path, *, state_dict: dict[str, torch.Tensor] | None = None, **_: Any
+    ) -> None:
+        """Save the adapter alone: proj, feature statistics and config.json.
+
+        Args:
+            save_directory: made if it is not there; other files in it stay.
+            state_dict: tensors to save instead of the model's own (gathered ones under ZeRO-3); the frozen
+                parts among them are left out.
+        """
+        write_adapter(Path(save_directory), self.config, self.adapter_tensors(state_dict))
+
+    def adapter_tensors(self, state_dict: dict[str, torch.Tensor] | None = None) -> dict[str, torch.Tensor]:
+        """Return what an adapter file holds: ``proj.*`` and, where set, ``feature_mean`` and ``feature_std``."""
+        if state_dict is None:
+            state_dict = {f"{PROJ}.{name}": tensor for name, tensor in self.proj.state_dict().items()}
+            statistics = {"feature_mean": self.feature_mean, "feature_std": self.feature_std}
+            state_dict |= {name: tensor for name, tensor in statistics.items() if tensor is not None}
+        return {name: t for name, t in state_dict.items() if name.startswith((f"{PROJ}.", "feature_"))}
+
+    def load_adapter_tensors(self, tensors: dict[str, torch.Tensor]) -> None:
+        """Put tensors named as in `adapter_tensors` into the model; their names and shapes must fit."""
+        proj = {name.removeprefix(f"{PROJ}."): t for name, t in tensors.items() if name.startswith(f"{PROJ}.")}
+        self.proj.load_state_dict(proj)
+        if "feature_mean" in tensors and "feature_std" in tensors:
+            self.set_feature_statistics(tensors["feature_mean"], tensors["feature_std"])
+
+    def set_feature_statistics(self, mean: torch.Tensor, std: torch.Tensor) -> None:
+        """Remember mean and standard deviation [d] of the training features; the adapter carries them."""
+        device = self.proj.fc1.weight.device
+        self.feature_mean = mean.to(device, torch.float32)
+        self.feature_std = std.to(device, torch.float32)
+
+    def feature_drift(self, features: torch.Tensor) -> float | None:
+        """Measure how far features [M, d] are from those the adapter was trained on.
+
+        Returns:
+            The mean over channels of |mean - trained mean| / trained std; None without stored statistics.
+            Far above 1 points to another encoder, precision or page geometry.
+        """
+        if self.feature_mean is None or self.feature_std is None:
+            return None
+        distance = (features.to(self.feature_mean).mean(0) - self.feature_mean).abs()
+        return float((distance / self.feature_std.clamp(min=1e-6)).mean())
 
     def init_weights(self) -> None:
         """Nothing: the frozen parts come with their weights, and proj's layers initialise themselves."""

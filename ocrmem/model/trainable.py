@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from torch import nn
 
 from ocrmem.errors import ModelError, Problem
+from ocrmem.facts import PROJ
 
-TRAINED = "proj"
 # Attribute of the model -> what the table calls it.
-PARTS = {"base_llm_model": "base", "ocr_embed": "encoder", "proj": "proj"}
+PARTS = {"base_llm_model": "base", "ocr_embed": "encoder", PROJ: "proj"}
 _REMEDY = "Freeze everything but proj: model.requires_grad_(False); model.proj.requires_grad_(True)"
 
 
@@ -53,7 +53,7 @@ def check_trainable(model: nn.Module) -> None:
     """
     wrong: dict[str, list[str]] = {"is trainable": [], "is frozen": []}
     for name, parameter in model.named_parameters():
-        trained = name.split(".")[0] == TRAINED
+        trained = name.split(".")[0] == PROJ
         if parameter.requires_grad != trained:
             wrong["is frozen" if trained else "is trainable"].append(name)
     problems = [

@@ -1,4 +1,4 @@
-"""What happens beside the training loop: the progress bar, the tracked run, a wish to stop."""
+"""What happens beside the training loop: the progress bar, the tracked run, a request to stop."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
@@ -15,53 +16,36 @@ from ocrmem import console
 from ocrmem.tracking import Run
 from ocrmem.training import collectives
 
+Logs = dict[str, float] | None
 
+
+@dataclass(eq=False)
 class BarCallback(TrainerCallback):
     """Moves a progress bar and writes the newest loss on it."""
 
-    def __init__(self, bar: console.Bar) -> None:
-        self.bar = bar
+    bar: console.Bar
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         self.bar.set_completed(state.global_step, state.max_steps)
 
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        self.bar.set_completed(state.global_step, state.max_steps)
+    on_step_end = on_train_begin
 
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, float] | None = None,
-        **kwargs: Any,
-    ) -> None:
+    def on_log(self, args: Any, state: Any, control: Any, logs: Logs = None, **kwargs: Any) -> None:
         if logs and "loss" in logs:
             self.bar.describe(f"train (loss {logs['loss']:.4f})")
 
 
+@dataclass(eq=False)
 class TrackingCallback(TrainerCallback):
     """Sends the log to a tracked run; a resumed run first sends what was logged before."""
 
-    def __init__(self, run: Run) -> None:
-        self.run = run
+    run: Run
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         for entry in state.log_history:
             self._send(entry, int(entry["step"]))
 
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, float] | None = None,
-        **kwargs: Any,
-    ) -> None:
+    def on_log(self, args: Any, state: TrainerState, control: Any, logs: Logs = None, **kwargs: Any) -> None:
         if state.is_world_process_zero and logs and "loss" in logs:
             self._send(logs, state.global_step)
 
@@ -69,13 +53,14 @@ class TrackingCallback(TrainerCallback):
         self.run.log({f"train/{name}": float(value) for name, value in logs.items() if name != "step"}, step)
 
 
-class StopWish:
-    """Set by the first Ctrl-C or SIGTERM while `stop_on_signal` holds."""
+@dataclass
+class StopRequest:
+    """The first SIGINT or SIGTERM that came while `stop_on_signal` holds."""
 
-    def __init__(self) -> None:
-        self.signal: int | None = None
+    signal: int | None = None
 
 
+@dataclass(eq=False)
 class StopCallback(TrainerCallback):
     """Ends the training with a checkpoint after the step in which any process was asked to stop.
 
@@ -83,39 +68,38 @@ class StopCallback(TrainerCallback):
     each step counts, so that all save the same one.
     """
 
-    def __init__(self, wish: StopWish) -> None:
-        self.wish = wish
+    request: StopRequest
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        (agreed,) = collectives.all_max([self.wish.signal or 0], args.device)
+        (agreed,) = collectives.all_max([self.request.signal or 0], args.device)
         if agreed and state.global_step < state.max_steps:
-            self.wish.signal = agreed
+            self.request.signal = agreed
             control.should_save = True
             control.should_training_stop = True
 
 
 @contextmanager
-def stop_on_signal() -> Iterator[StopWish]:
-    """Turn the first SIGINT or SIGTERM into a wish to stop; a second one acts at once, as it always would.
+def stop_on_signal() -> Iterator[StopRequest]:
+    """Turn the first SIGINT or SIGTERM into a request to stop; a second one acts at once, as it always would.
 
     Outside the main thread, where Python takes no handlers, the signals are left alone.
     """
-    wish = StopWish()
+    request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
-        yield wish
+        yield request
         return
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
-    def note_wish(number: int, frame: FrameType | None) -> None:
-        wish.signal = number
+    def note_request(number: int, frame: FrameType | None) -> None:
+        request.signal = number
         for known, handler in before.items():
             signal.signal(known, handler)
         console.note("Stopping after this step, with a checkpoint. Once more to stop at once.")
 
     for number in before:
-        signal.signal(number, note_wish)
+        signal.signal(number, note_request)
     try:
-        yield wish
+        yield request
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

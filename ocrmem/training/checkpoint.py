@@ -2,7 +2,7 @@
 
 ``checkpoint-N`` is written under a temporary name and renamed, so a kill leaves none or a whole one. Its
 ``complete.json`` lists every file with size and sha256 (which also finds a truncated copy), the step, and
-the identity of the run: everything on which the sequence of losses depends. In it lie::
+the identity of the run: everything on which the sequence of losses depends. It holds::
 
     proj.safetensors     the trained weights; frozen weights are never written
     optimizer.safetensors   the optimizer's state, put together from all processes
@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,13 +26,16 @@ from safetensors.torch import load_file
 from torch import nn
 
 from ocrmem import console
-from ocrmem.errors import TrainingError
+from ocrmem.errors import TrainingError, first_line
+from ocrmem.facts import PROJ
 from ocrmem.files import sha256_file, write_json
+from ocrmem.training import collectives
 from ocrmem.training.zero3 import gathered
 
 COMPLETE = "complete.json"
 PROJ_FILE = "proj.safetensors"
 PREVIOUS = "previous"
+ANOTHER = "Resume from another checkpoint, or train without --resume to start again"
 _NAME = re.compile(r"checkpoint-(\d+)")
 _LEFTOVER = re.compile(r"\.checkpoint-\d+\.(new|old)")
 
@@ -55,131 +58,181 @@ class Checkpoint:
     open_loss: float
     logged_step: int
 
+    @classmethod
+    def open(cls, path: Path) -> Checkpoint:
+        """Read a checkpoint and check that it is whole.
 
-def staging(directory: Path, step: int) -> Path:
-    """The temporary folder that becomes ``checkpoint-N`` when it is sealed."""
-    return directory / f".checkpoint-{step}.new"
-
-
-def seal(directory: Path, step: int, identity: Mapping[str, Any], open_loss: float, logged_step: int) -> Path:
-    """List the files of the temporary folder and give it its name."""
-    temporary, final = staging(directory, step), directory / f"checkpoint-{step}"
-    files = sorted(path for path in temporary.rglob("*") if path.is_file())
-    write_json(
-        temporary / COMPLETE,
-        {
-            "step": step,
-            "identity": dict(identity),
-            "open_loss": open_loss,
-            "logged_step": logged_step,
-            "files": {
-                path.relative_to(temporary).as_posix(): {
-                    "bytes": path.stat().st_size,
-                    "sha256": sha256_file(path),
-                }
-                for path in files
-            },
-        },
-    )
-    if final.exists():
-        _remove(final)
-    temporary.rename(final)
-    return final
-
-
-def open_checkpoint(path: Path) -> Checkpoint:
-    """Read a checkpoint and check that it is whole.
-
-    Raises:
-        TrainingError: a file is missing or differs from what was written.
-    """
-    try:
-        about = json.loads((path / COMPLETE).read_text(encoding="utf-8"))
-        found = Checkpoint(path, about["step"], about["identity"], about["open_loss"], about["logged_step"])
-        files = about["files"].items()
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise TrainingError.of(
-            str(path), f"is not a complete checkpoint: {COMPLETE} is missing or damaged ({error})", _ANOTHER
-        ) from None
-    for name, expected in files:
-        file = path / name
-        if not file.is_file() or file.stat().st_size != expected["bytes"]:
-            raise TrainingError.of(str(file), "is missing or was cut short", _ANOTHER)
-        if sha256_file(file) != expected["sha256"]:
-            raise TrainingError.of(str(file), "is not what was written: its sha256 differs", _ANOTHER)
-    return found
-
-
-def newest_complete(directory: Path) -> Checkpoint | None:
-    """The complete checkpoint with the most steps; damaged ones are passed over with a note."""
-    for path in reversed(all_checkpoints(directory)):
+        Raises:
+            TrainingError: a file is missing or differs from what was written.
+        """
         try:
-            return open_checkpoint(path)
-        except TrainingError as error:
-            console.note(f"Warning: passing over {path}: {error.problems[0].message}")
-    return None
+            about = json.loads((path / COMPLETE).read_text(encoding="utf-8"))
+            found = cls(path, about["step"], about["identity"], about["open_loss"], about["logged_step"])
+            files = about["files"].items()
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise TrainingError.of(
+                str(path), f"is not a complete checkpoint: {COMPLETE} is missing or damaged ({error})", ANOTHER
+            ) from None
+        for name, expected in files:
+            file = path / name
+            if not file.is_file() or file.stat().st_size != expected["bytes"]:
+                raise TrainingError.of(str(file), "is missing or was cut short", ANOTHER)
+            if sha256_file(file) != expected["sha256"]:
+                raise TrainingError.of(str(file), "is not what was written: its sha256 differs", ANOTHER)
+        return found
+
+    def require_same_run(self, identity: Mapping[str, Any]) -> None:
+        """Refuse to resume a run with other settings, data or models.
+
+        Raises:
+            TrainingError: names every difference.
+        """
+        differences = [
+            f"{name} was {self.identity.get(name)!r} and is {identity.get(name)!r}"
+            for name in sorted(set(self.identity) | set(identity))
+            if self.identity.get(name) != identity.get(name)
+        ]
+        if differences:
+            raise TrainingError.of(
+                str(self.path),
+                "belongs to another run: " + "; ".join(differences),
+                "Put these back to resume, or train without --resume to start again",
+            )
 
 
-def all_checkpoints(directory: Path) -> list[Path]:
-    """The folders named ``checkpoint-N``, fewest steps first, complete or not."""
-    if not directory.is_dir():
-        return []
-    found = [path for path in directory.iterdir() if path.is_dir() and _NAME.fullmatch(path.name)]
-    return sorted(found, key=_step_of)
+class CheckpointStore:
+    """The checkpoints of one run, in one directory.
 
-
-def rotate(directory: Path, keep: int | None) -> None:
-    """Delete all but the ``keep`` newest checkpoints, and what interrupted runs left half written."""
-    for path in directory.iterdir():
-        if _LEFTOVER.fullmatch(path.name):
-            shutil.rmtree(path, ignore_errors=True)
-    if keep is not None and keep > 0:
-        for path in all_checkpoints(directory)[:-keep]:
-            _remove(path)
-
-
-def set_aside(directory: Path) -> list[str]:
-    """Move the checkpoints of an earlier run to ``previous/``, in place of what lay there.
-
-    A run that was started anew by mistake can so be taken back.
-
-    Returns:
-        The names of what was moved.
+    Args:
+        directory: holds ``checkpoint-N``; made by the first `save`.
+        keep: how many of the newest `prune` leaves; None or 0: all.
+        is_writer: whether this process writes what all processes share.
     """
-    checkpoints = all_checkpoints(directory)
-    if not checkpoints:
-        return []
-    previous = directory / PREVIOUS
-    shutil.rmtree(previous, ignore_errors=True)
-    previous.mkdir(parents=True)
-    for path in checkpoints:
-        path.rename(previous / path.name)
-    return [path.name for path in checkpoints]
 
+    def __init__(self, directory: Path, keep: int | None = None, *, is_writer: bool = True) -> None:
+        self.directory = directory
+        self.keep = keep
+        self.is_writer = is_writer
 
-def require_same_run(checkpoint: Checkpoint, identity: Mapping[str, Any]) -> None:
-    """Refuse to go on from the checkpoint of a run with other settings, data or models.
+    def paths(self) -> list[Path]:
+        """Return the folders named ``checkpoint-N``, fewest steps first, complete or not."""
+        found = self.directory.iterdir() if self.directory.is_dir() else ()
+        steps = {path: _NAME.fullmatch(path.name) for path in found if path.is_dir()}
+        return sorted((path for path, name in steps.items() if name), key=lambda path: int(path.name.split("-")[1]))
 
-    Raises:
-        TrainingError: names every difference.
-    """
-    names = sorted(set(checkpoint.identity) | set(identity))
-    differences = [
-        f"{name} was {checkpoint.identity.get(name)!r} and is {identity.get(name)!r}"
-        for name in names
-        if checkpoint.identity.get(name) != identity.get(name)
-    ]
-    if differences:
-        raise TrainingError.of(
-            str(checkpoint.path),
-            "belongs to another run: " + "; ".join(differences),
-            "Put these back to go on, or train without --resume to start anew",
-        )
+    def newest_complete(self) -> Checkpoint | None:
+        """Return the complete checkpoint with the most steps; damaged ones are passed over with a note."""
+        for path in reversed(self.paths()):
+            try:
+                return Checkpoint.open(path)
+            except TrainingError as error:
+                console.note(f"Warning: passing over {path}: {error.problems[0].message}")
+        return None
+
+    def to_resume(self, wanted: str | bool | None) -> Checkpoint | None:
+        """Open the checkpoint to resume from; the first process chooses, so that all take the same one.
+
+        Args:
+            wanted: its folder; True for the newest complete one; None or False for none.
+
+        Raises:
+            TrainingError: there is no such complete checkpoint.
+        """
+        if not wanted:
+            return None
+        path = Path(wanted) if isinstance(wanted, str) else None
+        if path is None:
+            newest = self.newest_complete() if collectives.rank() == 0 else None
+            path = collectives.broadcast(newest.path if newest else None)
+            if path is None:
+                raise TrainingError.of(str(self.directory), "has no complete checkpoint", "Train without resuming")
+        return Checkpoint.open(path)
+
+    def save(
+        self,
+        step: int,
+        identity: Mapping[str, Any],
+        open_loss: float,
+        logged_step: int,
+        *,
+        shared: Callable[[Path], None],
+        own: Callable[[Path], None] = lambda folder: None,
+    ) -> None:
+        """Write ``checkpoint-step`` and prune older ones; all processes call this together.
+
+        Args:
+            step, identity, open_loss, logged_step: as `Checkpoint` has them.
+            shared: writes into a folder what the processes share; called in the writer alone.
+            own: writes into it what each process has of its own.
+
+        Raises:
+            TrainingError: a process could not write its part; the checkpoints before this one are kept.
+        """
+        folder = self.directory / f".checkpoint-{step}.new"
+
+        def begin() -> None:
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+            shared(folder)
+
+        def finish() -> None:
+            about = {"step": step, "identity": dict(identity), "open_loss": open_loss, "logged_step": logged_step}
+            _seal(folder, self.directory / f"checkpoint-{step}", about)
+            self.prune()
+
+        self._write(step, folder, begin if self.is_writer else None)
+        self._write(step, folder, lambda: own(folder))
+        self._write(step, folder, finish if self.is_writer else None)
+
+    def _write(self, step: int, folder: Path, part: Callable[[], None] | None) -> None:
+        """Write a part of a checkpoint; when one process cannot, all stop with its error."""
+        failure: str | None = None
+        try:
+            if part is not None:
+                part()
+        # torch reports a full disk as RuntimeError, safetensors as its own error.
+        except (OSError, RuntimeError, SafetensorError) as error:
+            failure = first_line(error)
+        failures = [text for text in collectives.gather(failure) if text]
+        if failures:
+            if self.is_writer:
+                shutil.rmtree(folder, ignore_errors=True)
+            raise TrainingError.of(
+                str(self.directory),
+                f"the checkpoint of step {step} could not be written ({failures[0]})",
+                "Make room or writable, then resume with `ocrmem train --resume`: the checkpoint before it is kept",
+            )
+
+    def prune(self) -> None:
+        """Delete all but the newest checkpoints, and what interrupted runs left half written."""
+        for path in self.directory.iterdir():
+            if _LEFTOVER.fullmatch(path.name):
+                shutil.rmtree(path, ignore_errors=True)
+        if self.keep is not None and self.keep > 0:
+            for path in self.paths()[: -self.keep]:
+                _remove(path)
+
+    def set_aside(self) -> list[str]:
+        """Move the checkpoints of an earlier run to ``previous/``, in place of what lay there.
+
+        A run that was started from its first step by mistake can be taken back that way.
+
+        Returns:
+            The names of what was moved.
+        """
+        checkpoints = self.paths()
+        if checkpoints:
+            previous = self.directory / PREVIOUS
+            shutil.rmtree(previous, ignore_errors=True)
+            previous.mkdir(parents=True)
+            for path in checkpoints:
+                path.rename(previous / path.name)
+        return [path.name for path in checkpoints]
 
 
 def proj_state(model: nn.Module) -> dict[str, torch.Tensor]:
-    """Copies of proj's parameters and buffers on the CPU, in their own dtype; all processes call this together."""
-    proj = _proj(model)
+    """Return copies of proj's parameters and buffers on the CPU, in their own dtype; all processes call this."""
+    proj = model.get_submodule(PROJ)
     with gathered(proj.parameters()):
         return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in proj.state_dict().items()}
 
@@ -190,11 +243,8 @@ def load_proj(model: nn.Module, path: Path) -> None:
     Raises:
         TrainingError: the file is damaged, or holds other names or shapes than this model's proj.
     """
-    proj = _proj(model)
-    try:
-        state = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise TrainingError.of(str(path), f"cannot be read ({error})", _ANOTHER) from None
+    proj = model.get_submodule(PROJ)
+    state = read_tensors(path)
     with gathered(proj.parameters(), writer=0), torch.no_grad():
         expected = {name: list(tensor.shape) for name, tensor in proj.state_dict().items()}
         found = {name: list(tensor.shape) for name, tensor in state.items()}
@@ -207,16 +257,29 @@ def load_proj(model: nn.Module, path: Path) -> None:
         proj.load_state_dict(state)
 
 
-_ANOTHER = "Resume from another checkpoint, or train without --resume to start anew"
+def read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """Read a checkpoint's safetensors file onto the CPU.
+
+    Raises:
+        TrainingError: it is missing or damaged.
+    """
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise TrainingError.of(str(path), f"cannot be read ({error})", ANOTHER) from None
 
 
-def _proj(model: nn.Module) -> nn.Module:
-    return model.get_submodule("proj")
-
-
-def _step_of(path: Path) -> int:
-    match = _NAME.fullmatch(path.name)
-    return int(match.group(1)) if match else -1
+def _seal(temporary: Path, final: Path, about: Mapping[str, Any]) -> None:
+    """List the files of the temporary folder and give it its name."""
+    files = {
+        path.relative_to(temporary).as_posix(): {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
+        for path in sorted(temporary.rglob("*"))
+        if path.is_file()
+    }
+    write_json(temporary / COMPLETE, {**about, "files": files})
+    if final.exists():
+        _remove(final)
+    temporary.rename(final)
 
 
 def _remove(path: Path) -> None:

@@ -12,17 +12,17 @@ import torch
 from torch import nn
 
 from ocrmem.errors import ModelError, TrainingError
+from ocrmem.facts import PROJ
 from ocrmem.files import sha256_json
 from ocrmem.model.trainable import check_trainable
 from ocrmem.training import collectives
 from ocrmem.training.zero3 import gathered, is_partitioned
 
-PROJ = "proj"
 _CHUNK = 1 << 24
 
 
 @dataclass(frozen=True)
-class Fingerprint:
+class ModelHashes:
     """The sha256 of every tensor of a model at one moment.
 
     Attributes:
@@ -44,7 +44,7 @@ class Fingerprint:
         return sha256_json(self.proj)
 
 
-def fingerprint(model: nn.Module) -> Fingerprint:
+def hash_model(model: nn.Module) -> ModelHashes:
     """Hash all parameters and buffers: dtype, shape and bytes. Reads 1-2 GB/s a core, on a few cores.
 
     A model that ZeRO-3 has partitioned has the hashes of the same model in one piece. All processes call this
@@ -56,7 +56,7 @@ def fingerprint(model: nn.Module) -> Fingerprint:
         others = [name for name in named if name not in partitioned]
         hashes = dict(zip(others, pool.map(tensor_hash, (named[name] for name in others)), strict=True))
     hashes |= _gathered_hashes(partitioned)
-    return Fingerprint(
+    return ModelHashes(
         frozen={name: value for name, value in sorted(hashes.items()) if not in_proj(name)},
         proj={name: value for name, value in sorted(hashes.items()) if in_proj(name)},
     )
@@ -100,7 +100,7 @@ def require_only_proj_trainable(model: nn.Module) -> None:
         raise TrainingError(error.problems) from None
 
 
-def require_same_frozen(found: Fingerprint) -> None:
+def require_same_frozen(found: ModelHashes) -> None:
     """See that all processes hold the same frozen weights, which are not sent from one to the others.
 
     Raises:
@@ -116,7 +116,7 @@ def require_same_frozen(found: Fingerprint) -> None:
         )
 
 
-def require_only_proj_moved(before: Fingerprint, after: Fingerprint) -> None:
+def require_only_proj_moved(before: ModelHashes, after: ModelHashes) -> None:
     """Check a finished training by the hashes taken before and after it.
 
     Raises:

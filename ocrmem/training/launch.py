@@ -14,7 +14,7 @@ import signal
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,7 +67,7 @@ def is_wanted(config: RunConfig) -> bool:
     return "LOCAL_RANK" not in os.environ and (config.train.processes > 1 or config.train.deepspeed is not None)
 
 
-def train_or_launch(config: RunConfig, *, resume: bool = False, output: str | None = None) -> dict[str, Any]:
+def train_or_launch(config: RunConfig, *, resume: bool = False, output: str | None = None) -> Mapping[str, Any]:
     """Train in this process, or on several where the run wants a launcher: what ``ocrmem.train`` is.
 
     Args, returns and raises: as `ocrmem.training.train.train`, and as `launch`.

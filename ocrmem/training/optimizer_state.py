@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import nn
 
 from ocrmem.errors import TrainingError
+from ocrmem.training.checkpoint import ANOTHER, read_tensors
 
 OPTIMIZER_FILE = "optimizer.safetensors"
 State = dict[str, torch.Tensor]
@@ -45,22 +44,16 @@ def restore(optimizer: Any, proj: nn.Module, path: Path) -> None:
     Raises:
         TrainingError: the file is damaged, or holds another proj's state.
     """
-    try:
-        state = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise TrainingError.of(str(path), f"cannot be read ({error})", _ANOTHER) from None
+    state = read_tensors(path)
     expected = {name for name, _ in proj.named_parameters()}
     found = {name.rpartition(":")[0] for name in state}
     if state and expected != found:
-        raise TrainingError.of(str(path), f"holds the state of {sorted(found)}, not of {sorted(expected)}", _ANOTHER)
+        raise TrainingError.of(str(path), f"holds the state of {sorted(found)}, not of {sorted(expected)}", ANOTHER)
     engine = _zero(optimizer)
     if engine is None:
         _into_torch(_unwrapped(optimizer), proj, state)
     elif state:
         _into_zero(engine, proj, state)
-
-
-_ANOTHER = "Resume from another checkpoint, or train without --resume to start anew"
 
 
 def _unwrapped(optimizer: Any) -> Any:

@@ -55,7 +55,7 @@ def _train(folder: Path, *, is_main: bool) -> dict[str, Any]:
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # stdout is the launcher's, for the result alone
     from ocrmem.training.train import train
 
-    return train(RunConfig.from_dict(run["config"]), resume=run["resume"], output=run["output"])
+    return {**train(RunConfig.from_dict(run["config"]), resume=run["resume"], output=run["output"])}
 
 
 def _failure(error: Exception) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The verb ``train``: proj on the training samples, from dataset/ and features/ to adapter/."""
+"""The verb ``train``: train proj on the training samples, from dataset/ and features/ to adapter/."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import time
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 
@@ -22,29 +22,59 @@ from ocrmem.dataset.stored import StoredSamples
 from ocrmem.encoder.device import DTYPES
 from ocrmem.encoder.features import FeatureStore
 from ocrmem.errors import ConfigError, DataError, PreemptedError
-from ocrmem.facts import PACKAGE_FILES
+from ocrmem.facts import PACKAGE_FILES, TRAIN_REPORT
 from ocrmem.files import replacing_directory, sha256_json, sha256_tree, write_json
+from ocrmem.model.adapter_files import write_adapter
 from ocrmem.model.collator import MemoryCollator
 from ocrmem.model.configuration import MEMConfig
-from ocrmem.model.loading import write_adapter
 from ocrmem.model.modeling import MEMModel
 from ocrmem.model.trainable import count_parameters
 from ocrmem.tracking import Run, track
 from ocrmem.training import collectives, zero3
 from ocrmem.training.arguments import AdapterTrainingArguments
 from ocrmem.training.callbacks import StopCallback, TrackingCallback, stop_on_signal
-from ocrmem.training.checkpoint import PREVIOUS, all_checkpoints, newest_complete, set_aside
+from ocrmem.training.checkpoint import PREVIOUS, CheckpointStore
 from ocrmem.training.collectives import process_group
 from ocrmem.training.curve import curve, write_curve
 from ocrmem.training.trainer import AdapterOnlyTrainer
 
-REPORT = "train.json"
 PLOT = "plots/train.csv"
 # What may lie in the adapter's directory, which is replaced as a whole.
 _VERSIONED = ("ocrmem", "torch", "transformers", "accelerate")
 
 
-def train(config: RunConfig, *, resume: bool = False, output: str | None = None) -> dict[str, Any]:
+class TrainResult(TypedDict, total=False):
+    """What train.json holds, and ``summary``; empty in all processes but the first.
+
+    Attributes:
+        steps: optimizer steps done; ``tokens`` those seen, without padding.
+        loss: ``first`` and ``last`` logged loss; None where none was logged.
+        samples: training samples (``train``), and those that have memory (``with_memory``).
+        parameters: trained ones.
+        frozen_sha256, proj_sha256: hashes ``before`` and ``after`` the training.
+        seconds_without_data: how long steps waited for batches.
+        attempts: seed and last loss of each.
+        summary: what a person reads.
+    """
+
+    steps: int
+    loss: dict[str, float] | None
+    samples: dict[str, int]
+    tokens: int
+    parameters: int
+    frozen_sha256: dict[str, str]
+    proj_sha256: dict[str, str]
+    device: str
+    processes: int
+    seconds_without_data: float
+    versions: dict[str, str]
+    adapter_sha256: str
+    attempts: list[dict[str, Any]]
+    seconds: float
+    summary: list[str]
+
+
+def train(config: RunConfig, *, resume: bool = False, output: str | None = None) -> TrainResult:
     """Train proj and write adapter/, train.json and plots/train.csv; from another seed while the loss stays high.
 
     With ``train.target_loss``, attempt k (from 0) has the seed ``train.seed + 1000 * k`` and checkpoints of its
@@ -52,15 +82,12 @@ def train(config: RunConfig, *, resume: bool = False, output: str | None = None)
 
     Args:
         config: the run; ``train.processes`` must be the number of processes that run this.
-        resume: go on from the newest complete checkpoint, if there is one.
+        resume: resume from the newest complete checkpoint, if there is one.
         output: directory for the adapter instead of ``paths.adapter``.
-
-    Returns:
-        What train.json holds, and ``summary``; empty in all processes but the first.
 
     Raises:
         MissingInputError: an earlier verb has not run.
-        ConfigError: device, number of processes, DeepSpeed or output directory will not do.
+        ConfigError: the device, the number of processes, DeepSpeed or the output directory cannot be used.
         DataError: there are no training samples.
         TrainingError: see `AdapterOnlyTrainer.train`; as PreemptedError after SIGTERM, once a checkpoint is
             written.
@@ -104,18 +131,18 @@ def _attempt(config: RunConfig, number: int) -> RunConfig:
 
 @dataclass(frozen=True)
 class _Trained:
-    """What one attempt leaves: the adapter in memory, the curve, and what train.json says of it."""
+    """An attempt's adapter in memory, its curve, and what train.json says of it."""
 
     config: MEMConfig
     tensors: dict[str, torch.Tensor]
     curve: list[dict[str, float]]
-    report: dict[str, Any]
+    report: TrainResult
     resumed_step: int
     tracked: Path | None
 
     @property
     def loss(self) -> float:
-        """The last logged loss; infinite where none was logged."""
+        """Return the last logged loss; infinite where none was logged."""
         return self.curve[-1]["loss"] if self.curve else math.inf
 
 
@@ -129,20 +156,20 @@ def _train_once(config: RunConfig, resume: bool) -> _Trained:
         model = MEMModel.from_run_config(config, with_encoder=False)
     model.set_feature_statistics(inputs.features.mean, inputs.features.std)
     builder = SequenceBuilder.of(config)
-    going_on = _prepare_checkpoints(Path(config.paths.checkpoints), resume)
+    checkpoint = _prepare_checkpoints(CheckpointStore(Path(config.paths.checkpoints)), resume)
     tracking = track(config, "train") if is_main else nullcontext(Run())
-    with tracking as run, stop_on_signal() as wish:
+    with tracking as run, stop_on_signal() as request:
         trainer = AdapterOnlyTrainer(
             model=model,
             args=arguments,
             identity=inputs.identity(),
             train_dataset=inputs.samples,  # type: ignore[arg-type]  # a list is a map-style dataset
             data_collator=MemoryCollator(builder, inputs.dataset, inputs.features),
-            callbacks=[TrackingCallback(run), StopCallback(wish)],
+            callbacks=[TrackingCallback(run), StopCallback(request)],
         )
-        trainer.train(resume_from_checkpoint=going_on)
-        if wish.signal is not None and trainer.state.global_step < config.train.max_steps:
-            _stop(wish.signal, trainer, is_main)
+        trainer.train(resume_from_checkpoint=checkpoint)
+        if request.signal is not None and trainer.state.global_step < config.train.max_steps:
+            _stop(request.signal, trainer, is_main)
         rows = curve(trainer.state.log_history)
         report = _report(trainer, inputs, rows)
         run.summarize(report)
@@ -151,7 +178,7 @@ def _train_once(config: RunConfig, resume: bool) -> _Trained:
 
 @dataclass(frozen=True)
 class _Inputs:
-    """What earlier verbs wrote."""
+    """The outputs of earlier verbs that training reads."""
 
     dataset: MemoryDataset
     features: FeatureStore
@@ -159,7 +186,7 @@ class _Inputs:
 
     @property
     def with_memory(self) -> int:
-        """Training samples that have memory."""
+        """Return the number of training samples that have memory."""
         return int((self.samples.column("memory_tokens") > 0).sum())
 
     @classmethod
@@ -180,7 +207,7 @@ class _Inputs:
         return cls(dataset, features, samples)
 
     def identity(self) -> dict[str, Any]:
-        """What the losses depend on besides the trainer's arguments and the frozen weights."""
+        """Return what the losses depend on besides the trainer's arguments and the frozen weights."""
         return {
             "dataset": sha256_json(self.dataset.manifest),
             "features": sha256_json([self.features.manifest[name] for name in ("format", "dataset_pages_sha256")]),
@@ -188,7 +215,7 @@ class _Inputs:
 
 
 def _check_output(adapter: Path) -> None:
-    """The adapter's directory is replaced as a whole: it must not hold anything else."""
+    """Refuse an output directory that holds anything else: it is replaced as a whole."""
     if adapter.exists() and not adapter.is_dir():
         raise ConfigError.of(str(adapter), "is a file, not a directory", "Give another directory for the adapter")
     others = sorted(path.name for path in adapter.glob("*") if path.name not in PACKAGE_FILES)
@@ -209,40 +236,40 @@ def _check_processes(config: RunConfig, arguments: AdapterTrainingArguments) -> 
         )
 
 
-def _prepare_checkpoints(directory: Path, resume: bool) -> str | None:
-    """The checkpoint to go on from; a run from the start moves older ones out of its way.
+def _prepare_checkpoints(store: CheckpointStore, resume: bool) -> str | None:
+    """Return the checkpoint to resume from; a run from its first step moves older ones out of its way.
 
-    The first process looks and moves, and tells the others.
+    The first process looks and moves, and the others get its answer.
     """
     found = None
     if collectives.rank() == 0:
-        found = newest_complete(directory) if resume else None
+        found = store.newest_complete() if resume else None
         if resume and found is None:
-            console.note(f"{directory} has no complete checkpoint: starting from the first step.")
-        elif not resume and (moved := set_aside(directory)):
+            console.note(f"{store.directory} has no complete checkpoint: starting from the first step.")
+        elif not resume and (moved := store.set_aside()):
             console.note(
-                f"Starting from the first step. {len(moved)} older checkpoints are now in {directory / PREVIOUS}."
-                " To go on from them instead, interrupt this run, move them back and use --resume."
+                f"Starting from the first step. {len(moved)} older checkpoints are now in {store.directory / PREVIOUS}."
+                " To resume from them instead, interrupt this run, move them back and use --resume."
             )
     return collectives.broadcast(str(found.path) if found else None)
 
 
 def _stop(number: int, trainer: AdapterOnlyTrainer, is_main: bool) -> None:
-    step, newest = trainer.state.global_step, all_checkpoints(trainer.directory)[-1]
+    step, newest = trainer.state.global_step, trainer.checkpoints.paths()[-1]
     if number != signal.SIGINT:
         raise PreemptedError.of(
             "train",
             f"was stopped by {signal.Signals(number).name} after step {step}; {newest} holds all of it",
-            "Go on with `ocrmem train --resume`",
+            "Resume with `ocrmem train --resume`",
         )
     if is_main:
-        console.note(f"Stopped at step {step}. To go on from {newest}: ocrmem train --resume")
+        console.note(f"Stopped at step {step}. To resume from {newest}: ocrmem train --resume")
     raise KeyboardInterrupt
 
 
-def _report(trainer: AdapterOnlyTrainer, inputs: _Inputs, rows: list[dict[str, float]]) -> dict[str, Any]:
-    """What train.json says of an attempt."""
-    before, after = trainer.fingerprints()
+def _report(trainer: AdapterOnlyTrainer, inputs: _Inputs, rows: list[dict[str, float]]) -> TrainResult:
+    """Return what train.json says of an attempt."""
+    before, after = trainer.hashes()
     return {
         "steps": trainer.state.global_step,
         "loss": {"first": rows[0]["loss"], "last": rows[-1]["loss"]} if rows else None,
@@ -261,8 +288,8 @@ def _report(trainer: AdapterOnlyTrainer, inputs: _Inputs, rows: list[dict[str, f
 
 def _write(
     config: RunConfig, trained: _Trained, adapter: Path, attempts: list[dict[str, Any]], started: float
-) -> dict[str, Any]:
-    """Write adapter, curve and train.json; returns the report with its summary."""
+) -> TrainResult:
+    """Write adapter, curve and train.json; return the report with its summary."""
     if adapter.is_mount():  # a mounted volume cannot be renamed: its files are replaced one by one
         for name in PACKAGE_FILES:
             (adapter / name).unlink(missing_ok=True)
@@ -271,16 +298,17 @@ def _write(
         with replacing_directory(adapter) as directory:
             write_adapter(directory, trained.config, trained.tensors)
     write_curve(config.paths.report(PLOT), trained.curve)
-    report = trained.report | {
+    report: TrainResult = {
+        **trained.report,
         "adapter_sha256": sha256_tree(adapter),
         "attempts": attempts,
         "seconds": round(time.monotonic() - started, 1),
     }
-    write_json(config.paths.report(REPORT), report)
-    return report | {"summary": _summary(config, report, adapter, trained)}
+    write_json(config.paths.report(TRAIN_REPORT), report)
+    return {**report, "summary": _summary(config, report, adapter, trained)}
 
 
-def _summary(config: RunConfig, report: dict[str, Any], adapter: Path, trained: _Trained) -> list[str]:
+def _summary(config: RunConfig, report: TrainResult, adapter: Path, trained: _Trained) -> list[str]:
     loss, attempts = report["loss"], report["attempts"]
     lines = [
         f"Trained {report['parameters']:,} parameters of proj for {report['steps']} steps"
@@ -293,10 +321,14 @@ def _summary(config: RunConfig, report: dict[str, Any], adapter: Path, trained: 
         lines.append(f"  loss: {loss['first']:.4f} -> {loss['last']:.4f}")
     lines.append(f"  frozen weights unchanged: sha256 {report['frozen_sha256']['after'][:12]} before and after")
     lines.append(f"Adapter: {adapter} (sha256 {report['adapter_sha256'][:12]})")
-    lines.append(f"Report: {config.paths.report(REPORT)}; curve: {config.paths.report(PLOT)}")
+    lines.append(f"Report: {config.paths.report(TRAIN_REPORT)}; curve: {config.paths.report(PLOT)}")
     if trained.tracked is not None:
         lines.append(f"Weights & Biases, offline: {trained.tracked}")
     if len(attempts) > 1:
-        told = ", ".join(f"seed {attempt['seed']}: {attempt['loss']:.4f}" for attempt in attempts)
-        lines.append(f"{len(attempts)} attempts ({told}); the one with the lowest loss is kept")
+        listed = ", ".join(f"seed {attempt['seed']}: {_shown(attempt['loss'])}" for attempt in attempts)
+        lines.append(f"{len(attempts)} attempts ({listed}); the one with the lowest loss is kept")
     return lines
+
+
+def _shown(loss: float | None) -> str:
+    return "no loss logged" if loss is None else f"{loss:.4f}"

@@ -5,51 +5,55 @@ from __future__ import annotations
 import inspect
 import math
 import os
+import random
 import time
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 from safetensors.torch import save_file
 from torch import nn
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader, Sampler, SequentialSampler
 from transformers import (
     PreTrainedModel,
     PrinterCallback,
     ProgressCallback,
+    Trainer,
     TrainerCallback,
     TrainerControl,
     TrainerState,
 )
-from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer import SCHEDULER_NAME, TRAINER_STATE_NAME
 from transformers.trainer_utils import TrainOutput
 
 from ocrmem import console
 from ocrmem.errors import Problem, TrainingError, first_line
+from ocrmem.facts import PROJ
 from ocrmem.gradflow import check
-from ocrmem.model.trainable import TRAINED
 from ocrmem.smoke_test import problems_of
-from ocrmem.training import checkpoint as store
-from ocrmem.training import data_workers
+from ocrmem.training import data_workers, optimizer_state
 from ocrmem.training.arguments import AdapterTrainingArguments
 from ocrmem.training.callbacks import BarCallback
+from ocrmem.training.checkpoint import PROJ_FILE, Checkpoint, CheckpointStore, load_proj, proj_state
 from ocrmem.training.curriculum import RunSampler, memory_lengths
 from ocrmem.training.finite_guard import SAMPLE_IDS, FiniteGuard, NamingCollator, is_usable
 from ocrmem.training.frozen import (
-    Fingerprint,
-    fingerprint,
+    ModelHashes,
+    hash_model,
     require_only_proj_moved,
     require_only_proj_trainable,
     require_same_frozen,
 )
 from ocrmem.training.grouping import GroupedSampler, sequence_lengths
-from ocrmem.training.resumable import ResumableTrainer, plain
+from ocrmem.training.optimizer_state import OPTIMIZER_FILE
 from ocrmem.training.zero3 import skip_broadcast_of_frozen
 
-# What the sequence of losses depends on, besides the global batch; a checkpoint goes on only where these are the
+# What the sequence of losses depends on, besides the global batch; a run is resumed only where these are the
 # same. How the batch is cut into processes and accumulation steps may change, and so may DeepSpeed's stage.
 _IDENTITY_ARGUMENTS = (
     "max_steps",
@@ -66,31 +70,43 @@ _IDENTITY_ARGUMENTS = (
     "bf16",
     "fp16",
 )
+# Orders that depend on the seed and the step alone, so that a resumed run continues in the very same one.
+_OWN_ORDERS = ("random", "group_by_length", "sequential")
 # A gradient scaler starts at 2**16 and halves at every overflow: after this many it is at the bottom.
 _SCALER_PATIENCE = 17
 
 
-class AdapterOnlyTrainer(ResumableTrainer):
+class AdapterOnlyTrainer(Trainer):
     """Trains ``model.proj`` and proves that nothing else moved.
 
     Differences from `transformers.Trainer`: a model with other trainable parameters is refused; checkpoints
-    hold proj and never the frozen weights, are written atomically, and are gone on from exactly; samples come
-    in a curriculum when the arguments ask for one; ``num_items_in_batch`` reaches a forward that names it;
-    the log has ``proj_grad_norm``; a loss or gradient that is not finite ends the training; ``num_train_epochs``
+    hold proj and never the frozen weights, are written atomically, resume exactly, and fit any number of processes;
+    samples come in a curriculum when the arguments ask for one; ``num_items_in_batch`` reaches a forward that names
+    it; the log has ``proj_grad_norm``; a loss or gradient that is not finite ends the training; ``num_train_epochs``
     counts samples, so that every step has a whole batch; and progress is one bar on stderr, nothing on stdout.
 
     Args:
         model: a module whose parameters outside ``proj`` are frozen, such as `ocrmem.MEMModel`.
         args: how to train.
         identity: further plain values that the losses depend on (hashes of data, say); a checkpoint with
-            others is not gone on from.
+            others is not resumed.
         tokenizer: the old name of ``processing_class``; accepted with a warning.
         kwargs: as `transformers.Trainer` takes them: data_collator, train_dataset, processing_class,
             callbacks, optimizers and so on.
 
+    Attributes:
+        checkpoints: the store in ``args.output_dir``.
+        resumed_step: step of the checkpoint that `train` resumed from; 0 for none.
+        seconds_without_data: how long `train` waited for batches.
+
     Raises:
         TrainingError: something outside proj would be trained, or proj would not.
     """
+
+    args: AdapterTrainingArguments
+    model: nn.Module
+    optimizer: Any
+    lr_scheduler: Any
 
     def __init__(
         self,
@@ -132,14 +148,18 @@ class AdapterOnlyTrainer(ResumableTrainer):
             self.remove_callback(printing)
         if "num_items_in_batch" in inspect.signature(model.forward).parameters:
             self.model_accepts_loss_kwargs = True
-        self._before: Fingerprint | None = None
-        self._after: Fingerprint | None = None
+        self.checkpoints = CheckpointStore(
+            Path(args.output_dir or "."), args.save_total_limit, is_writer=args.should_save
+        )
+        self._before: ModelHashes | None = None
+        self._after: ModelHashes | None = None
+        self._resumed: Checkpoint | None = None
         self.resumed_step = 0
         self.seconds_without_data = 0.0
         self._extra_identity = dict(identity or {})
         self._overflows = 0
         self._guard = FiniteGuard()
-        self.add_callback(_Settle(self))
+        self.add_callback(_LoopEvents(self))
 
     def train(  # type: ignore[override]
         self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any
@@ -154,22 +174,25 @@ class AdapterOnlyTrainer(ResumableTrainer):
             TrainingError: no complete checkpoint, or one of another run; a loss or gradient that is not
                 finite, with its step; a frozen tensor that changed, or a proj that did not.
         """
-        self._before, self._after = fingerprint(self.model), None
+        self._before, self._after = hash_model(self.model), None
         require_same_frozen(self._before)
-        self._resumed = self._find_checkpoint(resume_from_checkpoint)
+        self._resumed = self.checkpoints.to_resume(resume_from_checkpoint)
+        if self._resumed is not None:
+            self._resumed.require_same_run(self.identity())
+            # DeepSpeed copies the weights when it is set up, so they go in before.
+            load_proj(self.model, self._resumed.path / PROJ_FILE)
         self.resumed_step = self._resumed.step if self._resumed else 0
         if self._resumed and 0 < self.args.max_steps <= self._resumed.step:
             result = self._take_finished(self._resumed)
         else:
             with self._bar(), _config_kept(self.model):
-                result = super().train(
-                    resume_from_checkpoint=str(self._resumed.path) if self._resumed else None, **kwargs
-                )
-        self._after = fingerprint(self.model)
+                path = str(self._resumed.path) if self._resumed else None
+                result = super().train(resume_from_checkpoint=path, **kwargs)
+        self._after = hash_model(self.model)
         require_only_proj_moved(self._before, self._after)
         return result
 
-    def fingerprints(self) -> tuple[Fingerprint, Fingerprint]:
+    def hashes(self) -> tuple[ModelHashes, ModelHashes]:
         """The model's hashes before and after `train`.
 
         Raises:
@@ -182,14 +205,15 @@ class AdapterOnlyTrainer(ResumableTrainer):
     def identity(self) -> dict[str, Any]:
         """What the sequence of losses depends on, as plain values."""
         if self._before is None:
-            self._before = fingerprint(self.model)
+            self._before = hash_model(self.model)
         dataset: Any = self.train_dataset
         values = {name: getattr(self.args, name) for name in _IDENTITY_ARGUMENTS} | {
             "global_batch": self.args.global_batch_size,
             "samples": len(dataset) if hasattr(dataset, "__len__") else None,
             "frozen": self._before.frozen_hash,
         }
-        return plain(values) | self._extra_identity
+        # Enumerations as their values, so that what is compared is what JSON gives back.
+        return {name: getattr(value, "value", value) for name, value in values.items()} | self._extra_identity
 
     def training_step(
         self,
@@ -234,7 +258,7 @@ class AdapterOnlyTrainer(ResumableTrainer):
 
     def _diagnosed(self, error: RuntimeError, inputs: Mapping[str, Any]) -> RuntimeError | TrainingError:
         """The error with its cause, where the doctor finds one: PyTorch's own text has eight."""
-        report = check(self.model, self._prepare_inputs(dict(inputs)), TRAINED)
+        report = check(self.model, self._prepare_inputs(dict(inputs)), PROJ)
         problems = problems_of(report)
         if not problems:
             return error
@@ -249,19 +273,19 @@ class AdapterOnlyTrainer(ResumableTrainer):
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Write the adapter: ``model.save_pretrained`` of a MEMModel, which holds no frozen weights."""
-        target = Path(output_dir) if output_dir else self.directory
+        target = Path(output_dir) if output_dir else self.checkpoints.directory
         tensors = self.adapter_tensors()
         if self.args.should_save:
             target.mkdir(parents=True, exist_ok=True)
             if isinstance(self.model, PreTrainedModel):
                 self.model.save_pretrained(str(target), state_dict=tensors)
             else:
-                save_file(tensors, target / store.PROJ_FILE)
+                save_file(tensors, target / PROJ_FILE)
         self.accelerator.wait_for_everyone()
 
     def adapter_tensors(self) -> dict[str, torch.Tensor]:
         """What an adapter holds, in one piece: proj and the model's own buffers; all processes call this together."""
-        proj = {f"{TRAINED}.{name}": tensor for name, tensor in store.proj_state(self.model).items()}
+        proj = {f"{PROJ}.{name}": tensor for name, tensor in proj_state(self.model).items()}
         return proj | dict(self.model.named_buffers(recurse=False))
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
@@ -293,34 +317,49 @@ class AdapterOnlyTrainer(ResumableTrainer):
     def _step_name(self) -> str:
         return f"step {self.state.global_step + 1}"
 
-    def _get_train_sampler(self, train_dataset: Any = None) -> Sampler[int] | None:
-        dataset: Any = train_dataset if train_dataset is not None else self.train_dataset
-        if isinstance(dataset, data_workers.CarriedDataset):
-            dataset = dataset.samples
-        args = self.args
-        grouped = args.train_sampling_strategy == "group_by_length"
-        if not (grouped or args.train_sampling_strategy == "random") or not hasattr(dataset, "__len__"):
-            return super()._get_train_sampler(train_dataset)
-        seed = args.seed if args.data_seed is None else args.data_seed
-        lengths = memory_lengths(dataset) if args.curriculum > 0 else [0] * len(dataset)
-        run = (lengths, args.global_batch_size, args.max_steps, args.curriculum, seed)
-        return GroupedSampler(sequence_lengths(dataset), *run) if grouped else RunSampler(*run)
-
     def get_train_dataloader(self) -> DataLoader:
-        """Batches of the training samples, with their names."""
-        collator, dataset = self.data_collator, cast(Any, self.train_dataset)
-        naming = self.data_collator = NamingCollator(cast(Any, collator))
-        if self.args.dataloader_num_workers and hasattr(dataset, "__len__"):
-            data_workers.prepare_to_fork()
-            self.data_collator = data_workers.CarryingCollator(naming)  # type: ignore[assignment]
-            self.train_dataset = data_workers.CarriedDataset(dataset)
-        try:
-            loader = super().get_train_dataloader()
-        finally:
-            self.data_collator, self.train_dataset = collator, dataset
+        """Batches of the training samples, with their names, in the order of `RunSampler`."""
+        args, dataset, collator = self.args, cast(Any, self.train_dataset), cast(Any, self.data_collator)
+        naming: Any = NamingCollator(collator)
+        if not hasattr(dataset, "__len__") or args.train_sampling_strategy not in _OWN_ORDERS:
+            self.data_collator = naming
+            try:
+                loader = super().get_train_dataloader()
+            finally:
+                self.data_collator = collator
+        else:
+            sampler = self._sampler(dataset)
+            if args.dataloader_num_workers:
+                data_workers.prepare_to_fork()
+                dataset, naming = data_workers.CarriedDataset(dataset), data_workers.CarryingCollator(naming)
+            loader = self.accelerator.prepare(
+                DataLoader(
+                    dataset,
+                    batch_size=self._train_batch_size,
+                    sampler=sampler,
+                    collate_fn=naming,
+                    drop_last=args.dataloader_drop_last,
+                    num_workers=args.dataloader_num_workers,
+                    pin_memory=args.dataloader_pin_memory,
+                    persistent_workers=args.dataloader_persistent_workers,
+                    multiprocessing_context=args.dataloader_multiprocessing_context,
+                    prefetch_factor=args.dataloader_prefetch_factor,
+                    in_order=args.dataloader_in_order,
+                )
+            )
         if loader.num_workers:
             loader.worker_init_fn = data_workers.begin_worker
         return loader
+
+    def _sampler(self, dataset: Any) -> Sampler[int]:
+        args = self.args
+        if args.train_sampling_strategy == "sequential":
+            return SequentialSampler(dataset)
+        seed = args.seed if args.data_seed is None else args.data_seed
+        lengths = memory_lengths(dataset) if args.curriculum > 0 else [0] * len(dataset)
+        run = (lengths, args.global_batch_size, args.max_steps, args.curriculum, seed)
+        grouped = args.train_sampling_strategy == "group_by_length"
+        return GroupedSampler(sequence_lengths(dataset), *run) if grouped else RunSampler(*run)
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list[Any], torch.Tensor | int | None]:
         """The batches of the next step; see `transformers.Trainer.get_batch_samples`.
@@ -334,9 +373,68 @@ class AdapterOnlyTrainer(ResumableTrainer):
         data_workers.raise_carried(batches)
         return batches, items
 
-    def _take_finished(self, checkpoint: store.Checkpoint) -> TrainOutput:
-        """A checkpoint of the last step: there is nothing left to train."""
-        self._load_from_checkpoint(str(checkpoint.path))
+    def _save_checkpoint(self, model: nn.Module, trial: Any = None) -> None:
+        """Hand the store what belongs to the step: proj, optimizer, scheduler, random states and progress."""
+        self.store_flos()
+        proj = proj_state(self.model)
+        optimizer = optimizer_state.collect(self.optimizer, self.model.get_submodule(PROJ))
+        open_loss = float(self.accelerator.gather(self._tr_loss.reshape(1)).mean())
+
+        def shared(folder: Path) -> None:
+            save_file(proj, folder / PROJ_FILE)
+            save_file(optimizer, folder / OPTIMIZER_FILE)
+            torch.save(self.lr_scheduler.state_dict(), folder / SCHEDULER_NAME)
+            self.state.save_to_json(str(folder / TRAINER_STATE_NAME))
+            self._save_scaler(str(folder))
+
+        self.checkpoints.save(
+            self.state.global_step,
+            self.identity(),
+            open_loss,
+            self._globalstep_last_logged,
+            shared=shared,
+            own=lambda folder: self._save_rng_state(str(folder)),
+        )
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        """Nothing: `train` has loaded proj, and Trainer would look for all weights."""
+
+    def _prepare_for_training(
+        self, max_steps: int, train_dataloader: Any, resume_from_checkpoint: str | None
+    ) -> tuple[Any, Any]:
+        """Keep Trainer from looking for DeepSpeed's own checkpoint files, which ours are not."""
+        wanted = None if self.is_deepspeed_enabled else resume_from_checkpoint
+        return super()._prepare_for_training(max_steps, train_dataloader, wanted)
+
+    def restore_progress(self, state: TrainerState) -> None:
+        """Put back what Trainer does not know of, once it has made optimizer and scheduler."""
+        # Trainer takes the logging and saving intervals of the checkpoint; the arguments of this run count.
+        state.compute_steps(self.args, state.max_steps)
+        if self._resumed is None:
+            return
+        path = self._resumed.path
+        optimizer_state.restore(self.optimizer, self.model.get_submodule(PROJ), path / OPTIMIZER_FILE)
+        self.lr_scheduler.load_state_dict(torch.load(path / SCHEDULER_NAME, weights_only=True))
+        # The scheduler works out a rate only when it steps: the next optimizer step needs the present one.
+        for group, rate in zip(self.optimizer.param_groups, self.lr_scheduler.get_last_lr(), strict=True):
+            group["lr"] = rate
+        self._tr_loss = torch.tensor(self._resumed.open_loss, device=self.args.device)
+        self._globalstep_last_logged = self._resumed.logged_step
+
+    def seed_missing_random_states(self, step: int) -> None:
+        """Seed by step a process for which a checkpoint of fewer processes holds no random states."""
+        args, resumed = self.args, self._resumed
+        if resumed is None or resumed.step != step:
+            return
+        name = f"rng_state_{args.process_index}.pth" if args.world_size > 1 else "rng_state.pth"
+        if not (resumed.path / name).is_file():
+            seed = (args.seed + 7919 * step + 104729 * args.process_index) % 2**32
+            random.seed(seed)
+            np.random.seed(seed)
+            torch.manual_seed(seed)
+
+    def _take_finished(self, checkpoint: Checkpoint) -> TrainOutput:
+        """Take a checkpoint of the last step, after which there is nothing left to train."""
         self.state = TrainerState.load_from_json(str(checkpoint.path / TRAINER_STATE_NAME))
         losses = [entry["loss"] for entry in self.state.log_history if "loss" in entry]
         return TrainOutput(self.state.global_step, losses[-1] if losses else math.nan, {})
@@ -358,11 +456,17 @@ def _config_kept(model: nn.Module) -> Iterator[None]:
             vars(config).update(before)
 
 
-class _Settle(TrainerCallback):
-    """Lets the trainer judge a step before the optimizer takes it."""
+@dataclass(eq=False)
+class _LoopEvents(TrainerCallback):
+    """Where the trainer takes part in Trainer's loop."""
 
-    def __init__(self, trainer: AdapterOnlyTrainer) -> None:
-        self.trainer = trainer
+    trainer: AdapterOnlyTrainer
+
+    def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self.trainer.restore_progress(state)
+
+    def on_step_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self.trainer.seed_missing_random_states(state.global_step)
 
     def on_pre_optimizer_step(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self.trainer.settle_step()

@@ -20,7 +20,7 @@ from support.training import collate, logged, mixed_samples, standalone_argument
 
 from ocrmem.config import RunConfig
 from ocrmem.errors import TrainingError
-from ocrmem.model.loading import load_base
+from ocrmem.model.frozen_parts import load_base
 from ocrmem.model.modeling import MEMModel
 from ocrmem.training import checkpoint, collectives, zero3
 from ocrmem.training.deepspeed import deepspeed_config
@@ -75,7 +75,7 @@ def trained(trainer: AdapterOnlyTrainer, resume: Path | None = None) -> dict[str
 
     trainer.training_step = counting  # type: ignore[method-assign]
     trainer.train(resume_from_checkpoint=str(resume) if resume else None)
-    before, after = trainer.fingerprints()
+    before, after = trainer.hashes()
     proj = checkpoint.proj_state(trainer.model)
     return {
         "log": logged(trainer),

@@ -11,7 +11,7 @@ import pytest
 from support.ranks import environment
 from support.training import standalone_trainer
 
-from ocrmem.training.checkpoint import newest_complete
+from ocrmem.training.checkpoint import CheckpointStore
 
 pytestmark = pytest.mark.slow
 
@@ -75,7 +75,7 @@ def check(around: list[str], folder: Path, how: str, left: Path, reason: str) ->
     assert "the checkpoint of step 4 could not be written (" in done.stdout, done.stdout + done.stderr
     assert reason in done.stdout
     assert "the checkpoint before it is kept" in done.stdout
-    newest = newest_complete(left)
+    newest = CheckpointStore(left).newest_complete()
     assert newest is not None
     assert newest.step == 2
     assert not list(left.glob(".checkpoint-*"))

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from support.launched import Launched, only_object, write_settings
 
 from ocrmem.config import RunConfig
-from ocrmem.training.checkpoint import all_checkpoints, newest_complete
+from ocrmem.training.checkpoint import CheckpointStore
 from ocrmem.training.train import train
 
 pytestmark = pytest.mark.slow
@@ -41,19 +41,19 @@ def test_preempted_run_goes_on_past_a_truncated_checkpoint_on_other_numbers_of_p
     code, stdout, stderr = first.finish()
     assert code == 75, stderr
     assert "Traceback" not in stderr
-    newest = all_checkpoints(tmp_path / "checkpoints")[-1]
+    newest = CheckpointStore(tmp_path / "checkpoints").paths()[-1]
     step = int(newest.name.removeprefix("checkpoint-"))
     told = only_object(stdout)
     assert told["ok"] is False
     (problem,) = told["problems"]
     assert f"stopped by SIGTERM after step {step};" in problem["message"]
     assert "--resume" in problem["remedy"]
-    assert newest_complete(tmp_path / "checkpoints").step == step  # type: ignore[union-attr]
+    assert CheckpointStore(tmp_path / "checkpoints").newest_complete().step == step  # type: ignore[union-attr]
 
     # One rank goes on from the checkpoint before, for the newest was cut short; the launcher is told to stop.
     file = newest / "optimizer.safetensors"
     file.write_bytes(file.read_bytes()[:-100])
-    before = newest_complete(tmp_path / "checkpoints")
+    before = CheckpointStore(tmp_path / "checkpoints").newest_complete()
     assert before is not None
     assert before.step < step
     second = Launched(
@@ -101,12 +101,12 @@ def test_kill_9_ends_all_within_a_minute_and_leaves_whole_checkpoints(
     psutil.wait_procs(list(ranks.values()), timeout=60)
     assert not [rank for rank in ranks.values() if rank.is_running() and rank.status() != psutil.STATUS_ZOMBIE]
     assert time.monotonic() - killed < 60
-    newest = newest_complete(tmp_path / "checkpoints")
+    newest = CheckpointStore(tmp_path / "checkpoints").newest_complete()
     assert newest is not None
     assert newest.step >= 3
     if case == "the launcher":
         assert code == -signal.SIGKILL
-        assert newest.path == all_checkpoints(tmp_path / "checkpoints")[-1]
+        assert newest.path == CheckpointStore(tmp_path / "checkpoints").paths()[-1]
     else:
         assert code == 1
         assert stderr.count("process 1: was killed by SIGKILL") == 1

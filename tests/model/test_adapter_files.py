@@ -14,9 +14,10 @@ from support.models import VISION, small_base, small_config, small_encoder, smal
 from ocrmem import files
 from ocrmem.config import RunConfig
 from ocrmem.errors import ConfigError, MissingInputError, ModelError
-from ocrmem.model import loading
 from ocrmem.model.compatibility import AdapterMismatch
 from ocrmem.model.configuration import InvalidModelConfig
+from ocrmem.model.fingerprint import fingerprint
+from ocrmem.model.frozen_parts import load_base
 from ocrmem.model.modeling import MEMModel
 
 
@@ -28,8 +29,8 @@ def home(tmp_path_factory) -> Path:
         small_base(seed=seed).save_pretrained(root / name / "base")
         small_encoder(seed=seed).save(root / name / "encoder")
     config = small_config(
-        base_fingerprint=loading.fingerprint(str(root / "models" / "base")),
-        ocr_fingerprint=loading.fingerprint(str(root / "models" / "encoder")),
+        base_fingerprint=fingerprint(str(root / "models" / "base")),
+        ocr_fingerprint=fingerprint(str(root / "models" / "encoder")),
     )
     torch.manual_seed(7)
     model = MEMModel(config, small_base())
@@ -182,11 +183,11 @@ def test_another_tiny_encoder_is_refused_though_its_name_is_the_same(home, tmp_p
 
 
 def test_parts_that_are_loaded_already_are_checked_too(home):
-    right = loading.load_base(str(home / "models" / "base"))
+    right = load_base(str(home / "models" / "base"))
     model = MEMModel.from_pretrained(home / "adapter", base_llm_model=right, ocr_embed=small_encoder())
     assert model.base_llm_model is right
     with pytest.raises(AdapterMismatch, match="base_fingerprint"):
-        MEMModel.from_pretrained(home / "adapter", base_llm_model=loading.load_base(str(home / "other" / "base")))
+        MEMModel.from_pretrained(home / "adapter", base_llm_model=load_base(str(home / "other" / "base")))
     with pytest.raises(InvalidModelConfig, match="hidden_size"):
         MEMModel.from_pretrained(home / "adapter", base_llm_model=small_base(hidden_size=64))
     with pytest.raises(InvalidModelConfig, match="vision_embedding_size: is 64, but the encoder gives 128"):
@@ -196,14 +197,14 @@ def test_parts_that_are_loaded_already_are_checked_too(home):
 def test_without_fingerprints_the_name_decides(home, adapter):
     edit_config(adapter, base_model_name="Qwen/Qwen3-8B", base_fingerprint=None)
     with pytest.raises(AdapterMismatch, match="base_model_name: is 'Qwen/Qwen3-8B' in the adapter"):
-        MEMModel.from_pretrained(adapter, base_llm_model=loading.load_base(str(home / "models" / "base")))
+        MEMModel.from_pretrained(adapter, base_llm_model=load_base(str(home / "models" / "base")))
     MEMModel.from_pretrained(adapter, base_llm_model=small_base())
 
 
 def test_a_base_that_moved_is_still_the_same(home, adapter, tmp_path):
     shutil.copytree(home / "models" / "base", tmp_path / "elsewhere")
     edit_config(adapter, base_model_name="Qwen/Qwen3-8B")
-    MEMModel.from_pretrained(adapter, base_llm_model=loading.load_base(str(tmp_path / "elsewhere")))
+    MEMModel.from_pretrained(adapter, base_llm_model=load_base(str(tmp_path / "elsewhere")))
 
 
 def test_a_missing_base_names_the_verb_to_run(home, tmp_path):
@@ -251,18 +252,18 @@ def test_feature_statistics_tell_drift(home):
 
 
 def test_the_fingerprint_follows_the_weights_and_not_their_place_or_shards(home, tmp_path):
-    found = loading.fingerprint(str(home / "models" / "base"))
-    assert found != loading.fingerprint(str(home / "other" / "base"))
+    found = fingerprint(str(home / "models" / "base"))
+    assert found != fingerprint(str(home / "other" / "base"))
     tensors = load_file(home / "models" / "base" / "model.safetensors")
     names = sorted(tensors)
     for number, part in enumerate((names[::2], names[1::2])):
         save_file({name: tensors[name] for name in part}, tmp_path / f"model-{number}.safetensors")
-    assert loading.fingerprint(str(tmp_path)) == found
+    assert fingerprint(str(tmp_path)) == found
     changed = tensors[names[-1]].clone()
     changed.view(-1)[0] += 1e-6
     save_file(tensors | {names[-1]: changed}, tmp_path / "model-0.safetensors")
     (tmp_path / "model-1.safetensors").unlink()
-    assert loading.fingerprint(str(tmp_path)) != found
+    assert fingerprint(str(tmp_path)) != found
 
 
 def test_a_hub_model_in_the_cache_has_the_fingerprint_of_its_files(home, tmp_path, monkeypatch):
@@ -271,10 +272,10 @@ def test_a_hub_model_in_the_cache_has_the_fingerprint_of_its_files(home, tmp_pat
     (tmp_path / "models--someone--chat" / "refs").mkdir()
     (tmp_path / "models--someone--chat" / "refs" / "main").write_text("0123abc", encoding="utf-8")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    expected = loading.fingerprint(str(home / "models" / "base"))
-    assert loading.fingerprint("someone/chat") == expected
-    assert loading.fingerprint("someone/chat", "0123abc") == expected
-    assert loading.fingerprint("someone/chat", "another") is None
+    expected = fingerprint(str(home / "models" / "base"))
+    assert fingerprint("someone/chat") == expected
+    assert fingerprint("someone/chat", "0123abc") == expected
+    assert fingerprint("someone/chat", "another") is None
 
 
 def test_a_model_built_from_its_configuration_alone_loads_its_base(home, monkeypatch):
@@ -285,16 +286,11 @@ def test_a_model_built_from_its_configuration_alone_loads_its_base(home, monkeyp
 
 
 def test_no_weights_no_fingerprint(tmp_path):
-    assert loading.fingerprint(str(tmp_path)) is None
-    assert loading.fingerprint("nobody/such-model") is None
+    assert fingerprint(str(tmp_path)) is None
+    assert fingerprint("nobody/such-model") is None
     (tmp_path / "model.safetensors").write_bytes(b"\xff" * 20)
     with pytest.raises(ModelError, match="not a whole safetensors file"):
-        loading.fingerprint(str(tmp_path))
-
-
-def test_an_error_without_text_is_called_by_its_type():
-    assert loading.first_line(KeyError()) == "KeyError"
-    assert loading.first_line(ValueError("first\nsecond")) == "first"
+        fingerprint(str(tmp_path))
 
 
 def test_odd_fields_are_config_errors_and_value_errors():
@@ -306,6 +302,6 @@ def test_odd_fields_are_config_errors_and_value_errors():
 def test_base_goes_straight_to_the_device_that_is_named(tmp_path: Path) -> None:
     # No GPU is needed to see that the weights are placed while they are read: meta is a device as well.
     small_base().save_pretrained(tmp_path)
-    base = loading.load_base(str(tmp_path), device=torch.device("meta"))
+    base = load_base(str(tmp_path), device=torch.device("meta"))
     assert {parameter.device.type for parameter in base.parameters()} == {"meta"}
-    assert {p.device.type for p in loading.load_base(str(tmp_path), device=torch.device("cpu")).parameters()} == {"cpu"}
+    assert {p.device.type for p in load_base(str(tmp_path), device=torch.device("cpu")).parameters()} == {"cpu"}

@@ -13,7 +13,7 @@ import psutil
 import pytest
 from support.ranks import environment
 
-from ocrmem.training.checkpoint import all_checkpoints
+from ocrmem.training.checkpoint import CheckpointStore
 
 DEADLINE = 300.0  # seconds; bounds a hang, nothing else
 
@@ -36,7 +36,7 @@ class Launched:
         """Until a checkpoint of at least this step is there."""
         end = time.monotonic() + DEADLINE
         while time.monotonic() < end:
-            if any(int(path.name.partition("-")[2]) >= step for path in all_checkpoints(self.checkpoints)):
+            if any(int(path.name.partition("-")[2]) >= step for path in CheckpointStore(self.checkpoints).paths()):
                 return
             if self.process.poll() is not None:
                 pytest.fail(f"ended by itself: {self.process.communicate()}")

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from ocrmem.errors import TrainingError
-from ocrmem.training import checkpoint as store
+from ocrmem.training.checkpoint import COMPLETE, PROJ_FILE, Checkpoint, CheckpointStore, load_proj, proj_state
 
 
 class Small(nn.Module):
@@ -21,27 +21,26 @@ class Small(nn.Module):
         self.proj = nn.Linear(width, 2)
 
 
-def write(directory: Path, step: int, identity: dict[str, Any] | None = None) -> Path:
-    temporary = store.staging(directory, step)
-    temporary.mkdir(parents=True)
-    save_file(store.proj_state(Small()), temporary / store.PROJ_FILE)
-    (temporary / "optimizer.safetensors").write_bytes(b"state" * 10)
-    return store.seal(directory, step, identity or {"seed": 1}, 0.1, step)
+def write(directory: Path, step: int, identity: dict[str, Any] | None = None, open_loss: float = 0.1) -> Path:
+    def shared(folder: Path) -> None:
+        save_file(proj_state(Small()), folder / PROJ_FILE)
+        (folder / "optimizer.safetensors").write_bytes(b"state" * 10)
+
+    CheckpointStore(directory).save(step, identity or {"seed": 1}, open_loss, step, shared=shared)
+    return directory / f"checkpoint-{step}"
 
 
 def test_newest_is_by_step_not_by_time(tmp_path: Path) -> None:
     for step in (100, 9):
         write(tmp_path, step)
-    newest = store.newest_complete(tmp_path)
+    newest = CheckpointStore(tmp_path).newest_complete()
     assert newest is not None
     assert (newest.step, newest.path.name) == (100, "checkpoint-100")
 
 
 def test_open_loss_keeps_every_digit(tmp_path: Path) -> None:
     loss = float(torch.tensor(1 / 3))
-    store.staging(tmp_path, 1).mkdir(parents=True)
-    path = store.seal(tmp_path, 1, {}, loss, 0)
-    assert store.open_checkpoint(path).open_loss == loss
+    assert Checkpoint.open(write(tmp_path, 1, open_loss=loss)).open_loss == loss
 
 
 def damage_missing(path: Path) -> None:
@@ -57,15 +56,15 @@ def damage_bit(path: Path) -> None:
 
 
 def damage_unsealed(path: Path) -> None:
-    (path / store.COMPLETE).unlink()
+    (path / COMPLETE).unlink()
 
 
 def damage_half_sealed(path: Path) -> None:
-    (path / store.COMPLETE).write_text('{"step": 2, "ident', encoding="utf-8")
+    (path / COMPLETE).write_text('{"step": 2, "ident', encoding="utf-8")
 
 
 def damage_other_format(path: Path) -> None:
-    (path / store.COMPLETE).write_text("[]", encoding="utf-8")
+    (path / COMPLETE).write_text("[]", encoding="utf-8")
 
 
 @pytest.mark.parametrize(
@@ -83,49 +82,49 @@ def test_damaged_checkpoint_is_refused_and_passed_over(tmp_path: Path, damage: A
     write(tmp_path, 1)
     damage(write(tmp_path, 2))
     with pytest.raises(TrainingError, match=message):
-        store.open_checkpoint(tmp_path / "checkpoint-2")
-    newest = store.newest_complete(tmp_path)
+        Checkpoint.open(tmp_path / "checkpoint-2")
+    newest = CheckpointStore(tmp_path).newest_complete()
     assert newest is not None
     assert newest.step == 1
 
 
 def test_no_checkpoint_at_all(tmp_path: Path) -> None:
-    assert store.newest_complete(tmp_path / "nowhere") is None
-    assert store.newest_complete(tmp_path) is None
+    assert CheckpointStore(tmp_path / "nowhere").newest_complete() is None
+    assert CheckpointStore(tmp_path).newest_complete() is None
 
 
-def test_rotation_keeps_the_newest_and_clears_leftovers(tmp_path: Path) -> None:
+def test_pruning_keeps_the_newest_and_clears_leftovers(tmp_path: Path) -> None:
     for step in (2, 10, 4):
         write(tmp_path, step)
     (tmp_path / ".checkpoint-6.new").mkdir()
     (tmp_path / ".checkpoint-1.old").mkdir()
     (tmp_path / "notes").mkdir()
-    store.rotate(tmp_path, 2)
+    CheckpointStore(tmp_path, keep=2).prune()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint-10", "checkpoint-4", "notes"]
 
 
-def test_sealing_twice_replaces(tmp_path: Path) -> None:
+def test_saving_a_step_twice_replaces_it(tmp_path: Path) -> None:
     write(tmp_path, 2, {"seed": 1})
     path = write(tmp_path, 2, {"seed": 2})
-    assert store.open_checkpoint(path).identity == {"seed": 2}
+    assert Checkpoint.open(path).identity == {"seed": 2}
 
 
 def test_set_aside_moves_checkpoints_and_replaces_the_ones_moved_before(tmp_path: Path) -> None:
     write(tmp_path, 1)
-    assert store.set_aside(tmp_path) == ["checkpoint-1"]
+    assert CheckpointStore(tmp_path).set_aside() == ["checkpoint-1"]
     write(tmp_path, 5)
     (tmp_path / "mine.txt").write_text("kept", encoding="utf-8")
-    assert store.set_aside(tmp_path) == ["checkpoint-5"]
+    assert CheckpointStore(tmp_path).set_aside() == ["checkpoint-5"]
     assert [path.name for path in (tmp_path / "previous").iterdir()] == ["checkpoint-5"]
     assert (tmp_path / "mine.txt").exists()
-    assert store.set_aside(tmp_path) == []
+    assert CheckpointStore(tmp_path).set_aside() == []
 
 
 def test_checkpoint_of_another_run_names_every_difference(tmp_path: Path) -> None:
-    found = store.open_checkpoint(write(tmp_path, 3, {"seed": 1, "learning_rate": 0.1, "samples": 4}))
-    store.require_same_run(found, {"seed": 1, "learning_rate": 0.1, "samples": 4})
+    found = Checkpoint.open(write(tmp_path, 3, {"seed": 1, "learning_rate": 0.1, "samples": 4}))
+    found.require_same_run({"seed": 1, "learning_rate": 0.1, "samples": 4})
     with pytest.raises(TrainingError) as error:
-        store.require_same_run(found, {"seed": 1, "learning_rate": 0.2, "samples": 5})
+        found.require_same_run({"seed": 1, "learning_rate": 0.2, "samples": 5})
     assert "learning_rate was 0.1 and is 0.2; samples was 4 and is 5" in str(error.value)
     assert "seed" not in str(error.value)
 
@@ -134,16 +133,16 @@ def test_proj_round_trip_holds_nothing_frozen(tmp_path: Path) -> None:
     from safetensors.torch import load_file
 
     source, target = Small(), Small()
-    save_file(store.proj_state(source), tmp_path / "proj.safetensors")
+    save_file(proj_state(source), tmp_path / "proj.safetensors")
     assert set(load_file(tmp_path / "proj.safetensors")) == {"weight", "bias"}
-    store.load_proj(target, tmp_path / "proj.safetensors")
+    load_proj(target, tmp_path / "proj.safetensors")
     assert torch.equal(source.proj.weight, target.proj.weight)
 
 
 def test_proj_of_another_shape_or_a_broken_file_is_refused(tmp_path: Path) -> None:
-    save_file(store.proj_state(Small(4)), tmp_path / "proj.safetensors")
+    save_file(proj_state(Small(4)), tmp_path / "proj.safetensors")
     with pytest.raises(TrainingError, match=r"holds a projector of .*\[2, 4\].*\[2, 3\]"):
-        store.load_proj(Small(), tmp_path / "proj.safetensors")
+        load_proj(Small(), tmp_path / "proj.safetensors")
     (tmp_path / "proj.safetensors").write_bytes(b"nothing")
     with pytest.raises(TrainingError, match="cannot be read"):
-        store.load_proj(Small(), tmp_path / "proj.safetensors")
+        load_proj(Small(), tmp_path / "proj.safetensors")

@@ -8,7 +8,7 @@ from torch import nn
 
 from ocrmem.errors import TrainingError
 from ocrmem.training.frozen import (
-    fingerprint,
+    hash_model,
     require_only_proj_moved,
     require_only_proj_trainable,
     tensor_hash,
@@ -35,26 +35,26 @@ def moved(model: Model) -> None:
 )
 def test_any_frozen_tensor_that_changes_is_named(name: str) -> None:
     model = Model()
-    before = fingerprint(model)
+    before = hash_model(model)
     moved(model)
     tensor = dict([*model.named_parameters(), *model.named_buffers()])[name]
     with torch.no_grad():
         tensor.view(-1)[0] += 1e-6
     with pytest.raises(TrainingError, match=f"1 frozen tensors changed during training: {name}"):
-        require_only_proj_moved(before, fingerprint(model))
+        require_only_proj_moved(before, hash_model(model))
 
 
 def test_proj_that_stays_is_refused() -> None:
     model = Model()
     with pytest.raises(TrainingError, match=r"model.proj: is the same.*ocrmem smoke"):
-        require_only_proj_moved(fingerprint(model), fingerprint(model))
+        require_only_proj_moved(hash_model(model), hash_model(model))
 
 
 def test_proj_alone_may_move() -> None:
     model = Model()
-    before = fingerprint(model)
+    before = hash_model(model)
     moved(model)
-    after = fingerprint(model)
+    after = hash_model(model)
     require_only_proj_moved(before, after)
     assert before.frozen_hash == after.frozen_hash
     assert before.proj_hash != after.proj_hash

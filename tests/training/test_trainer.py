@@ -36,7 +36,7 @@ def test_loss_falls_and_only_proj_moves(tmp_path: Path, capsys: pytest.CaptureFi
     losses = [row[1] for row in logged(trainer)]
     assert len(losses) == 30
     assert sum(losses[-6:]) < 0.9 * sum(losses[:6])
-    before, after = trainer.fingerprints()
+    before, after = trainer.hashes()
     assert before.frozen == after.frozen
     assert set(before.proj) == {"proj.fc1.weight", "proj.fc1.bias", "proj.fc2.weight", "proj.fc2.bias"}
     assert all(before.proj[name] != after.proj[name] for name in before.proj)
@@ -200,7 +200,7 @@ def test_checkpoints_and_saved_model_hold_no_frozen_weight(tmp_path: Path) -> No
 
 def test_fingerprints_need_a_finished_training(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="has not finished a training"):
-        standalone_trainer(tmp_path).fingerprints()
+        standalone_trainer(tmp_path).hashes()
 
 
 def test_checkpoint_is_at_most_20_adapters_however_large_the_base(tmp_path: Path) -> None:

@@ -1,0 +1,140 @@
+"""The frozen parts of a model, loaded for a run or around an adapter: language model and encoder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal, NamedTuple, cast
+
+import torch
+from safetensors import SafetensorError
+from torch import nn
+from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers.integrations import is_deepspeed_zero3_enabled
+
+from ocrmem.config import TINY, RunConfig
+from ocrmem.encoder.deepencoder import DeepEncoder, load_encoder
+from ocrmem.encoder.device import DTYPES, pick_device
+from ocrmem.errors import MissingInputError, ModelError, first_line
+from ocrmem.model.compatibility import check_identity
+from ocrmem.model.configuration import MEMConfig
+from ocrmem.model.fingerprint import fingerprint
+from ocrmem.retry import retrying
+from ocrmem.tokens import load_tokenizer, memory_tokens
+
+
+class Parts(NamedTuple):
+    """What a `MEMModel` is built from, and the device it belongs on."""
+
+    config: MEMConfig
+    base: PreTrainedModel
+    encoder: nn.Module | None
+    device: torch.device
+
+
+def parts_of_run(config: RunConfig, *, with_encoder: bool) -> Parts:
+    """Load what a run's settings name.
+
+    Raises:
+        MissingInputError: the tiny preset has not been built.
+        ModelError: a part does not load.
+        InvalidModelConfig: the settings contradict themselves.
+    """
+    names = config.model
+    base_at = locate(names.base_model_name, config.paths.models, "base")
+    encoder_at = locate(names.ocr_model_name, config.paths.models, "encoder")
+    adapter_config = MEMConfig.from_run_config(
+        config,
+        base_fingerprint=fingerprint(base_at, names.base_revision),
+        ocr_fingerprint=fingerprint(encoder_at, names.ocr_revision),
+        placeholder_token_id=memory_tokens(load_tokenizer(config), names.family).placeholder,
+    )
+    adapter_config.check()
+    device = pick_device(names.device)
+    base = load_base(base_at, revision=names.base_revision, dtype=DTYPES[names.precision], device=device)
+    return Parts(adapter_config, base, load_encoder(config) if with_encoder else None, device)
+
+
+def parts_of_adapter(
+    config: MEMConfig,
+    base: PreTrainedModel | None,
+    encoder: nn.Module | None,
+    *,
+    with_encoder: bool,
+    models: str | Path,
+    dtype: torch.dtype,
+    device: str,
+) -> Parts:
+    """Load what an adapter was trained with, but for the parts that are given, and check that they are the same.
+
+    Raises:
+        MissingInputError, ModelError: as `parts_of_run`; as AdapterMismatch, a part is another one.
+    """
+    target, revision = pick_device(device), None
+    if base is None:
+        base_at, revision = locate(config.base_model_name, models, "base"), config.base_revision
+        base = load_base(base_at, revision=revision, dtype=dtype, device=target)
+    else:
+        base_at = str(getattr(base.config, "_name_or_path", "") or "")  # empty for one that was built in memory
+    found = fingerprint(base_at, revision) if base_at else None
+    check_identity("base", config.base_model_name, config.base_fingerprint, base_at, found)
+    if with_encoder and encoder is None:
+        encoder_at = locate(config.ocr_model_name, models, "encoder")
+        found = fingerprint(encoder_at, config.ocr_revision)
+        check_identity("ocr", config.ocr_model_name, config.ocr_fingerprint, encoder_at, found)
+        encoder = DeepEncoder.from_pretrained(
+            encoder_at,
+            revision=config.ocr_revision,
+            features=cast(Literal["sum", "concat"], config.features),
+            dtype=torch.float32 if target.type == "cpu" else dtype,  # bfloat16 takes about twice as long there
+        )
+    return Parts(config, base, encoder, target)
+
+
+def locate(name: str, models: Path | str, part: str) -> str:
+    """Return where ``name`` loads from: ``models``/``part`` for the tiny preset, else the name itself.
+
+    Raises:
+        MissingInputError: the tiny preset has not been built there.
+    """
+    if name != TINY:
+        return name
+    directory = Path(models) / part
+    if not (directory / "config.json").is_file():
+        raise MissingInputError.of(str(directory), "holds no tiny model", "Run `ocrmem base` first")
+    return str(directory)
+
+
+def load_base(
+    location: str,
+    *,
+    revision: str | None = None,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | None = None,
+) -> PreTrainedModel:
+    """Load the language model from a directory or a hub name.
+
+    On the CPU its weights are pages of the mapped file, which processes share, where the file has this ``dtype``.
+
+    Args:
+        location: the directory or name; ``revision`` a commit of the latter.
+        dtype: precision of the weights.
+        device: a GPU gets the weights tensor by tensor, so that the CPU's memory never holds them all; the CPU
+            where it is left out, and where ZeRO-3 is on, which places the weights itself.
+
+    Raises:
+        ModelError: it is not there, out of reach, or no causal language model.
+    """
+    place = {}
+    if device is not None and device.type != "cpu" and not is_deepspeed_zero3_enabled():
+        place["device_map"] = {"": device}
+    try:
+        return retrying(
+            f"hub, {location}",
+            lambda: AutoModelForCausalLM.from_pretrained(location, revision=revision, dtype=dtype, **place),
+        )
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        raise ModelError.of(
+            location,
+            f"no causal language model loads from here ({first_line(error)})",
+            "Give a directory that holds one, or a hub name that this machine can reach",
+        ) from error
