@@ -1,6 +1,6 @@
-"""Finding what looks like a key in settings, so that it is refused and never printed.
+"""Find what looks like a key in settings, so that it is refused and never printed.
 
-Keys come from the environment or from Kubernetes secrets; a settings file is copied into provenance, model
+Keys come from the environment or from Kubernetes Secrets; a settings file is copied into provenance, model
 cards, run logs and git.
 """
 
@@ -42,13 +42,13 @@ HIDDEN = "(hidden)"
 
 
 def find_in_text(text: str) -> Iterator[tuple[int, int, str]]:
-    """Start, end and kind of everything in ``text`` that has the form of a known key."""
+    """Yield start, end and kind of everything in ``text`` that has the form of a known key."""
     for match in _SECRET.finditer(text):
         yield match.start(), match.end(), _LABELS[int((match.lastgroup or "p0")[1:])]
 
 
 def looks_secret(name: str, value: Any) -> str | None:
-    """What kind of key a setting looks like, or None.
+    """Return the kind of key that a setting looks like, or None.
 
     Args:
         name: the field's own name; ``api_key: anything`` is a key, ``base_revision: <40 hex>`` is a commit.
@@ -66,7 +66,7 @@ def looks_secret(name: str, value: Any) -> str | None:
 
 
 def find_in_values(values: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str]]:
-    """Path and kind of every value, and every name, in nested settings that looks like a key."""
+    """Yield path and kind of every value, and every name, in nested settings that looks like a key."""
     if isinstance(values, dict):
         for name, value in values.items():
             if looks_secret("", str(name)):
@@ -80,7 +80,7 @@ def find_in_values(values: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tu
 
 
 def redact(text: str) -> str:
-    """``text`` with everything that has the form of a key hidden."""
+    """Return ``text`` with everything that has the form of a key hidden."""
     return _HEX_KEY.sub(HIDDEN, _SECRET.sub(HIDDEN, text))
 
 

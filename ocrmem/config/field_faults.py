@@ -1,9 +1,8 @@
-"""pydantic's errors as problems: which field, what is wrong with its value, what would be right."""
+"""Pydantic's errors as problems: the field, what is wrong with its value, what would be right."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import Any, TypeVar
 
@@ -23,13 +22,14 @@ _WANTED = {
     "int_parsing_size": "a whole number",
     "float_parsing": "a number",
     "float_type": "a number",
+    "finite_number": "a finite number",
     "bool_parsing": "true or false",
     "bool_type": "true or false",
     "string_type": "text (put quotes around it)",
     "model_type": "a section with fields below it",
     "model_attributes_type": "a section with fields below it",
     "dict_type": "a section with fields below it",
-    "list_type": "a list, as [a, b]",
+    "list_type": "a list, such as [a, b]",
 }
 _BOUNDS = {
     "greater_than": ("gt", "above {}"),
@@ -60,16 +60,6 @@ def check_fields(model: type[S], settings: RawSettings) -> tuple[S, list[Problem
         for path in bad:
             _remove(values, path)
         config = model.model_validate(values)
-    for path, value in _scalars(config.model_dump(mode="json", by_alias=True)):
-        given = _given(values, path)
-        wanted = ""
-        if isinstance(value, float) and not math.isfinite(value):
-            wanted = "Give a finite number"
-        elif isinstance(given, bool) and not isinstance(value, bool):
-            wanted = "Give a number"  # YAML reads yes, no, on and off as booleans, pydantic those as 1 and 0
-        if wanted:
-            bad.add(path)
-            problems.append(Problem(settings.place_of(path), f"is {str(given).lower()}", wanted))
     return config, problems, bad
 
 
@@ -109,7 +99,7 @@ def _shown(path: Sequence[str], value: Any) -> str:
         return "empty"
     if looks_secret(path[-1], value):
         return HIDDEN
-    text = repr(value)
+    text = str(value).lower() if isinstance(value, bool) else repr(value)  # as YAML writes it
     return text if len(text) <= 60 else text[:57] + "..."
 
 
@@ -134,17 +124,3 @@ def _remove(values: Any, path: FieldPath) -> None:
         values = inner
     if isinstance(values, dict):
         values.pop(path[-1], None)
-
-
-def _scalars(values: dict[str, Any], prefix: FieldPath = ()) -> Iterator[tuple[FieldPath, Any]]:
-    for key, value in values.items():
-        if isinstance(value, dict):
-            yield from _scalars(value, (*prefix, key))
-        else:
-            yield (*prefix, key), value
-
-
-def _given(values: Any, path: FieldPath) -> Any:
-    for part in path:
-        values = values.get(part) if isinstance(values, dict) else None
-    return values

@@ -32,7 +32,7 @@ _DEEPSEEK_NAME = re.compile(r"(?:^|/)deepseek-ocr$", re.I)
 
 
 def known_encoder(name: str) -> EncoderSizes | None:
-    """The encoder of a name, or None where only loading it can tell."""
+    """Return the sizes of an encoder; None where only loading it can tell."""
     if name == TINY:
         return TINY_ENCODER
     values = local_config(name)
@@ -42,15 +42,11 @@ def known_encoder(name: str) -> EncoderSizes | None:
 
 
 def _described(values: dict[str, Any]) -> EncoderSizes | None:
-    """The encoder of a config.json: transformers' own (alone or as ``vision_config``) or DeepSeek-OCR's."""
+    """Return the sizes in a config.json: transformers' own (alone or as ``vision_config``) or DeepSeek-OCR's."""
     vision = values if "encoder_config" in values else values.get("vision_config")
-    native, sam = _at(vision, "encoder_config", "hidden_size"), _at(vision, "sam_config", "patch_size")
-    if native is not None:
-        return _encoder(native, sam)
-    return _encoder(_at(vision, "width", "clip-l-14-224", "width"), None)
-
-
-def _encoder(width: int | None, patch: int | None) -> EncoderSizes | None:
+    width, patch = _at(vision, "encoder_config", "hidden_size"), _at(vision, "sam_config", "patch_size")
+    if width is None:
+        width, patch = _at(vision, "width", "clip-l-14-224", "width"), None
     if width is None:
         return None
     if width == DEEPSEEK_OCR.sizes["sum"] and patch in (None, 16):

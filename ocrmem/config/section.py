@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidatorFunctionWrapHandler, field_validator
+from pydantic_core import PydanticCustomError
 
 PositiveInt = Annotated[int, Field(gt=0)]
 NonNegativeInt = Annotated[int, Field(ge=0)]
@@ -12,9 +13,20 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Section(BaseModel):
-    """A section of a settings file: unknown fields are errors, values are fixed once read.
+    """A section of a settings file: unknown fields are errors, numbers are finite, values are fixed once read.
 
     The text under a field is its description: docs/configuration.md is generated from it.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=(), use_attribute_docstrings=True
+    )
+
+    @field_validator("*", mode="wrap")
+    @classmethod
+    def _refuse_a_boolean_as_number(cls, value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+        """YAML reads yes, no, on and off as booleans, and pydantic takes those as 1 and 0."""
+        read = validate(value)
+        if isinstance(value, bool) and not isinstance(read, bool):
+            raise PydanticCustomError("boolean_as_number", "Give a number")
+        return read

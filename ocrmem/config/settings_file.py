@@ -29,7 +29,7 @@ class RawSettings:
         text: the file as written, comments included.
         overridden: paths that ``--set`` gave.
         problems: what was wrong in reading.
-        readable: whether there is any sense in looking at the values.
+        readable: whether the values are worth checking.
     """
 
     values: dict[str, Any] = field(default_factory=dict)
@@ -40,14 +40,14 @@ class RawSettings:
     readable: bool = True
 
     def place_of(self, path: Sequence[str]) -> str:
-        """``file: a.b``, or ``--set a.b`` when an override gave the value."""
+        """Return ``file: a.b``, or ``--set a.b`` when an override gave the value."""
         name = redact(".".join(path))
         given = any(tuple(path[:length]) in self.overridden for length in range(1, len(path) + 1))
         return f"--set {name}" if given else f"{self.place}: {name}"
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader that notes keys given twice (YAML keeps the last in silence) and refuses aliases."""
+    """SafeLoader that notes keys given twice (YAML silently keeps the last) and refuses aliases."""
 
     duplicates: list[tuple[int, str]]
 
@@ -95,7 +95,7 @@ def _read_text(path: Path, settings: RawSettings) -> str | None:
     remedy = "Give the path of a YAML file with --config"
     try:
         if path.stat().st_size > _MAX_BYTES:
-            raise OSError(None, "larger than 1 MiB, so no settings file")
+            raise OSError(None, "larger than 1 MiB, too large for a settings file")
         return path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError:
         settings.problems.append(Problem(str(path), "is not there", remedy))
@@ -125,13 +125,13 @@ def _parse(text: str, settings: RawSettings) -> dict[str, Any]:
         if loader is not None:
             loader.dispose()
     for line, message in loader.duplicates:
-        problem = Problem(f"{settings.place}:{line}", redact(message), "Keep the one that is meant")
+        problem = Problem(f"{settings.place}:{line}", redact(message), "Keep the one you mean")
         settings.problems.append(problem)
     if value is None:
         return {}
     if not isinstance(value, dict):
         message = f"holds a {type(value).__name__}, not sections"
-        remedy = "Write sections with fields, as `train:` and below it `  max_steps: 100`"
+        remedy = "Write sections with fields, such as `train:` and below it `  max_steps: 100`"
         settings.problems.append(Problem(settings.place, message, remedy))
         return {}
     return {str(key): item for key, item in value.items()}

@@ -23,6 +23,8 @@ from ocrmem.errors import ConfigError
         ({"train__max_steps": 1.5}, "train.max_steps: is 1.5. Give a whole number"),
         ({"train__max_steps": 0}, "train.max_steps: is 0. Give a number above 0"),
         ({"train__max_steps": True}, "train.max_steps: is true. Give a number"),
+        ({"train__learning_rate": True}, "train.learning_rate: is true. Give a number"),
+        ({"train__global_batch_size": False}, "train.global_batch_size: is false. Give a number"),
         ({"train__max_steps": None}, "train.max_steps: is empty. Give a whole number"),
         ({"train__max_steps": [1]}, "train.max_steps: is a list. Give a whole number"),
         ({"train__warmup_steps": -1}, "train.warmup_steps: is -1. Give a number at least 0"),
@@ -33,10 +35,10 @@ from ocrmem.errors import ConfigError
         ({"model__base_model_name": 8}, "model.base_model_name: is 8. Give text"),
         ({"model__features": "mean"}, "model.features: is 'mean'. Use one of 'sum', 'concat'"),
         ({"model__precision": "x" * 99}, "xxx.... Use one of"),
-        ({"tracking__wandb": False}, "tracking.wandb: is False. Use one of 'offline'"),
+        ({"tracking__wandb": False}, "tracking.wandb: is false. Use one of 'offline'"),
         ({"register__gate": 3}, "register.gate: is 3. Give a section"),
     ],
-    ids=range(21),
+    ids=range(23),
 )
 def test_a_faulty_field_is_told_with_what_would_be_right(changes: dict[str, Any], said: str) -> None:
     values = real(**changes)

@@ -33,7 +33,7 @@ from ocrmem.rendering import Geometry
         ({"render__line_height": 20}, "render.line_height", "does not divide render.token_size 64"),
         ({"render__line_height": 20}, "render.line_height", "Use 16, 32, 64"),
         ({"render__tab_width": 200}, "render.tab_width", "wider than a page"),
-        ({"render__atlas": "/no/such.ttf"}, "render.atlas", "which is no file"),
+        ({"render__atlas": "/no/such.ttf"}, "render.atlas", "which is not a file"),
         ({"render__max_pages": 16}, "render.max_pages", "Lower it to 15 or less, or raise"),
         ({"model__max_seq_length": 40960}, "model.max_seq_length", "more than the 40960 positions"),
         ({"model__device": "cpu", "model__precision": "float16"}, "model.precision", "Use float32 or"),

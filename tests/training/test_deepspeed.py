@@ -166,7 +166,7 @@ def test_broken_file_is_refused(content: str, message: str, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("train", "model", "message"),
     [
-        ({"deepspeed": "zero4"}, {}, r"train.deepspeed: is 'zero4', which is no file.*zero1, zero2, zero3"),
+        ({"deepspeed": "zero4"}, {}, r"train.deepspeed: is 'zero4', which cannot be read.*zero1, zero2, zero3"),
         ({"offload": "optimizer"}, {}, r"train.offload: is optimizer, but train.deepspeed is not set"),
         ({"deepspeed": "zero2", "offload": "all"}, {}, r"train.offload: is all, but zero2"),
         ({"deepspeed": "zero2"}, {"precision": "float16"}, r"model.precision: is float16, which DeepSpeed"),

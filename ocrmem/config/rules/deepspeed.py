@@ -1,7 +1,7 @@
-"""Rules over train.deepspeed and train.offload, and over a DeepSpeed file that a person brings.
+"""Rules over train.deepspeed and train.offload, and over a DeepSpeed file of the user's.
 
-A file may set what ocrmem does not. What both set must agree, for whichever won would make the other one a
-lie: the batch sizes decide the steps, clipping and precision the losses. Every disagreement is named.
+A file may set what ocrmem does not. What both set must agree, since whichever wins makes the other one false: the
+batch sizes decide the steps, clipping and precision the losses. Every disagreement is named.
 """
 
 from __future__ import annotations
@@ -51,12 +51,12 @@ def deepspeed_is_known(config: RunSettings) -> Iterator[Fault]:
 
 
 def read_file(name: str) -> tuple[dict[str, Any], Fault | None]:
-    """A DeepSpeed configuration file, or what is wrong with it."""
+    """Read a DeepSpeed configuration file; its values, and what is wrong with it or None."""
     known = ", ".join(STAGES)
     try:
         values = json.loads(Path(name).read_text(encoding="utf-8"))
     except OSError:
-        return {}, (_FIELD, f"is {name!r}, which is no file that can be read", f"Use {known} or a DeepSpeed JSON file")
+        return {}, (_FIELD, f"is {name!r}, which cannot be read", f"Use {known} or a DeepSpeed JSON file")
     except ValueError as error:
         return {}, (_FIELD, f"is {name}, which is not JSON ({error})", f"Correct the file, or use {known}")
     if not isinstance(values, dict) or not isinstance(values.get("zero_optimization"), dict):
@@ -65,7 +65,7 @@ def read_file(name: str) -> tuple[dict[str, Any], Fault | None]:
 
 
 def contradictions(values: Mapping[str, Any], config: RunSettings) -> Iterator[Fault]:
-    """Everything in a DeepSpeed file that the settings say otherwise; ``auto`` agrees with all of them."""
+    """Yield everything in a DeepSpeed file that contradicts the settings; ``auto`` agrees with all of them."""
     train = config.train
     made = train.per_device_batch_size * train.gradient_accumulation_steps * train.processes
     for key, setting, value in (

@@ -63,7 +63,7 @@ def variables_are_given_once(config: RunSettings) -> Iterator[Fault]:
             yield f"kubernetes.{field}", message, "Use letters, digits and _"
         elif name in given:
             message = f"gives {name}, which kubernetes.{given[name]} gives too"
-            yield f"kubernetes.{field}", message, "Keep the one that is meant"
+            yield f"kubernetes.{field}", message, "Keep the one you mean"
         given.setdefault(name, field)
 
 

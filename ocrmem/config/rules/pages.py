@@ -20,7 +20,7 @@ def pages_are_the_encoders(config: RunSettings) -> Iterator[Fault]:
         sizes = ", ".join(map(str, encoder.page_sizes))
         yield (
             "render.page_size",
-            f"is {render.page_size}, which is none of {config.model.ocr_model_name}'s own sizes; pages are "
+            f"is {render.page_size}, which is not one of {config.model.ocr_model_name}'s own sizes; pages are "
             "never resampled",
             f"Use {sizes}",
         )
@@ -49,7 +49,7 @@ def tabs_fit_the_page(config: RunSettings) -> Iterator[Fault]:
 def atlas_is_there(config: RunSettings) -> Iterator[Fault]:
     atlas = config.render.atlas
     if atlas.strip() and atlas != "unifont" and not Path(atlas).is_file():
-        yield "render.atlas", f"is {atlas!r}, which is no file", "Use unifont, or the path of a .ttf or .otf"
+        yield "render.atlas", f"is {atlas!r}, which is not a file", "Use unifont, or the path of a .ttf or .otf"
 
 
 @rule("render.page_size", "render.token_size", "render.max_pages", "model.max_seq_length")
