@@ -1,4 +1,4 @@
-"""The adapter package on disk: four files that say what the adapter is and where it came from.
+"""The adapter package: four files that say what the adapter is and where it came from.
 
     adapter.safetensors   proj and the feature statistics (`ocrmem train` writes it)
     config.json           MEMConfig: base, encoder, dimensions, page settings (`ocrmem train` writes it)
@@ -6,7 +6,7 @@
     provenance.json       git commit, data and dataset hashes, params, versions, metrics, hash of the gradient
                           report, and the sha256 of the other three files
 
-`package_adapter` makes the package, `verify_package` proves that its files are the ones its provenance names.
+`package_adapter` makes a package, `verify_package` checks its files against its provenance.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ _TEMPLATE = Path(__file__).with_name("model_card.md.jinja")
 def package_adapter(config: RunConfig, destination: Path) -> dict[str, Any]:
     """Copy the trained adapter to ``destination`` and add its model card and provenance.
 
-    The same adapter, data, parameters and metrics give the same ``package_sha256`` on any machine and at any
-    commit: the hash leaves out library versions, places of files, and how it is registered and tracked.
+    The same adapter, data, parameters and metrics give the same ``package_sha256`` on any machine and at any commit:
+    library versions, places of files, and how it is registered and tracked do not enter it.
 
     Args:
         config: the run whose adapter/, dataset/manifest.json, evaluation.json and smoke/report.json are used.
@@ -48,7 +48,7 @@ def package_adapter(config: RunConfig, destination: Path) -> dict[str, Any]:
         The provenance as written to ``destination``/provenance.json.
 
     Raises:
-        MissingInputError: one of the inputs is not there; names the verb that makes it.
+        MissingInputError: an input is missing; names the verb that makes it.
     """
     source = Path(config.paths.adapter)
     manifest_path = Path(config.paths.dataset) / MANIFEST
@@ -86,14 +86,10 @@ def package_adapter(config: RunConfig, destination: Path) -> dict[str, Any]:
 
 
 def verify_package(path: Path) -> dict[str, Any]:
-    """Check that every file of a package has the hash that its provenance records.
-
-    Returns:
-        The provenance.
+    """Check that every file of a package has the hash that its provenance records; return the provenance.
 
     Raises:
-        ModelError: provenance.json is missing or unreadable, or a file is missing or was changed; one problem
-            a file, each naming it.
+        ModelError: provenance.json is missing or unreadable, or a file is missing or was changed; names each file.
     """
     provenance = _read_provenance(path)
     problems = []
@@ -104,29 +100,24 @@ def verify_package(path: Path) -> dict[str, Any]:
         elif (actual := sha256_file(file)) != expected:
             problems.append(_unlike(file, f"has sha256 {actual[:12]}, but provenance.json says {expected[:12]}"))
     if not problems and adapter_sha256(path) != provenance["adapter_sha256"]:
-        problems.append(_unlike(path / PROVENANCE, "names another adapter_sha256 than its own files have"))
+        problems.append(_unlike(path / PROVENANCE, "names another adapter_sha256 than its files have"))
     if problems:
         raise ModelError(problems)
     return provenance
 
 
 def check_reports(config: RunConfig) -> None:
-    """Refuse an adapter that no good smoke test, training and evaluation stand behind.
+    """Refuse an adapter without a passed smoke test and without reports of its own training and evaluation.
 
     Raises:
-        MissingInputError: a report is not there; names the verb that makes it.
+        MissingInputError: a report is missing; names the verb that makes it.
         CheckFailed: the smoke test did not pass, or a report is about another adapter than adapter/ holds.
     """
     problems = []
     smoke_path = Path(config.paths.smoke) / SMOKE_REPORT
     if read_json(smoke_path, made_by="smoke").get("ok") is not True:
-        problems.append(
-            Problem(
-                str(smoke_path),
-                "the gradient smoke test did not pass",
-                "Run `ocrmem smoke` and mend what it names",
-            )
-        )
+        remedy = "Run `ocrmem smoke` and fix what it reports"
+        problems.append(Problem(str(smoke_path), "the gradient smoke test did not pass", remedy))
     actual = adapter_sha256(Path(config.paths.adapter))
     for name, verb in ((EVALUATION, "evaluate"), (TRAIN_REPORT, "train")):
         path = config.paths.report(name)
@@ -134,25 +125,20 @@ def check_reports(config: RunConfig) -> None:
             continue  # an imported adapter was not trained here
         recorded = read_json(path, made_by=verb).get("adapter_sha256")
         if recorded != actual:
-            about = f"the adapter {str(recorded)[:12]}" if recorded else "no adapter that it names"
-            problems.append(
-                Problem(
-                    str(path),
-                    f"is about {about}, but {config.paths.adapter}/ holds {actual[:12]}",
-                    f"Run `ocrmem {verb}` again",
-                )
-            )
+            about = f"is about the adapter {str(recorded)[:12]}" if recorded else "does not name its adapter"
+            message = f"{about}, but {config.paths.adapter}/ holds {actual[:12]}"
+            problems.append(Problem(str(path), message, f"Run `ocrmem {verb}` again"))
     if problems:
         raise CheckFailed(problems)
 
 
 def has_provenance(path: Path) -> bool:
-    """Whether a directory is a package, or a bare adapter as `ocrmem train` leaves it."""
+    """Return whether a directory is a package rather than a bare adapter of `ocrmem train`."""
     return (path / PROVENANCE).is_file()
 
 
 def model_card(memory_config: dict[str, Any], provenance: dict[str, Any], evaluation: dict[str, Any]) -> str:
-    """README.md of the package, in the layout of Hugging Face model cards (YAML head, then Markdown)."""
+    """Return the package's README.md, laid out as Hugging Face's model cards (YAML head, then Markdown)."""
     environment = jinja2.Environment(
         trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined, autoescape=False
     )
@@ -165,7 +151,7 @@ def model_card(memory_config: dict[str, Any], provenance: dict[str, Any], evalua
 
 
 def git_state() -> dict[str, Any]:
-    """The commit of the working directory and whether tracked files differ from it; None outside git."""
+    """Return the working directory's commit and whether tracked files differ from it; None outside git."""
     commit = _git("rev-parse", "HEAD")
     if commit is None:
         return {"commit": None, "dirty": None}
@@ -174,7 +160,7 @@ def git_state() -> dict[str, Any]:
 
 
 def _what_counts(params: dict[str, Any]) -> dict[str, Any]:
-    """The parameters that an adapter depends on: neither where files lie or jobs run nor how it is registered."""
+    """Return the parameters that an adapter depends on: not places of files or jobs, nor how it is registered."""
     kept = {name: section for name, section in params.items() if name not in _WITHOUT_EFFECT}
     kept["data"] = {name: value for name, value in params["data"].items() if name not in ("path", "workers")}
     return kept

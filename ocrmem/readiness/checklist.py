@@ -104,5 +104,5 @@ def _cluster(config: RunConfig) -> CheckOutcome:
     from ocrmem.cluster.checks import cluster_problems
 
     section = config.kubernetes
-    said = f"{section.nodes} x {section.gpus_per_node} GPUs can be asked for in {section.namespace}"
+    said = f"{section.nodes} x {section.gpus_per_node} GPUs can be requested in {section.namespace}"
     return said, cluster_problems(config)

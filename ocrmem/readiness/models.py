@@ -1,4 +1,4 @@
-"""Whether the language model and the encoder can be had: tiny, a directory, the hub's cache, or the hub."""
+"""Whether the language model and the encoder are available: tiny, a directory, the hub's cache, or the hub."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ocrmem.config import TINY, RunConfig
-from ocrmem.errors import Problem, first_line
+from ocrmem.errors import ModelError, Problem, first_line
 from ocrmem.files import read_json
 from ocrmem.health import ANSWER_SECONDS
 from ocrmem.readiness.outcome import CheckOutcome
@@ -18,45 +18,50 @@ _WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 
 
 def here(config: RunConfig) -> CheckOutcome:
-    """For a run on this machine: directories must be here, hub names in the cache or within reach."""
-    return _ask(config, directories=True)
+    """Check for a run on this machine: directories are read, hub names are looked for in the cache and on the hub."""
+    return _available(config, directories=True)
 
 
 def named(config: RunConfig) -> CheckOutcome:
-    """For a run elsewhere: directories are the pods', so only hub names are looked up."""
-    return _ask(config, directories=False)
+    """Check for a run elsewhere: directories are the pods', so only hub names are looked up."""
+    return _available(config, directories=False)
 
 
-def _ask(config: RunConfig, *, directories: bool) -> CheckOutcome:
+def _available(config: RunConfig, *, directories: bool) -> CheckOutcome:
     model = config.model
-    said: list[str] = []
+    details: list[str] = []
     problems: list[Problem] = []
     for field, name, revision in (
         ("model.base_model_name", model.base_model_name, model.base_revision),
         ("model.ocr_model_name", model.ocr_model_name, model.ocr_revision),
     ):
         if name == TINY:
-            said.append("tiny (`ocrmem base` builds it)")
+            details.append("tiny (`ocrmem base` builds it)")
         elif name.startswith((".", "/", "~")) or os.path.isdir(name):
             if directories:
                 problems += _directory_problems(field, Path(name).expanduser())
-            said.append(f"{name} is a directory" + ("" if directories else " of the pods, not looked at"))
+            details.append(f"{name} is a directory" + ("" if directories else " of the pods, not checked"))
         else:
-            detail, problem = _on_the_hub(field, name, revision)
-            said.append(detail)
-            problems += [problem] if problem else []
-    return "; ".join(said), problems
+            try:
+                details.append(_on_the_hub(field, name, revision))
+            except ModelError as error:
+                problems += error.problems
+    return "; ".join(details), problems
 
 
 def _directory_problems(field: str, directory: Path) -> Iterator[Problem]:
     if not directory.is_dir():
-        yield Problem(field, f"is {directory}, which is not there", "Give a directory with the model, or a hub name")
+        yield Problem(
+            field,
+            f"is {directory}, which is not there",
+            "Give a directory with the model, or a hub name such as Qwen/Qwen3-8B",
+        )
     elif missing := _missing_files(directory):
         yield Problem(field, f"is {directory}, which has no {missing}", "Copy the whole model there")
 
 
 def _missing_files(directory: Path) -> str | None:
-    """The first file that a model's directory lacks; weights may be one file or the shards that an index names."""
+    """Return the first file that a model's directory lacks; weights are one file or the shards that an index names."""
     if not (directory / "config.json").is_file():
         return "config.json"
     single, index = (directory / name for name in _WEIGHTS)
@@ -68,7 +73,12 @@ def _missing_files(directory: Path) -> str | None:
     return next((name for name in shards if not (directory / name).is_file()), None)
 
 
-def _on_the_hub(field: str, name: str, revision: str | None) -> tuple[str, Problem | None]:
+def _on_the_hub(field: str, name: str, revision: str | None) -> str:
+    """Return where a hub name was found.
+
+    Raises:
+        ModelError: it was not, or does not fit into the cache.
+    """
     try:
         from huggingface_hub import HfApi, constants, snapshot_download
         from huggingface_hub.errors import (
@@ -80,42 +90,44 @@ def _on_the_hub(field: str, name: str, revision: str | None) -> tuple[str, Probl
             RevisionNotFoundError,
         )
     except ImportError:
-        return "", Problem(
-            field, f"is {name}, and huggingface-hub is not installed", "Run: pip install 'ocrmem[model]'"
-        )
+        message = f"is {name}, and huggingface-hub is not installed"
+        raise ModelError.of(field, message, "Run: pip install 'ocrmem[model]'") from None
     try:
         cached = Path(snapshot_download(name, revision=revision, local_files_only=True))
         if _missing_files(cached) is None:
-            return f"{name} is in the cache", None
+            return f"{name} is in the cache"
     except LocalEntryNotFoundError:
         pass
     except HFValidationError:
-        return "", Problem(field, f"{name!r} is no name of a model", "Give tiny, OWNER/NAME of the hub or a directory")
+        remedy = "Give tiny, a directory, or a hub name such as Qwen/Qwen3-8B"
+        raise ModelError.of(field, f"{name!r} is not a model's name", remedy) from None
     if constants.HF_HUB_OFFLINE:
-        message = f"{name} is not whole in the cache ({constants.HF_HUB_CACHE}), and HF_HUB_OFFLINE is set"
-        return "", Problem(field, message, "Download it beforehand (`ocrmem base`), or unset HF_HUB_OFFLINE")
+        message = f"{name} is incomplete in the cache ({constants.HF_HUB_CACHE}), and HF_HUB_OFFLINE is set"
+        raise ModelError.of(field, message, "Download it beforehand (`ocrmem base`), or unset HF_HUB_OFFLINE")
     # The hub's client lets the errors of its HTTP library through, whose name depends on its version.
     unanswered: tuple[type[Exception], ...] = (OSError, *HfHubHTTPError.__bases__)
-    token = "Set HF_TOKEN to a token of an account that may read it, or mend the name"
+    token = "Set HF_TOKEN to a token of an account that may read it, or fix the name"
     try:
         info = HfApi().model_info(name, revision=revision, files_metadata=True, timeout=ANSWER_SECONDS)
     except GatedRepoError:
-        return "", Problem(field, f"{name} is gated on the hub", f"Accept its terms there. {token}")
+        raise ModelError.of(field, f"{name} is gated on the hub", f"Accept its terms there. {token}") from None
     except RevisionNotFoundError:
-        return "", Problem(field, f"{name} has no revision {revision}", "Give a commit that the hub shows")
+        raise ModelError.of(field, f"{name} has no revision {revision}", "Give a commit that the hub shows") from None
     except RepositoryNotFoundError:
-        return "", Problem(field, f"the hub knows no {name}, or not for you", token)
+        raise ModelError.of(field, f"the hub does not know {name}, or does not show it to you", token) from None
     except HfHubHTTPError as error:
         status = error.response.status_code if error.response is not None else "an error"
-        return "", Problem(field, f"the hub {constants.ENDPOINT} answers {status} for {name}", "Try again later")
+        message = f"the hub {constants.ENDPOINT} answers {status} for {name}"
+        raise ModelError.of(field, message, "Try again later") from None
     except unanswered as error:
         reason = redact(first_line(error))
         message = f"{name} is not in the cache, and the hub {constants.ENDPOINT} does not answer ({reason})"
-        return "", Problem(field, message, "Check the network, or download the model beforehand with `ocrmem base`")
+        remedy = "Check the network, or download the model beforehand with `ocrmem base`"
+        raise ModelError.of(field, message, remedy) from None
     needed = sum(file.size or 0 for file in info.siblings or [])
     folder = Path(constants.HF_HUB_CACHE)
     free = shutil.disk_usage(next(p for p in (folder, *folder.parents) if p.exists())).free
     if needed > free:
         message = f"{name} has {needed / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB are free in {folder}"
-        return "", Problem(field, message, "Free space, or set HF_HOME to a larger disk")
-    return f"{name} is on the hub ({needed / 2**30:.1f} GiB)", None
+        raise ModelError.of(field, message, "Free space, or set HF_HOME to a larger disk")
+    return f"{name} is on the hub ({needed / 2**30:.1f} GiB)"

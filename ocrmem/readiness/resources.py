@@ -1,4 +1,4 @@
-"""Packages, keys, device and disk of the machine that a run is started on."""
+"""Packages, keys, device and disk of the machine that starts a run."""
 
 from __future__ import annotations
 
@@ -21,15 +21,13 @@ from ocrmem.storage import is_s3
 from ocrmem.validation.machine import device_problems
 
 _WANDB = "https://api.wandb.ai"
-# A checkpoint holds proj's weights and AdamW's two moments in float32; the output size of a base model that is
-# not loaded is taken to be that of an 8B model.
-_BYTES_A_PARAMETER = 12
-_LARGE_HIDDEN_SIZE = 4096
+_BYTES_A_PARAMETER = 12  # of a checkpoint: proj's weights and AdamW's two moments, in float32
+_LARGE_HIDDEN_SIZE = 4096  # of an 8B model, for a base model that is not loaded
 
 
 def packages(config: RunConfig) -> CheckOutcome:
-    """Whether the libraries are installed that are not imported before the run's last steps."""
-    wanted: list[tuple[str, str, str]] = []  # setting, package, the extra that brings it
+    """Check that the libraries are installed that only the run's last steps import."""
+    wanted: list[tuple[str, str, str]] = []  # setting, package, extra
     if config.tracking.wandb != "disabled":
         wanted.append(("tracking.wandb", "wandb", "tracking"))
     registry = registry_kind(config.registry.uri)
@@ -47,7 +45,7 @@ def packages(config: RunConfig) -> CheckOutcome:
 
 
 def tracking(config: RunConfig) -> CheckOutcome:
-    """Whether an online run will find a key and Weights & Biases."""
+    """Check that an online run has a key and reaches Weights & Biases."""
     if config.tracking.wandb != "online":
         return f"{config.tracking.wandb}, nothing is needed", []
     server = os.environ.get("WANDB_BASE_URL", _WANDB)
@@ -56,7 +54,7 @@ def tracking(config: RunConfig) -> CheckOutcome:
         remedy = "Set WANDB_API_KEY in the environment or run `wandb login`, or set tracking.wandb=offline"
         problems.append(Problem("tracking.wandb", "is online, but there is no Weights & Biases key", remedy))
     try:
-        ask(server)  # where it refuses the bare address, it is there
+        ask(server)  # a refusal of the bare address is an answer too
     except NoAnswerError as error:
         message = f"is online, but {server} does not answer ({error})"
         problems.append(Problem("tracking.wandb", message, "Check the network, or set tracking.wandb=offline"))
@@ -64,37 +62,33 @@ def tracking(config: RunConfig) -> CheckOutcome:
 
 
 def device(config: RunConfig) -> CheckOutcome:
-    """Whether this machine can do what ``model.device`` and ``model.precision`` ask."""
+    """Check that this machine has ``model.device`` and supports ``model.precision``."""
     notes: list[str] = []
     problems = device_problems(config, notes)
     return "; ".join([f"{config.model.device}, {config.model.precision}", *notes]), problems
 
 
 def disk(config: RunConfig) -> CheckOutcome:
-    """Whether features and checkpoints will fit, roughly; folders on one disk are added up."""
+    """Check that features and checkpoints will fit, roughly; folders on one disk are added up."""
     needs = {"paths.features": _feature_bytes(config), "paths.checkpoints": _checkpoint_bytes(config)}
     disks: dict[int, list[str]] = defaultdict(list)
     for field in needs:
-        disks[_standing(_folder(config, field)).stat().st_dev].append(field)
+        disks[_folder(config, field).stat().st_dev].append(field)
     said, problems = [], []
     for fields in disks.values():
         needed = sum(needs[field] for field in fields)
-        free = shutil.disk_usage(_standing(_folder(config, fields[0]))).free
+        free = shutil.disk_usage(_folder(config, fields[0])).free
         names = " and ".join(fields)
         said.append(f"{names} need about {_size(needed)} of {_size(free)}")
         if needed > free:
-            problems.append(
-                Problem(
-                    fields[0],
-                    f"{names} need about {_size(needed)}, and {_size(free)} are free",
-                    "Free space, name a folder on another disk, or lower train.save_total_limit",
-                )
-            )
+            message = f"{names} need about {_size(needed)}, and {_size(free)} are free"
+            remedy = "Free space, name a folder on another disk, or lower train.save_total_limit"
+            problems.append(Problem(fields[0], message, remedy))
     return "; ".join(said), problems
 
 
 def _feature_bytes(config: RunConfig) -> int:
-    """Of the pages that are not encoded yet; 0 before the dataset is rendered, since their number is not known."""
+    """Return the bytes of the pages that are not encoded yet; 0 before the dataset is rendered: nobody knows then."""
     manifest = Path(config.paths.dataset) / MANIFEST
     if not manifest.exists():
         return 0
@@ -113,11 +107,8 @@ def _checkpoint_bytes(config: RunConfig) -> int:
 
 
 def _folder(config: RunConfig, field: str) -> Path:
-    return Path(getattr(config.paths, field.removeprefix("paths.")))
-
-
-def _standing(path: Path) -> Path:
-    """The folder itself, or the nearest one above it that is there."""
+    """Return a setting's folder, or the nearest existing one above it."""
+    path = Path(getattr(config.paths, field.removeprefix("paths.")))
     return next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.exists())
 
 

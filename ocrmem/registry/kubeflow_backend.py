@@ -150,7 +150,7 @@ class KubeflowBackend(Backend):
         place.download(directory)
 
     def _upload(self, package: Path, digest: str) -> str:
-        """The package in the store, under its hash; it is whole where its provenance.json is."""
+        """Put the package into the store, under its hash; it is complete where its provenance.json is."""
         name = f"{re.sub(r'[^A-Za-z0-9._-]+', '-', self._section.name)}/{digest}"
         if self._store.holds(f"{name}/{PROVENANCE}"):
             return self._store.uri(name)
@@ -166,14 +166,14 @@ class KubeflowBackend(Backend):
         return list(self._client.list_model_versions(name)) if self._model(name) else []
 
     def _uri(self, name: str, version: ModelVersion) -> str | None:
-        """Where the version's package is; None for a version without an artifact."""
+        """Return where the version's package is; None for a version without an artifact."""
         try:
             return self._client.get_model_artifact(name, version.name).uri
         except ValueError:
             return None
 
     def _add_artifact(self, name: str, version: ModelVersion, uri: str) -> str:
-        """The last step of the SDK's register_model, which it does not offer by itself."""
+        """Take the last step of the SDK's register_model, which it does not offer by itself."""
         from model_registry.core import ModelRegistryAPIClient
         from model_registry.types import ModelArtifact
 
@@ -193,20 +193,16 @@ class KubeflowBackend(Backend):
 
 @dataclass(frozen=True)
 class Address:
-    """A registry's base URL, port included.
-
-    Attributes:
-        url: ``http://host:port/path``, without a slash at its end.
-    """
+    """A registry's base URL, ``http://host:port/path`` without a final slash."""
 
     url: str
 
     @classmethod
     def of(cls, uri: str) -> Address:
-        """From ``kubeflow+http://host[:port][/path]``.
+        """Read ``kubeflow+http://host[:port][/path]``.
 
         Raises:
-            ConfigError: the port is none.
+            ConfigError: the port is invalid.
         """
         parts = urlsplit(uri.removeprefix("kubeflow+"))
         try:
@@ -217,10 +213,10 @@ class Address:
         return cls(f"{parts.scheme}://{host}:{port}{parts.path.rstrip('/')}")
 
     def token(self) -> str | None:
-        """The bearer token of the environment or of the pod, if there is one.
+        """Return the bearer token of the environment or of the pod, if there is one.
 
         Raises:
-            ConfigError: the registry is reached by https, which its client refuses to use without a token.
+            ConfigError: there is none, and the registry's client refuses https without a token.
         """
         token = os.environ.get(TOKEN, "").strip()
         path = Path(os.environ.get(_TOKEN_PATH) or _POD_TOKEN)
@@ -230,11 +226,11 @@ class Address:
             except OSError:
                 token = ""
         if not token and self.url.startswith("https:"):
-            raise ConfigError.of(_FIELD, f"{self.url} wants a token, and there is none", _SET_TOKEN)
+            raise ConfigError.of(_FIELD, f"{self.url} needs a token, and there is none", _SET_TOKEN)
         return token or None
 
     def problem(self) -> Problem | None:
-        """Ask for one registered model; what keeps the registry from answering, or None. Takes seconds at most."""
+        """Ask for one registered model, within seconds; return what keeps the registry from answering, or None."""
         try:
             token = self.token()
         except ConfigError as error:
@@ -249,30 +245,26 @@ class Address:
         return None if isinstance(found, dict) and "pageSize" in found else self.stranger()
 
     def refused(self, status: int, reason: str | None) -> Problem:
-        """What an HTTP status of the registry means."""
+        """Return what an HTTP status of the registry means, and what to do."""
         text = f"the registry {self.url} answers {status} {redact(str(reason or '')).strip()}".rstrip()
-        if status in (401, 403):
-            return Problem(
-                _FIELD, text, _SET_TOKEN if status == 401 else "Give the token's account rights to write there"
-            )
         if status == 404:
             return Problem(_FIELD, f"{text}: there is no model registry at that address", "Check host, port and path")
+        remedies = {401: _SET_TOKEN, 403: "Give the token's account rights to write there"}
+        other = "Check the name and the registry's version (its API is v1)"
         if status >= 500:
-            return Problem(_FIELD, text, "Look at the registry's log; run this again when it is well")
-        return Problem(_FIELD, text, "Check the name and the registry's version (its API is v1)")
+            other = "Look at the registry's log; run this again when it works"
+        return Problem(_FIELD, text, remedies.get(status, other))
 
     def silent(self, error: BaseException) -> Problem:
-        """The registry did not answer."""
+        """Return the problem of a registry that did not answer."""
         reason = redact(str(getattr(error, "reason", None) or error)).strip() or type(error).__name__
-        return Problem(
-            _FIELD,
-            f"the registry {self.url} does not answer ({reason})",
-            "Check the address, that it is up, and that the network lets this machine reach it",
-        )
+        remedy = "Check the address, that it is up, and that the network lets this machine reach it"
+        return Problem(_FIELD, f"the registry {self.url} does not answer ({reason})", remedy)
 
     def stranger(self) -> Problem:
-        """Something answered that is no model registry."""
-        return Problem(_FIELD, f"what answers at {self.url} is no Kubeflow Model Registry", "Check host, port and path")
+        """Return the problem of an answer that no model registry gives."""
+        message = f"what answers at {self.url} is not a Kubeflow Model Registry"
+        return Problem(_FIELD, message, "Check host, port and path")
 
 
 def _store(config: RunConfig) -> Store:
@@ -283,7 +275,7 @@ def _store(config: RunConfig) -> Store:
 
 
 def _import_sdk() -> None:
-    """Import the SDK, without what that does to the process' logging and without its hints about ports.
+    """Import the SDK, undoing what that does to the process' logging, and without its hints about ports.
 
     Raises:
         ConfigError: it is not installed.
@@ -314,7 +306,7 @@ def _client(address: Address) -> ModelRegistryClient:
 
 @contextmanager
 def _errors(address: Address) -> Iterator[None]:
-    """The SDK's errors as problems of the registry. Their text may hold request headers, so little of it is kept."""
+    """Turn the SDK's errors into problems. Their text may hold request headers, so little of it is kept."""
     import aiohttp
     from model_registry.exceptions import StoreError
     from mr_openapi.exceptions import ApiException
@@ -333,13 +325,13 @@ def _errors(address: Address) -> Iterator[None]:
 
 
 def _holding(versions: list[ModelVersion], package_sha256: str) -> ModelVersion | None:
-    """The version that holds a package; the oldest of several."""
+    """Return the version that holds a package; the oldest of several."""
     found = [v for v in versions if (v.custom_properties or {}).get(PACKAGE_TAG) == package_sha256]
     return min(found, key=_number, default=None)
 
 
 def _number(version: ModelVersion) -> int:
-    """The version's number; 0 for one that something else has registered under a name of its own."""
+    """Return the version's number; 0 for one that another tool has registered under a name of its own."""
     return int(version.name) if re.fullmatch(r"[1-9][0-9]{0,8}", version.name) else 0
 
 
@@ -349,5 +341,5 @@ def _version(name: str, version: ModelVersion, uri: str) -> Version:
 
 
 def _properties(metrics: Mapping[str, float]) -> dict[str, float | str]:
-    """Metrics as custom properties; JSON has no infinity, so what is not finite goes as text."""
+    """Return metrics as custom properties; JSON has no infinity, so what is not finite goes as text."""
     return {_METRIC + key: value if math.isfinite(value) else str(value) for key, value in metrics.items()}

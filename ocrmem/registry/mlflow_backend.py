@@ -17,7 +17,7 @@ from ocrmem.environment import environment
 from ocrmem.errors import ConfigError, Problem
 from ocrmem.health import ANSWER_SECONDS
 from ocrmem.registry.backend import NAME_REMEDY, PACKAGE_TAG, Backend, Version, registry_directory, sqlite_path
-from ocrmem.retry import ATTEMPTS
+from ocrmem.retry import ATTEMPTS, causes
 from ocrmem.secrets import redact_uri
 from ocrmem.storage import DirectoryStore
 
@@ -95,7 +95,7 @@ class MlflowBackend(Backend):
             fetched.rmdir()
 
     def _find(self, name: str, package_sha256: str) -> ModelVersion | None:
-        """The version that holds this package, if there is one; the oldest of several."""
+        """Return the version that holds this package, if there is one; the oldest of several."""
         quoted = name.replace("'", "\\'")
         found = self._client.search_model_versions(f"name='{quoted}' and tag.`{PACKAGE_TAG}`='{package_sha256}'")
         ready = [version for version in found if version.status == "READY"]
@@ -113,7 +113,7 @@ class MlflowBackend(Backend):
         client, digest = self._client, tags[PACKAGE_TAG]
         experiment = self._experiment(name)
         for run in client.search_runs([experiment], f"tags.`{PACKAGE_TAG}` = '{digest}'"):
-            # No version refers to it, or it would have been found: an interrupted upload.
+            # An interrupted upload: a run that a version refers to would have been found.
             client.delete_run(run.info.run_id)
         run = client.create_run(experiment, tags=dict(tags), run_name=f"{name} {digest[:12]}")
         self._log_run(run.info.run_id, provenance, metrics)
@@ -135,13 +135,13 @@ class MlflowBackend(Backend):
         existing = self._client.get_experiment_by_name(name)
         if existing is not None:
             return existing.experiment_id
-        # A server knows where its artifacts go; a database file keeps them beside itself.
+        # A server decides where its artifacts go; those of a database file lie beside it.
         local = sqlite_path(self._config.registry.uri) is not None
         location = (registry_directory(self._config) / "artifacts").resolve().as_uri() if local else None
         return self._client.create_experiment(name, artifact_location=location)
 
     def _log_run(self, run_id: str, provenance: dict[str, Any], metrics: Mapping[str, float]) -> None:
-        """Metrics and flattened params of the run, as MLflow's pages compare them, in one request."""
+        """Log metrics and flattened params of the run, which MLflow's pages compare, in one request."""
         from mlflow.entities import Metric, Param
 
         settings = {
@@ -187,44 +187,32 @@ def _explain(error: MlflowException, uri: str) -> Problem:
     from requests.exceptions import RequestException
 
     shown, said = redact_uri(uri), " ".join(_scrub(str(error), uri).split())
-    causes: list[BaseException] = [error]
-    while cause := causes[-1].__cause__ or causes[-1].__context__:
-        causes.append(cause)
-    if any(isinstance(cause, RequestException) for cause in causes):
-        reason = getattr(causes[-1], "strerror", None) or type(causes[-1]).__name__
+    chain = list(causes(error))
+    if any(isinstance(cause, RequestException) for cause in chain):
+        reason = getattr(chain[-1], "strerror", None) or type(chain[-1]).__name__
         message = f"the registry {shown} does not answer ({reason})"
         return Problem("register.uri", message, "Check the address, that it is up, and the network")
-    if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-        return Problem("register.uri", f"the registry {shown} answers: {said}", NAME_REMEDY)
-    return Problem(
-        "register.uri",
-        f"the registry {shown} answers: {said}",
-        "Check that it is up; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD if it asks",
-    )
+    missing = error.error_code == "RESOURCE_DOES_NOT_EXIST"
+    credentials = "Check that it is up; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD if it asks"
+    return Problem("register.uri", f"the registry {shown} answers: {said}", NAME_REMEDY if missing else credentials)
 
 
 def _sqlite_problems(database: Path) -> list[Problem]:
     if not database.exists():
-        # `register` makes the folder, so what counts is the nearest one that is there.
+        # `register` makes the folder, so the nearest existing one counts.
         parent = next(folder for folder in database.absolute().parents if folder.exists())
         problem = DirectoryStore(str(parent), "register.uri").problem(write=True)
         return [problem] if problem else []
     try:
         # An immediate transaction takes the write lock and leaves the file as it was.
-        with closing(
-            sqlite3.connect(f"{database.absolute().as_uri()}?mode=rw", uri=True, timeout=ANSWER_SECONDS)
-        ) as db:
+        address = f"{database.absolute().as_uri()}?mode=rw"
+        with closing(sqlite3.connect(address, uri=True, timeout=ANSWER_SECONDS)) as db:
             db.execute("BEGIN IMMEDIATE")
             db.execute("SELECT count(*) FROM sqlite_master").fetchone()
             db.rollback()
     except sqlite3.Error as error:
-        return [
-            Problem(
-                "register.uri",
-                f"the registry database {database} cannot be written to ({error})",
-                "Check its owner and that nothing holds it, or name another file",
-            )
-        ]
+        message = f"the registry database {database} cannot be written to ({error})"
+        return [Problem("register.uri", message, "Check its owner and that nothing holds it, or name another file")]
     return []
 
 

@@ -1,4 +1,4 @@
-"""From ``models:/NAME@ALIAS`` to a local directory with a verified adapter package."""
+"""Resolve ``models:/NAME@ALIAS`` to a local directory with a verified adapter package."""
 
 from __future__ import annotations
 
@@ -15,27 +15,21 @@ _REFERENCE = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<ver
 
 
 def resolve_adapter(reference: str, config: RunConfig) -> Path:
-    """The local directory of an adapter.
+    """Return the local directory of an adapter: the one given, or a registered package, downloaded and verified.
 
     Args:
         reference: ``models:/NAME@ALIAS``, ``models:/NAME/VERSION``, or a directory.
-        config: says which registry ``models:/`` means.
-
-    Returns:
-        The directory itself, or the registered package, downloaded beside the registry and verified.
+        config: ``register.uri`` is the registry of ``models:/``.
 
     Raises:
-        ConfigError: the reference has no form of these, or names no directory, version or alias.
-        ModelError: a package's files are not what its provenance or the registry says.
+        ConfigError: the reference is invalid, or there is no such directory, version or alias.
+        ModelError: a package's files do not match its provenance or the registry.
     """
     if not reference.startswith("models:"):
         directory = Path(reference)
         if not directory.is_dir():
-            raise ConfigError.of(
-                "--adapter",
-                f"{reference!r} is no directory",
-                "Give an adapter directory or models:/NAME@ALIAS",
-            )
+            remedy = "Give an adapter directory or models:/NAME@ALIAS"
+            raise ConfigError.of("--adapter", f"{reference!r} is not a directory", remedy)
         return directory
     match = _REFERENCE.fullmatch(reference)
     if match is None:
@@ -51,7 +45,7 @@ def resolve_adapter(reference: str, config: RunConfig) -> Path:
 
 
 def _local_copy(backend: Backend, config: RunConfig, version: Version) -> Path:
-    """The version's package in a local folder, which is used again while its files are what they were."""
+    """Return a local copy of the version's package, made once and again when its files have changed."""
     key = sha256_json([config.registry.uri, version.name, version.number])[:16]
     target = registry_directory(config) / "cache" / key
     wanted = version.tags.get(PACKAGE_TAG)
@@ -61,11 +55,8 @@ def _local_copy(backend: Backend, config: RunConfig, version: Version) -> Path:
         backend.download(version, directory)
         found = verify_package(directory).get("package_sha256")
         if found != wanted:
-            raise ModelError.of(
-                version.reference,
-                f"the registry says package {wanted}, but its files are package {found}",
-                "Register the adapter again and use that version",
-            )
+            message = f"the registry says package {wanted}, but its files are package {found}"
+            raise ModelError.of(version.reference, message, "Register the adapter again and use that version")
     return target
 
 

@@ -248,5 +248,5 @@ def test_files_that_are_not_there_are_named(config: RunConfig, tmp_path: Path) -
     with pytest.raises(ConfigError, match="cannot be read"):
         generate(config, conversation=tmp_path)
     (tmp_path / "q.json").write_text(json.dumps(OPEN_AI), encoding="utf-8")
-    with pytest.raises(ConfigError, match="is no directory"):
+    with pytest.raises(ConfigError, match="is not a directory"):
         generate(config, str(tmp_path / "absent"), tmp_path / "q.json")

@@ -272,7 +272,10 @@ INFO = {"id": QWEN, "siblings": [{"rfilename": "model.safetensors", "size": 2**3
     ("answer", "said"),
     [
         ((200, INFO, {}), None),
-        ((401, {}, {"X-Error-Code": "RepoNotFound"}), f"the hub knows no {QWEN}, or not for you. Set HF_TOKEN"),
+        (
+            (401, {}, {"X-Error-Code": "RepoNotFound"}),
+            f"the hub does not know {QWEN}, or does not show it to you. Set HF_TOKEN",
+        ),
         ((403, {}, {"X-Error-Code": "GatedRepo"}), f"{QWEN} is gated on the hub. Accept its terms there"),
         ((404, {}, {"X-Error-Code": "RevisionNotFound"}), f"{QWEN} has no revision abc. Give a commit"),
         ((500, {}, {}), f"answers 500 for {QWEN}"),
@@ -305,7 +308,7 @@ def test_the_cache_is_enough_when_it_is_whole(hub: Web, tmp_path: Path, monkeypa
     model_files(snapshot, "config.json")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     config = settings(model={"base_model_name": QWEN})
-    assert "is not whole in the cache" in only_problem(config)
+    assert "is incomplete in the cache" in only_problem(config)
     model_files(snapshot, "model.safetensors")
     preflight(config)
     assert hub.calls == []
@@ -316,7 +319,7 @@ def test_a_hub_out_of_reach_is_told(hub: Web, monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     assert "the hub http://127.0.0.1:9 does not answer" in only_problem(settings(model={"base_model_name": QWEN}))
-    assert "is no name of a model" in only_problem(settings(model={"base_model_name": "a b//c"}))
+    assert "is not a model's name" in only_problem(settings(model={"base_model_name": "a b//c"}))
 
 
 # Machine and cluster

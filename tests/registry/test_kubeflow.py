@@ -308,7 +308,7 @@ def test_the_token_is_used_and_never_shown(
 
 def test_https_without_a_token_says_so_before_it_connects(run: RunConfig) -> None:
     section = run.registry.model_copy(update={"uri": "kubeflow+https://127.0.0.1:9"})
-    with pytest.raises(ConfigError, match="wants a token, and there is none"):
+    with pytest.raises(ConfigError, match="needs a token, and there is none"):
         register(run.model_copy(update={"registry": section}))
 
 

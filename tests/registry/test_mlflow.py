@@ -250,7 +250,7 @@ def test_a_directory_is_its_own_answer(run: RunConfig, tmp_path: Path) -> None:
         ("models:/ocrmem-adapter/latest", "names no version"),
         ("models:/a/b/1", "names no version"),
         ("models:ocrmem-adapter@champion", "names no version"),
-        ("nowhere", "'nowhere' is no directory"),
+        ("nowhere", "'nowhere' is not a directory"),
         ("models:/unknown@champion", "unknown"),
         ("models:/unknown/1", "unknown"),
         ("models:/throw-away@absent", "absent"),
