@@ -156,12 +156,7 @@ def _open(config: RunConfig, job: str) -> Run:
             config=without_secrets(config.as_dict()),
             # stdout is the verb's result; git remotes and command lines may hold credentials.
             settings=wandb.Settings(
-                silent=True,
-                console="off",
-                disable_git=True,
-                disable_code=True,
-                save_code=False,
-                x_disable_stats=True,
+                silent=True, console="off", disable_git=True, disable_code=True, save_code=False, x_disable_stats=True
             ),
         )
     except wandb.errors.Error as error:

@@ -29,11 +29,7 @@ _SHARED_FIELDS = {
     "token_size": "render",
 }
 # MEMConfig name -> what an encoder calls it.
-_ENCODER_FIELDS = {
-    "vision_embedding_size": "feature_size",
-    "token_size": "token_size",
-    "features": "features",
-}
+_ENCODER_FIELDS = {"vision_embedding_size": "feature_size", "token_size": "token_size", "features": "features"}
 # Language models that change hidden states or logits around the head: the loss here would not be theirs.
 _HEAD_SCALES = ("final_logit_softcapping", "logit_scale", "logits_scaling")
 
@@ -161,9 +157,7 @@ def check_identity(field: str, name: str, expected: str | None, location: str, f
             )
     elif location and name != TINY and location != name:
         raise AdapterMismatch.of(
-            f"{field}_model_name",
-            f"is {name!r} in the adapter, but the model at hand is {location!r}",
-            remedy,
+            f"{field}_model_name", f"is {name!r} in the adapter, but the model at hand is {location!r}", remedy
         )
 
 

@@ -147,9 +147,7 @@ class MEMConfig(PretrainedConfig):
             return RenderSection.model_validate(values)
         except ValueError as error:
             raise InvalidModelConfig.of(
-                "config.json",
-                f"its page settings are not usable ({error})",
-                "Train or import the adapter again",
+                "config.json", f"its page settings are not usable ({error})", "Train or import the adapter again"
             ) from None
 
     def problems(self) -> list[Problem]:

@@ -66,10 +66,7 @@ class MEMModel(PreTrainedModel):
     accepts_loss_kwargs = True  # Trainer passes num_items_in_batch
 
     def __init__(
-        self,
-        config: MEMConfig,
-        base_llm_model: PreTrainedModel | None = None,
-        ocr_embed: nn.Module | None = None,
+        self, config: MEMConfig, base_llm_model: PreTrainedModel | None = None, ocr_embed: nn.Module | None = None
     ) -> None:
         config.check()
         super().__init__(config)
@@ -391,9 +388,7 @@ class MEMModel(PreTrainedModel):
     def _encode(self, pixels: torch.Tensor, kept: torch.Tensor | None) -> torch.Tensor:
         if self.ocr_embed is None:
             raise BatchError.of(
-                "pixel_values",
-                "no encoder is attached to turn them into features",
-                "Load with with_encoder=True",
+                "pixel_values", "no encoder is attached to turn them into features", "Load with with_encoder=True"
             )
         dtype = next(self.ocr_embed.parameters()).dtype
         features_PND = self.ocr_embed(pixels.to(dtype))

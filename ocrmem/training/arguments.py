@@ -11,6 +11,7 @@ import torch
 from transformers import TrainingArguments
 
 from ocrmem.config import RunConfig
+from ocrmem.encoder.device import pick_device
 from ocrmem.errors import ConfigError
 from ocrmem.training.deepspeed import deepspeed_config, prepare_for_cpu, require_deepspeed
 
@@ -20,8 +21,8 @@ class AdapterTrainingArguments(TrainingArguments):
     """All of `transformers.TrainingArguments`, plus three fields and other defaults.
 
     Args:
-        max_seq_length: the longest sequence, memory included, in tokens. A batch that is longer stops the
-            training: it means that the data was built for another setting.
+        max_seq_length: the longest sequence, memory included, in tokens. A longer batch stops the training: the data
+            was built for another setting.
         save_adapter_only: checkpoints hold proj, optimizer, scheduler, random states and progress, and never
             the frozen weights. The ancestor's name; False is refused.
         curriculum: share of ``max_steps`` (0 to 1) over which samples are let in, those with the shortest
@@ -36,8 +37,7 @@ class AdapterTrainingArguments(TrainingArguments):
         default=True, metadata={"help": "Checkpoints never hold frozen weights; False is refused."}
     )
     curriculum: float = field(
-        default=0.0,
-        metadata={"help": "Share of max_steps over which samples are let in, shortest memory first."},
+        default=0.0, metadata={"help": "Share of max_steps over which samples are let in, shortest memory first."}
     )
     # Samples are objects and batches have keys of their own: nothing is to be dropped by name.
     remove_unused_columns: bool = field(default=False, metadata={"help": "See transformers.TrainingArguments."})
@@ -63,29 +63,30 @@ class AdapterTrainingArguments(TrainingArguments):
             raise ConfigError.of("curriculum", "needs max_steps, of which it is a share", "Set max_steps as well")
         if self.data_seed is None:
             self.data_seed = self.seed
-        if self.deepspeed and (self.use_cpu or not torch.cuda.is_available()):
+        on_cpu = self.use_cpu or not torch.cuda.is_available()
+        if self.deepspeed and on_cpu:
             prepare_for_cpu()
         super().__post_init__()
-        if self.use_cpu or not torch.cuda.is_available():
+        if on_cpu:
             self.dataloader_pin_memory = False
 
     @property
     def global_batch_size(self) -> int:
-        """Samples of an optimizer step, over all processes and accumulation steps."""
+        """Return the samples of an optimizer step, over all processes and accumulation steps."""
         return self.per_device_train_batch_size * self.gradient_accumulation_steps * self.world_size
 
     @classmethod
     def from_run_config(cls, config: RunConfig, **changes: Any) -> AdapterTrainingArguments:
-        """The arguments that a RunConfig asks for.
+        """Return the arguments that a RunConfig asks for.
 
         Args:
             config: sections train, model and paths are read.
             changes: fields to set otherwise.
 
         Raises:
-            ConfigError: the configured device, precision or DeepSpeed is not to be had here.
+            ConfigError: the configured device, precision or DeepSpeed is not available here.
         """
-        use_cpu = uses_cpu(config)
+        use_cpu = pick_device(config.model.device).type == "cpu"
         section, precision = config.train, config.model.precision
         if precision == "float16" and use_cpu:
             raise ConfigError.of(
@@ -124,19 +125,3 @@ class AdapterTrainingArguments(TrainingArguments):
         if use_cpu and "WORLD_SIZE" in os.environ:
             values["ddp_backend"] = "gloo"
         return cls(**(values | changes))
-
-
-def uses_cpu(config: RunConfig) -> bool:
-    """Whether training runs on the CPU: asked for, or ``auto`` on a machine without CUDA.
-
-    Raises:
-        ConfigError: CUDA is asked for and not there.
-    """
-    available = torch.cuda.is_available()
-    if config.model.device == "cuda" and not available:
-        raise ConfigError.of(
-            "model.device",
-            "is cuda, but torch finds no CUDA device",
-            "Use auto or cpu, or run where a GPU is",
-        )
-    return config.model.device == "cpu" or not available

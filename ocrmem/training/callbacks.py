@@ -1,4 +1,4 @@
-"""What happens beside the training loop: the progress bar, the tracked run, a request to stop."""
+"""Callbacks of the training loop: the progress bar, the tracked run, a request to stop."""
 
 from __future__ import annotations
 
@@ -64,8 +64,8 @@ class StopRequest:
 class StopCallback(TrainerCallback):
     """Ends the training with a checkpoint after the step in which any process was asked to stop.
 
-    A signal reaches the processes at different moments, and some of them not at all: what they agree on after
-    each step counts, so that all save the same one.
+    A signal reaches the processes at different moments, and some not at all, so they agree after each step: all save
+    the same one.
     """
 
     request: StopRequest
@@ -80,7 +80,7 @@ class StopCallback(TrainerCallback):
 
 @contextmanager
 def stop_on_signal() -> Iterator[StopRequest]:
-    """Turn the first SIGINT or SIGTERM into a request to stop; a second one acts at once, as it always would.
+    """Turn the first SIGINT or SIGTERM into a request to stop; a second one has its usual effect at once.
 
     Outside the main thread, where Python takes no handlers, the signals are left alone.
     """
@@ -94,7 +94,7 @@ def stop_on_signal() -> Iterator[StopRequest]:
         request.signal = number
         for known, handler in before.items():
             signal.signal(known, handler)
-        console.note("Stopping after this step, with a checkpoint. Once more to stop at once.")
+        console.note("Stopping after this step, with a checkpoint. Send it again to stop at once.")
 
     for number in before:
         signal.signal(number, note_request)

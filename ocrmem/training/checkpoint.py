@@ -200,7 +200,7 @@ class CheckpointStore:
             raise TrainingError.of(
                 str(self.directory),
                 f"the checkpoint of step {step} could not be written ({failures[0]})",
-                "Make room or writable, then resume with `ocrmem train --resume`: the checkpoint before it is kept",
+                "Free space or make it writable, then run `ocrmem train --resume`; the checkpoint before it is kept",
             )
 
     def prune(self) -> None:

@@ -1,7 +1,6 @@
-"""What the processes of one training tell each other, and how they part.
+"""Collectives of a training's processes, and an orderly end of their group.
 
-Every function is called by all processes at the same point; with one process, or outside a process group, each
-answers at once.
+All processes call each function at the same point; with one process, or outside a process group, it returns at once.
 """
 
 from __future__ import annotations
@@ -15,22 +14,22 @@ import torch
 import torch.distributed as dist
 
 T = TypeVar("T")
-# Leaving the group after an error: a peer that hangs must not keep this process.
-_PARTING_SECONDS = 10.0
+# Leaving the group after an error: a peer that hangs must not hold up this process.
+_LEAVE_SECONDS = 10.0
 
 
 def are_several() -> bool:
-    """Whether there are other processes to talk to."""
+    """Return whether there are other processes."""
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
 def rank() -> int:
-    """This process's number among all, from 0."""
+    """Return this process's number among all, from 0."""
     return dist.get_rank() if are_several() else 0
 
 
 def all_max(values: Sequence[int], device: torch.device) -> list[int]:
-    """The maximum over all processes of each of a few numbers."""
+    """Return the maximum over all processes of each of a few numbers."""
     if not are_several():
         return list(values)
     numbers = torch.tensor(values, dtype=torch.int64, device=device)
@@ -39,7 +38,7 @@ def all_max(values: Sequence[int], device: torch.device) -> list[int]:
 
 
 def gather(value: T) -> list[T]:
-    """The value of every process, by rank; values are pickled by torch on the way."""
+    """Return the value of every process, by rank; torch pickles values on the way."""
     if not are_several():
         return [value]
     gathered: list[T | None] = [None] * dist.get_world_size()
@@ -48,7 +47,7 @@ def gather(value: T) -> list[T]:
 
 
 def broadcast(value: T) -> T:
-    """The first process's value."""
+    """Return the first process's value."""
     if not are_several():
         return value
     box = [value]
@@ -58,11 +57,10 @@ def broadcast(value: T) -> T:
 
 @contextmanager
 def process_group() -> Iterator[None]:
-    """Leave the process group that the block brings up when it ends, however it ends.
+    """Leave the process group that the block sets up, however the block ends.
 
-    One that stood before is its maker's to leave. Processes that exit while their group still stands abort now and
-    then. After an error the others may be gone or wait for something else, and leaving could wait for them, so it
-    is then given a few seconds and no more.
+    A group that was there before is left alone. Processes that exit while in a group abort now and then. After an error
+    the others may be gone or wait for something else, and leaving could wait for them: it gets a few seconds, no more.
     """
     if dist.is_available() and dist.is_initialized():
         yield
@@ -70,9 +68,9 @@ def process_group() -> Iterator[None]:
     try:
         yield
     except BaseException:
-        parting = threading.Thread(target=_leave, daemon=True)
-        parting.start()
-        parting.join(_PARTING_SECONDS)
+        leaving = threading.Thread(target=_leave, daemon=True)
+        leaving.start()
+        leaving.join(_LEAVE_SECONDS)
         raise
     _leave()
 

@@ -1,6 +1,6 @@
 """The order of training samples: shuffled epochs, with short memory first where a curriculum is asked for.
 
-The order is a function of a seed and a step alone, so a resumed run goes on in the very order of the uninterrupted
+The order is a function of a seed and a step alone, so a resumed run keeps the very order of the uninterrupted
 one, and any number of processes that make up the same global batch take the same samples at each step.
 """
 
@@ -55,7 +55,7 @@ class RunSampler(Sampler[int]):
             yield from self.step_indices(step)
 
     def pool_size(self, step: int) -> int:
-        """How many of the shortest samples may be drawn at a step (counted from 0)."""
+        """Return how many of the shortest samples may be drawn at a step (counted from 0)."""
         size = len(self.order)
         if step >= self.growing_steps:
             return size
@@ -63,7 +63,7 @@ class RunSampler(Sampler[int]):
         return int(np.searchsorted(self.sorted_lengths, self.sorted_lengths[least - 1], side="right"))
 
     def step_indices(self, step: int) -> list[int]:
-        """The samples of one optimizer step (counted from 0), ``batch`` of them."""
+        """Return the samples of one optimizer step (counted from 0), ``batch`` of them."""
         if step < self.growing_steps:
             pool = self.pool_size(step)
             places = _repeated(pool, self.batch, mixed_seed(self.seed, step))
@@ -78,41 +78,41 @@ class RunSampler(Sampler[int]):
         return int(self._epoch_order[1][place])
 
     def epoch_order(self, epoch: int) -> np.ndarray:
-        """int64 [n]: the samples of an epoch (counted from 0), each once."""
+        """Return the samples of an epoch (counted from 0), each once: int64 [n]."""
         return shuffled(len(self.order), mixed_seed(self.seed, -1 - epoch))
 
 
 def memory_lengths(dataset: Sequence[Any]) -> Sequence[int] | np.ndarray:
-    """The memory tokens of every sample: its attribute or its key ``memory_tokens``.
+    """Return the memory tokens of every sample: its attribute or its key ``memory_tokens``.
 
     Raises:
         TrainingError: a sample has neither.
     """
     if isinstance(dataset, StoredSamples):
         return dataset.column("memory_tokens")
-    lengths = []
-    for index, sample in enumerate(dataset):
-        length = sample.get("memory_tokens") if isinstance(sample, Mapping) else getattr(sample, "memory_tokens", None)
-        if length is None:
-            raise TrainingError.of(
-                f"train_dataset[{index}]",
-                "has no memory_tokens, by which a curriculum sorts the samples",
-                "Give every sample an attribute or a key memory_tokens, or set curriculum=0",
-            )
-        lengths.append(int(length))
+    lengths = [sample_field(sample, "memory_tokens") for sample in dataset]
+    if None in lengths:
+        raise TrainingError.of(
+            f"train_dataset[{lengths.index(None)}]",
+            "has no memory_tokens, by which a curriculum sorts the samples",
+            "Give every sample an attribute or a key memory_tokens, or set curriculum=0",
+        )
     return lengths
 
 
+def sample_field(sample: Any, name: str) -> Any:
+    """Return a sample's key or attribute; None where it has neither."""
+    return sample.get(name) if isinstance(sample, Mapping) else getattr(sample, name, None)
+
+
 def shuffled(size: int, seed: int) -> np.ndarray:
-    """int64 [size]: the numbers below ``size`` in an order that is a function of the seed."""
-    generator = torch.Generator()
-    generator.manual_seed(seed)
-    order: np.ndarray = torch.randperm(size, generator=generator).numpy()
+    """Return the numbers below ``size`` in an order that is a function of the seed: int64 [size]."""
+    order: np.ndarray = torch.randperm(size, generator=torch.Generator().manual_seed(seed)).numpy()
     return order
 
 
 def _repeated(pool: int, count: int, seed: int) -> list[int]:
-    """``count`` places below ``pool``: a shuffle, and further shuffles where the pool is the smaller one."""
+    """Return ``count`` places below ``pool``: a shuffle, and further shuffles where the pool is the smaller one."""
     places: list[int] = []
     while len(places) < count:
         order = shuffled(pool, mixed_seed(seed, len(places)))
@@ -121,9 +121,9 @@ def _repeated(pool: int, count: int, seed: int) -> list[int]:
 
 
 def mixed_seed(seed: int, number: int) -> int:
-    """A seed of 63 bits from two numbers, so that neighbouring steps and seeds share no order.
+    """Return a seed of 63 bits from two numbers, so that neighbouring steps and seeds share no order.
 
-    The finalizer of SplitMix64 (Steele, Lea, Flood: Fast splittable pseudorandom number generators, 2014).
+    This is the finalizer of SplitMix64 (Steele, Lea, Flood: Fast splittable pseudorandom number generators, 2014).
     """
     mask = (1 << 64) - 1
     z = (seed * 0x9E3779B97F4A7C15 + number * 0xD1B54A32D192ED03 + 0x9E3779B97F4A7C15) & mask

@@ -1,4 +1,4 @@
-"""The training curve as a table that `dvc plots`, a spreadsheet and pandas read."""
+"""Write the training curve as a table that `dvc plots`, a spreadsheet and pandas read."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from ocrmem.files import write_text
 COLUMNS = ("step", "loss", "proj_grad_norm", "learning_rate")
 
 
-def curve(log_history: Iterable[Mapping[str, float]]) -> list[dict[str, float]]:
-    """The rows of the log that hold a loss, with the columns of the table."""
+def curve_rows(log_history: Iterable[Mapping[str, float]]) -> list[dict[str, float]]:
+    """Return the rows of the log that hold a loss, with the columns of the table."""
     return [{name: entry[name] for name in COLUMNS if name in entry} for entry in log_history if "loss" in entry]
 
 

@@ -1,4 +1,4 @@
-"""Batches made ahead in worker processes, whose errors arrive as they were raised."""
+"""Make batches ahead in worker processes, whose errors arrive as they were raised."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ FAILED = "ocrmem_error"  # key of a batch that could not be made
 
 
 class CarriedDataset(Dataset[Any]):
-    """Samples by index; an error of ours is the only item of the batch instead of being raised.
+    """Samples by index; an error of ours comes as the only item of the batch instead of being raised.
 
-    DataLoader raises a worker's error again as its class called with a text, which makes none of ours.
+    DataLoader raises a worker's error again by calling its class with a text, which ours do not take.
     """
 
     def __init__(self, samples: Sequence[Any]) -> None:
@@ -49,15 +49,15 @@ class CarryingCollator:
 
 
 def prepare_to_fork() -> None:
-    """What the processes to come must find in the environment; call it before a DataLoader with workers is used."""
-    # Otherwise each of them says on stderr that it must not tokenise in parallel.
+    """Set what worker processes must find in the environment; call it before a DataLoader with workers is used."""
+    # Otherwise each of them warns on stderr that it must not tokenise in parallel.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
 def begin_worker(number: int) -> None:
-    """For DataLoader's ``worker_init_fn``: signals to the process group are for the training process alone.
+    """Keep signals to the process group from this worker; for DataLoader's ``worker_init_fn``.
 
-    That one finishes its step, writes a checkpoint and ends its workers; they also end when it is gone.
+    The training process finishes its step, writes a checkpoint and ends its workers; they also end when it is gone.
     """
     if hasattr(os, "setsid"):
         os.setsid()

@@ -2,8 +2,8 @@
 
 DeepSpeed's bf16 and fp16 modes stay off, whatever ``model.precision`` says. They would cast proj as well: its
 forward and its gradients would lose bits that plain data-parallel training keeps, and the adapters would differ.
-The frozen parts are loaded in ``model.precision`` and nothing casts them, so an engine that believes to train in
-float32 partitions them as they are, holds proj and its optimizer state in float32, and gives the losses of DDP.
+The frozen parts are loaded in ``model.precision`` and nothing casts them, so an engine that is set to float32
+partitions them as they are, holds proj and its optimizer state in float32, and gives the losses of DDP.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _SHM_KERNEL = "deepspeed_shm_comm"
 
 
 def deepspeed_config(config: RunConfig, *, on_cpu: bool) -> Values | None:
-    """What DeepSpeed is to do, or None for a run without it. Nothing is imported and no device is looked at.
+    """Return DeepSpeed's configuration, or None for a run without it. Imports nothing and looks at no device.
 
     Args:
         config: ``train.deepspeed`` and ``train.offload`` are read; batch sizes and clipping are left at
@@ -46,7 +46,7 @@ def deepspeed_config(config: RunConfig, *, on_cpu: bool) -> Values | None:
 
 
 def require_deepspeed(config: RunConfig) -> None:
-    """See that the package is there when the run asks for it.
+    """Check that the package is installed when the run asks for it.
 
     Raises:
         ConfigError: it is not; names the extra to install.
@@ -60,7 +60,7 @@ def require_deepspeed(config: RunConfig) -> None:
 
 
 def prepare_for_cpu() -> None:
-    """Keep DeepSpeed from looking for a GPU, and from compiling a kernel for more than a minute, in silence.
+    """Keep DeepSpeed from looking for a GPU, and from silently compiling a kernel for more than a minute.
 
     The kernel only speeds up all-reduces among processes of one machine. It is skipped where it would have to be
     compiled; one that was built when DeepSpeed was installed is used.
@@ -100,15 +100,14 @@ def _generated(stage: int, offload: str, on_cpu: bool) -> Values:
         "bf16": {"enabled": False},
         "fp16": {"enabled": False},
         "zero_optimization": zero,
-        # torch's AdamW also where the state is offloaded: DeepSpeed's own one is compiled on first use, and
-        # proj is small enough not to need it.
+        # torch's AdamW even where the state is offloaded: DeepSpeed's own is compiled on first use, and proj is small.
         "zero_force_ds_cpu_optimizer": False,
         "zero_allow_untested_optimizer": True,
     }
 
 
 def _merged(generated: Mapping[str, Any], given: Mapping[str, Any]) -> Values:
-    """``given`` over ``generated``, section by section."""
+    """Merge ``given`` over ``generated``, section by section."""
     merged = dict(generated)
     for key, value in given.items():
         below = merged.get(key)

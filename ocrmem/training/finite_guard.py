@@ -1,4 +1,4 @@
-"""What stops a step that went wrong: which samples it was made of, on which process, agreed on by all."""
+"""Stop all processes at a step that is not finite, and name its samples and process."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 
 from ocrmem.errors import TrainingError
 from ocrmem.training import collectives
+from ocrmem.training.curriculum import sample_field
 
 SAMPLE_IDS = "sample_ids"
 _SHOWN = 16  # sample names in one message
@@ -25,14 +26,15 @@ class NamingCollator:
         self.collator = collator
 
     def __call__(self, samples: Sequence[Any]) -> dict[str, Any]:
-        return dict(self.collator(samples)) | {SAMPLE_IDS: [_name(sample) for sample in samples]}
+        names = [sample_field(sample, "id") for sample in samples]
+        return dict(self.collator(samples)) | {SAMPLE_IDS: ["(no id)" if name is None else str(name) for name in names]}
 
 
 class FiniteGuard:
-    """Collects what is not finite during a step and lets all processes stop for it together.
+    """Collects what is not finite during a step and stops all processes for it together.
 
-    A process that stopped alone would leave the others waiting for it, and they, whose gradients are spoilt by
-    then, could not say which samples did it.
+    A process that stopped alone would leave the others waiting, and they, whose gradients are spoilt by then, could
+    not say which samples did it.
     """
 
     def __init__(self) -> None:
@@ -47,7 +49,7 @@ class FiniteGuard:
             self._losses.append(f"the loss is {loss.item()} for {_listed(samples)}")
 
     def saw_norm(self, norm: float) -> None:
-        """Note a gradient norm that may not be stepped with."""
+        """Note a gradient norm that the optimizer must not step with."""
         self._norm = norm
 
     def settle(self, step: int, remedy: str, device: torch.device) -> None:
@@ -64,8 +66,7 @@ class FiniteGuard:
             return
         if bad_loss:
             found = collectives.gather(losses)
-            told = [f"{text}{_on(rank, len(found))}" for rank, texts in enumerate(found) for text in texts]
-            message = "; ".join(told)
+            message = "; ".join(f"{text}{_on(rank, len(found))}" for rank, texts in enumerate(found) for text in texts)
         else:
             parts = collectives.gather(samples)
             message = f"the gradient norm of proj is {norm} for {_listed([name for part in parts for name in part])}"
@@ -73,13 +74,8 @@ class FiniteGuard:
 
 
 def is_usable(norm: float) -> bool:
-    """Whether a gradient norm is a number; DeepSpeed gives -1 in place of infinity and NaN."""
+    """Return whether a gradient norm is finite; DeepSpeed gives -1 in place of infinity and NaN."""
     return math.isfinite(norm) and norm >= 0
-
-
-def _name(sample: Any) -> str:
-    name = sample.get("id") if isinstance(sample, Mapping) else getattr(sample, "id", None)
-    return "(no id)" if name is None else str(name)
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -1,10 +1,10 @@
-"""Proof by hash that training moved proj and nothing else."""
+"""Prove by hashes that training moved proj and nothing else."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -35,31 +35,29 @@ class ModelHashes:
 
     @property
     def frozen_hash(self) -> str:
-        """One sha256 over names and hashes of all that is frozen."""
+        """Return one sha256 over names and hashes of all that is frozen."""
         return sha256_json(self.frozen)
 
     @property
     def proj_hash(self) -> str:
-        """One sha256 over names and hashes of proj's tensors."""
+        """Return one sha256 over names and hashes of proj's tensors."""
         return sha256_json(self.proj)
 
 
 def hash_model(model: nn.Module) -> ModelHashes:
     """Hash all parameters and buffers: dtype, shape and bytes. Reads 1-2 GB/s a core, on a few cores.
 
-    A model that ZeRO-3 has partitioned has the hashes of the same model in one piece. All processes call this
-    together then; one parameter at a time is gathered, and the processes hash them by turns.
+    A model that ZeRO-3 has partitioned has the hashes of the same model in one piece: all processes call this
+    together, gather one parameter at a time, and take turns at hashing.
     """
-    named = dict(_tensors(model))
+    named = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     partitioned = {name: tensor for name, tensor in named.items() if is_partitioned(tensor)}
     with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
         others = [name for name in named if name not in partitioned]
         hashes = dict(zip(others, pool.map(tensor_hash, (named[name] for name in others)), strict=True))
-    hashes |= _gathered_hashes(partitioned)
-    return ModelHashes(
-        frozen={name: value for name, value in sorted(hashes.items()) if not in_proj(name)},
-        proj={name: value for name, value in sorted(hashes.items()) if in_proj(name)},
-    )
+    hashes = dict(sorted((hashes | _gathered_hashes(partitioned)).items()))
+    proj = {name: hashes.pop(name) for name in list(hashes) if in_proj(name)}
+    return ModelHashes(frozen=hashes, proj=proj)
 
 
 def _gathered_hashes(tensors: Mapping[str, torch.Tensor]) -> dict[str, str]:
@@ -73,7 +71,7 @@ def _gathered_hashes(tensors: Mapping[str, torch.Tensor]) -> dict[str, str]:
 
 
 def tensor_hash(tensor: torch.Tensor) -> str:
-    """The hex sha256 over a tensor's dtype, shape and bytes, wherever it lies."""
+    """Return the hex sha256 over a tensor's dtype, shape and bytes, on any device."""
     digest = hashlib.sha256(f"{tensor.dtype} {list(tensor.shape)} ".encode())
     flat = tensor.detach().reshape(-1)
     for start in range(0, flat.numel(), _CHUNK):
@@ -101,7 +99,7 @@ def require_only_proj_trainable(model: nn.Module) -> None:
 
 
 def require_same_frozen(found: ModelHashes) -> None:
-    """See that all processes hold the same frozen weights, which are not sent from one to the others.
+    """Check that all processes hold the same frozen weights, which are not sent from one to the others.
 
     Raises:
         TrainingError: names the processes that differ from the first.
@@ -136,8 +134,3 @@ def require_only_proj_moved(before: ModelHashes, after: ModelHashes) -> None:
             "is the same after training as before",
             "Run `ocrmem smoke` to see where the gradient is lost, and check train.learning_rate",
         )
-
-
-def _tensors(model: nn.Module) -> Iterable[tuple[str, torch.Tensor]]:
-    yield from model.named_parameters()
-    yield from model.named_buffers()

@@ -6,14 +6,14 @@ once: only which samples share a batch changes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from ocrmem.dataset.stored import StoredSamples
 from ocrmem.errors import TrainingError
-from ocrmem.training.curriculum import RunSampler, mixed_seed, shuffled
+from ocrmem.training.curriculum import RunSampler, mixed_seed, sample_field, shuffled
 
 WINDOW = 100  # batches sorted together
 
@@ -24,7 +24,7 @@ class GroupedSampler(RunSampler):
     An epoch's shuffled order is cut into windows of ``WINDOW`` batches. Each window is sorted by length and cut into
     batches, which come in shuffled order. The batch that two epochs share takes the shortest samples of both.
     Within a step samples come sorted, so the parts that processes and accumulation steps take of it are of like
-    length too; while a curriculum grows that is all, for which samples a step may draw is the curriculum's to say.
+    length too. While a curriculum grows that is all, since the curriculum says which samples a step may draw.
 
     Args:
         sequence_lengths: a sample's tokens in the sequence, by which it is grouped.
@@ -44,11 +44,11 @@ class GroupedSampler(RunSampler):
         self.sequence_lengths = sequence_lengths
 
     def step_indices(self, step: int) -> list[int]:
-        """The samples of one optimizer step (counted from 0), ``batch`` of them, shortest first."""
+        """Return the samples of one optimizer step (counted from 0), ``batch`` of them, shortest first."""
         return self._sorted(super().step_indices(step))
 
     def epoch_order(self, epoch: int) -> np.ndarray:
-        """int64 [n]: the samples of an epoch (counted from 0), each once."""
+        """Return the samples of an epoch (counted from 0), each once: int64 [n]."""
         order = super().epoch_order(epoch)
         size = len(order)
         # What the last batch of the epoch before still takes, and what is left for the first of the next one.
@@ -76,7 +76,7 @@ class GroupedSampler(RunSampler):
 
 
 def sequence_lengths(dataset: Sequence[Any]) -> Sequence[int] | np.ndarray:
-    """The tokens of every sample: its attribute or key ``sequence_tokens``, or the length of its key ``input_ids``.
+    """Return the tokens of every sample: its attribute or key ``sequence_tokens``, or the length of its ``input_ids``.
 
     Raises:
         TrainingError: a sample has none of them.
@@ -85,15 +85,12 @@ def sequence_lengths(dataset: Sequence[Any]) -> Sequence[int] | np.ndarray:
         return dataset.column("sequence_tokens")
     lengths = []
     for index, sample in enumerate(dataset):
-        fields: Mapping[str, Any] = sample if isinstance(sample, Mapping) else {}
-        length = fields.get("sequence_tokens", getattr(sample, "sequence_tokens", None))
-        if length is None and "input_ids" in fields:
-            length = len(fields["input_ids"])
-        if length is None:
+        length, ids = sample_field(sample, "sequence_tokens"), sample_field(sample, "input_ids")
+        if length is None and ids is None:
             raise TrainingError.of(
                 f"train_dataset[{index}]",
                 "has neither sequence_tokens nor input_ids, by which samples are grouped by length",
                 "Give every sample one of them, or leave train_sampling_strategy at random (train.group_by_length)",
             )
-        lengths.append(int(length))
+        lengths.append(len(ids) if length is None else int(length))
     return lengths

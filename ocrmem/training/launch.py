@@ -1,8 +1,8 @@
-"""Training on several processes of this machine: starts them with torchrun, passes on signals, tells one outcome.
+"""Train on several processes of this machine: start them with torchrun, pass on signals, report one outcome.
 
 torchrun's agent runs in this process. It gives the processes their ranks, and when one of them dies it ends the
 others: SIGTERM at once, SIGKILL after 30 s to those that hang in a collective. On several nodes (PET_NNODES and the
-other PET_* variables, as Kubeflow Trainer sets them) one of these runs on each.
+other PET_* variables, as Kubeflow Trainer sets them) a launcher runs on each.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import signal
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ocrmem import console, errors
 from ocrmem.config import RunConfig
@@ -27,11 +27,12 @@ from ocrmem.files import write_json
 from ocrmem.training.deepspeed import deepspeed_config, require_deepspeed
 from ocrmem.training.rank_process import INTERRUPTED, RUN, STOP
 
-_PREEMPTED = PreemptedError.exit_code
+if TYPE_CHECKING:
+    from ocrmem.training.train import TrainResult
 
 
 def nodes() -> int:
-    """Machines that take part: PET_NNODES, 1 where it is not set.
+    """Return the number of machines that take part: PET_NNODES, 1 where it is not set.
 
     Raises:
         ConfigError: it is not a fixed number; an elastic range would change the batch size.
@@ -43,10 +44,9 @@ def nodes() -> int:
 
 
 def processes_per_node(wanted: str) -> int:
-    """The number behind ``--nproc``: a number, or ``auto``.
+    """Return the processes that ``--nproc`` asks for: a number, or ``auto``.
 
-    ``auto`` is PET_NPROC_PER_NODE where it is a number, else one process a GPU, else one process, which
-    computes on all cores.
+    ``auto`` is PET_NPROC_PER_NODE where it is a number, else one process a GPU, else one process on all cores.
 
     Raises:
         ConfigError: it is neither.
@@ -63,12 +63,12 @@ def processes_per_node(wanted: str) -> int:
 
 
 def is_wanted(config: RunConfig) -> bool:
-    """Whether the run needs a launcher: several processes or DeepSpeed, and not started by torchrun already."""
+    """Return whether the run needs a launcher: several processes or DeepSpeed, not yet started by torchrun."""
     return "LOCAL_RANK" not in os.environ and (config.train.processes > 1 or config.train.deepspeed is not None)
 
 
-def train_or_launch(config: RunConfig, *, resume: bool = False, output: str | None = None) -> Mapping[str, Any]:
-    """Train in this process, or on several where the run wants a launcher: what ``ocrmem.train`` is.
+def train_or_launch(config: RunConfig, *, resume: bool = False, output: str | None = None) -> TrainResult:
+    """Train in this process, or on several where the run needs a launcher: ``ocrmem.train``.
 
     Args, returns and raises: as `ocrmem.training.train.train`, and as `launch`.
     """
@@ -79,7 +79,7 @@ def train_or_launch(config: RunConfig, *, resume: bool = False, output: str | No
     return train(config, resume=resume, output=output)
 
 
-def launch(config: RunConfig, *, resume: bool = False, output: str | None = None) -> dict[str, Any]:
+def launch(config: RunConfig, *, resume: bool = False, output: str | None = None) -> TrainResult:
     """Train on ``train.processes`` processes.
 
     Args:
@@ -87,16 +87,16 @@ def launch(config: RunConfig, *, resume: bool = False, output: str | None = None
         resume: as in `ocrmem.training.train.train`, and so is ``output``.
 
     Returns:
-        What `train` returns in the first process; on a node that has not got it, only ``summary``.
+        What `train` returns in the first process; on a node without that process, an empty ``summary``.
 
     Raises:
-        ConfigError: the processes do not spread evenly over the nodes, or DeepSpeed is not to be had.
+        ConfigError: the nodes cannot share the processes evenly, or DeepSpeed is not available.
         PreemptedError: stopped by SIGTERM, with a checkpoint if a step was done.
         KeyboardInterrupt: after Ctrl-C, once a checkpoint is written.
         OcrMemError: what the process that failed first raised, or that it was killed.
     """
     require_deepspeed(config)
-    deepspeed_config(config, on_cpu=True)  # a faulty file is told here, once
+    deepspeed_config(config, on_cpu=True)  # a faulty file is reported here, once
     count = nodes()
     per_node, rest = divmod(config.train.processes, count)
     if rest or not per_node:
@@ -117,7 +117,7 @@ def launch(config: RunConfig, *, resume: bool = False, output: str | None = None
 
 @dataclass
 class Signals:
-    """What this process was told while the others ran: the first signal, and whether it was repeated."""
+    """The first signal that this process got while the others ran, and whether another followed."""
 
     first: int | None = None
     repeated: bool = False
@@ -127,7 +127,7 @@ class Signals:
 def _passing_on_signals(folder: Path) -> Iterator[Signals]:
     """Hand SIGINT and SIGTERM to the workers, which save and stop; a second one kills them.
 
-    Workers that have not said yet where they are find the file `STOP`.
+    Workers that have not written their process id yet find the file `STOP`.
     """
     signals = Signals()
     if threading.current_thread() is not threading.main_thread():
@@ -179,7 +179,7 @@ def _torchrun(folder: Path, count: int, per_node: int) -> dict[int, int]:
             str(folder),
         ]
     )
-    logging.disable(logging.CRITICAL)  # the agent's log of a failure says less than the outcome, at more length
+    logging.disable(logging.CRITICAL)  # the agent's log of a failure is longer than the outcome and says less
     try:
         run.run(started)
     except ChildFailedError as error:
@@ -189,7 +189,7 @@ def _torchrun(folder: Path, count: int, per_node: int) -> dict[int, int]:
         raise TrainingError.of(
             "train",
             f"the {count} nodes did not find each other ({type(error).__name__}: {error})",
-            "See that all of them run, and that PET_MASTER_ADDR and PET_MASTER_PORT can be reached from each",
+            "Check that all of them run, and that each can reach PET_MASTER_ADDR and PET_MASTER_PORT",
         ) from error
     finally:
         logging.disable(logging.NOTSET)
@@ -197,35 +197,34 @@ def _torchrun(folder: Path, count: int, per_node: int) -> dict[int, int]:
 
 
 def _share_cores(per_node: int) -> None:
-    """Threads for each process, unless the environment says how many; torchrun would say one, with a warning."""
+    """Set the threads of each process, unless the environment does; torchrun would take one, with a warning."""
     os.environ.setdefault("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) // per_node, 1)))
 
 
-def outcome_of(folder: Path, exit_codes: dict[int, int], signals: Signals) -> dict[str, Any]:
-    """One result or one error of what all workers of this node said, or left unsaid.
+def outcome_of(folder: Path, exit_codes: dict[int, int], signals: Signals) -> TrainResult:
+    """Make one result or one error of what all workers of this node reported, or did not.
 
     Args:
         folder: holds their outcome-RANK.json.
         exit_codes: of those that failed, by rank, the first to fail first; negative for a signal.
-        signals: what the launcher was told meanwhile.
+        signals: what the launcher got meanwhile.
     """
     found = {int(path.stem.rpartition("-")[2]): _read(path) for path in folder.glob("outcome-*.json")}
     if signals.repeated:
         raise KeyboardInterrupt if signals.first == signal.SIGINT else SystemExit(128 + signal.SIGTERM)
-    told = [outcome for outcome in found.values() if "problems" in outcome]
-    if told:
-        raise _error(min(told, key=lambda outcome: outcome["time"]))
+    if reported := [outcome for outcome in found.values() if "problems" in outcome]:
+        raise _error(min(reported, key=lambda outcome: outcome["time"]))
     if any(outcome["exit_code"] == INTERRUPTED for outcome in found.values()):
         raise KeyboardInterrupt
     if not exit_codes:
-        return found.get(0, {}).get("result") or {"summary": []}
+        return cast("TrainResult", found.get(0, {}).get("result") or {"summary": []})
     if signals.first == signal.SIGINT:
         raise KeyboardInterrupt
     if signals.first == signal.SIGTERM:
         raise PreemptedError.of(
             "train",
             "was stopped by SIGTERM outside the training steps; the checkpoints that were there are kept",
-            "Go on with `ocrmem train --resume`",
+            "Resume with `ocrmem train --resume`",
         )
     raise _death(found, exit_codes)
 
@@ -236,7 +235,7 @@ def _error(outcome: dict[str, Any]) -> OcrMemError:
 
 
 def _death(found: dict[int, dict[str, Any]], exit_codes: dict[int, int]) -> OcrMemError:
-    """The error for processes that ended without an error of ocrmem's own.
+    """Return the error for processes that ended without one of ocrmem's own.
 
     One that was killed is the cause; those that crashed beside it lost their connection to it.
     """
@@ -247,14 +246,12 @@ def _death(found: dict[int, dict[str, Any]], exit_codes: dict[int, int]) -> OcrM
         return TrainingError.of(
             f"process {rank}",
             f"was killed by {signal.Signals(killed[rank]).name}",
-            "Look whether it ran out of memory, then go on with `ocrmem train --resume`",
+            "Check whether it ran out of memory, then resume with `ocrmem train --resume`",
         )
     crashed = {rank: outcome for rank, outcome in found.items() if "crash" in outcome}
     if not crashed:
         rank = min(exit_codes)
-        return TrainingError.of(
-            f"process {rank}", f"ended with exit code {exit_codes[rank]}", "Look at what it printed above"
-        )
+        return TrainingError.of(f"process {rank}", f"ended with exit code {exit_codes[rank]}", "See its output above")
     rank = min(crashed, key=lambda rank: crashed[rank]["time"])
     print(crashed[rank]["traceback"], file=sys.stderr)
     return TrainingError.of(

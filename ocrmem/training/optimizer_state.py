@@ -1,8 +1,8 @@
-"""The optimizer's state as one small file that any number of processes, with DeepSpeed or without, goes on from.
+"""Keep the optimizer's state in one small file from which any number of processes resume, with DeepSpeed or without.
 
 ZeRO splits the state of all parameters, laid end to end, into one piece a process: its own checkpoints fit only
 the same number of processes. proj is small, so its state is put together (two tensors a parameter with AdamW) and
-cut anew when it is read. Tensors are named ``<parameter>:<key>``, as in ``fc1.weight:exp_avg``.
+split again when it is read. Tensors are named ``<parameter>:<key>``, as in ``fc1.weight:exp_avg``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ State = dict[str, torch.Tensor]
 
 
 def collect(optimizer: Any, proj: nn.Module) -> State:
-    """The whole state; all processes call this together.
+    """Return the whole state; all processes call this together.
 
     Args:
         optimizer: what Trainer steps: torch's optimizer, or DeepSpeed's, in accelerate's wrapper.
@@ -39,7 +39,7 @@ def collect(optimizer: Any, proj: nn.Module) -> State:
 
 
 def restore(optimizer: Any, proj: nn.Module, path: Path) -> None:
-    """Give the optimizer the state that `collect` gave, whatever it is split into now.
+    """Give the optimizer the state that `collect` returned, whatever it is split into now.
 
     Raises:
         TrainingError: the file is damaged, or holds another proj's state.
@@ -57,12 +57,12 @@ def restore(optimizer: Any, proj: nn.Module, path: Path) -> None:
 
 
 def _unwrapped(optimizer: Any) -> Any:
-    """torch's or DeepSpeed's optimizer inside accelerate's wrapper."""
+    """Return torch's or DeepSpeed's optimizer inside accelerate's wrapper."""
     return getattr(optimizer, "optimizer", optimizer)
 
 
 def _zero(optimizer: Any) -> Any:
-    """DeepSpeed's ZeRO optimizer, or None for one of torch."""
+    """Return DeepSpeed's ZeRO optimizer, or None for one of torch."""
     found = _unwrapped(optimizer)
     return None if isinstance(found, torch.optim.Optimizer) and not hasattr(found, "loss_scaler") else found
 
@@ -85,12 +85,12 @@ def _is_stage_3(zero: Any) -> bool:
 
 
 def _pieces(zero: Any) -> list[torch.Tensor]:
-    """The flat float32 tensors, one a parameter group, of which this process steps its part."""
+    """Return the flat float32 tensors, one a parameter group, of which this process steps its part."""
     return list(zero.fp32_partitioned_groups_flat if _is_stage_3(zero) else zero.single_partition_of_fp32_groups)
 
 
 def _link(zero: Any) -> None:
-    """Tell ZeRO-1 and 2's parameters where their state lies.
+    """Link ZeRO-1 and 2's parameters to their state.
 
     DeepSpeed 0.19 does it once, after the step of the first parameter group, when the others have no state yet.
     """
@@ -113,7 +113,7 @@ def _from_zero(zero: Any, parameter: torch.Tensor) -> dict[str, Any]:
 
 
 def _into_zero(zero: Any, proj: nn.Module, state: State) -> None:
-    """Make the pieces' state, which DeepSpeed would at its first step, and fill in this process's part."""
+    """Make the pieces' state, as DeepSpeed would at its first step, and fill in this process's part."""
     from deepspeed.utils import safe_set_full_optimizer_state, safe_set_local_optimizer_state
 
     first = next(iter(proj.named_parameters()))[0]
@@ -136,7 +136,7 @@ def _into_zero(zero: Any, proj: nn.Module, state: State) -> None:
 
 
 def _share(value: torch.Tensor, parameter: Any) -> torch.Tensor:
-    """This process's part of a tensor that ZeRO-3 pads and cuts evenly."""
+    """Return this process's part of a tensor that ZeRO-3 pads and splits evenly."""
     import torch.distributed as dist
 
     size = parameter.ds_tensor.numel()

@@ -1,7 +1,7 @@
 """One process of a training that `ocrmem.training.launch` started: ``python -m ocrmem.training.rank_process FOLDER``.
 
-The folder holds the run (run.json) and takes what becomes of it: ``outcome-RANK.json`` is all that this process has
-to say. It prints no result and no error, so that the launcher can say each once.
+The folder holds the run (run.json) and takes the outcome, ``outcome-RANK.json``. This process prints no result and no
+error, so that the launcher can report each once.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def main(folder: Path) -> int:
     """Train as run.json says and write the outcome; returns the exit code."""
     rank, local_rank = int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"])
     _end_with_parent()
-    # First the number by which the launcher reaches this process, then a look at what it said before.
+    # First the id by which the launcher reaches this process, then a look at the signal that came before.
     (folder / f"pid-{local_rank}").write_text(str(os.getpid()), encoding="utf-8")
     outcome: dict[str, Any]
     try:
@@ -35,7 +35,7 @@ def main(folder: Path) -> int:
         outcome = {"exit_code": 0, "result": _train(folder, is_main=rank == 0)}
     except KeyboardInterrupt:
         outcome = {"exit_code": INTERRUPTED}
-    except Exception as error:  # noqa: BLE001  # the launcher tells what it was
+    except Exception as error:  # noqa: BLE001  # the launcher reports it
         outcome = _failure(error)
     from ocrmem.files import write_json
 
@@ -51,7 +51,7 @@ def _train(folder: Path, *, is_main: bool) -> dict[str, Any]:
 
     quiet_libraries()
     run = json.loads((folder / RUN).read_text(encoding="utf-8"))
-    set_quiet(run["quiet"] or not is_main)  # what is to be told is told once
+    set_quiet(run["quiet"] or not is_main)  # one process reports for all
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # stdout is the launcher's, for the result alone
     from ocrmem.training.train import train
 

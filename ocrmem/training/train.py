@@ -35,7 +35,7 @@ from ocrmem.training.arguments import AdapterTrainingArguments
 from ocrmem.training.callbacks import StopCallback, TrackingCallback, stop_on_signal
 from ocrmem.training.checkpoint import PREVIOUS, CheckpointStore
 from ocrmem.training.collectives import process_group
-from ocrmem.training.curve import curve, write_curve
+from ocrmem.training.curve import curve_rows, write_curve
 from ocrmem.training.trainer import AdapterOnlyTrainer
 
 PLOT = "plots/train.csv"
@@ -170,7 +170,7 @@ def _train_once(config: RunConfig, resume: bool) -> _Trained:
         trainer.train(resume_from_checkpoint=checkpoint)
         if request.signal is not None and trainer.state.global_step < config.train.max_steps:
             _stop(request.signal, trainer, is_main)
-        rows = curve(trainer.state.log_history)
+        rows = curve_rows(trainer.state.log_history)
         report = _report(trainer, inputs, rows)
         run.summarize(report)
         return _Trained(model.config, trainer.adapter_tensors(), rows, report, trainer.resumed_step, run.place)
@@ -193,9 +193,7 @@ class _Inputs:
     def open(cls, config: RunConfig) -> _Inputs:
         dataset = MemoryDataset.open(Path(config.paths.dataset))
         features = FeatureStore.open(
-            Path(config.paths.features),
-            pages=dataset.page_hashes(),
-            feature_size=config.model.vision_embedding_size,
+            Path(config.paths.features), pages=dataset.page_hashes(), feature_size=config.model.vision_embedding_size
         )
         samples = dataset.samples("train")
         if not samples:

@@ -120,9 +120,7 @@ class AdapterOnlyTrainer(Trainer):
         if tokenizer is not None:
             if kwargs.get("processing_class") is not None:
                 raise TrainingError.of(
-                    "AdapterOnlyTrainer",
-                    "got both tokenizer and processing_class",
-                    "Pass processing_class alone",
+                    "AdapterOnlyTrainer", "got both tokenizer and processing_class", "Pass processing_class alone"
                 )
             warnings.warn(
                 "AdapterOnlyTrainer(tokenizer=...) is the old name: use processing_class=...",
@@ -132,10 +130,10 @@ class AdapterOnlyTrainer(Trainer):
             kwargs["processing_class"] = tokenizer
         require_only_proj_trainable(model)
         if args.device.type == "cpu":
-            # accelerate imports DeepSpeed where it is installed, which would say on stdout: no GPU found.
+            # accelerate imports DeepSpeed where it is installed, which would print to stdout that it found no GPU.
             os.environ.setdefault("DS_ACCELERATOR", "cpu")
         # Several GPUs in one process would be DataParallel, which cuts batches along their first axis; the
-        # memory of a batch is one flat list of tokens. One process a GPU (torchrun) is the way to use them.
+        # memory of a batch is one flat list of tokens. Use one process a GPU (torchrun).
         if args.n_gpu > 1:
             args._n_gpu = 1
         skip_broadcast_of_frozen(model)
@@ -193,7 +191,7 @@ class AdapterOnlyTrainer(Trainer):
         return result
 
     def hashes(self) -> tuple[ModelHashes, ModelHashes]:
-        """The model's hashes before and after `train`.
+        """Return the model's hashes before and after `train`.
 
         Raises:
             TrainingError: nothing has been trained.
@@ -203,7 +201,7 @@ class AdapterOnlyTrainer(Trainer):
         return self._before, self._after
 
     def identity(self) -> dict[str, Any]:
-        """What the sequence of losses depends on, as plain values."""
+        """Return what the sequence of losses depends on, as plain values."""
         if self._before is None:
             self._before = hash_model(self.model)
         dataset: Any = self.train_dataset
@@ -221,7 +219,7 @@ class AdapterOnlyTrainer(Trainer):
         inputs: dict[str, torch.Tensor | Any],
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor:
-        """One forward and backward; see `transformers.Trainer.training_step`.
+        """Run one forward and backward pass; see `transformers.Trainer.training_step`.
 
         Raises:
             TrainingError: the batch is longer than ``max_seq_length``, or no gradient reaches proj; the latter
@@ -248,22 +246,25 @@ class AdapterOnlyTrainer(Trainer):
         return loss
 
     def settle_step(self) -> None:
-        """See that all that this step was made of is finite, on all processes; called before the optimizer steps.
+        """Check before the optimizer steps that losses and gradient of this step are finite, on all processes.
 
         Raises:
-            TrainingError: it is not; names step, process and samples.
+            TrainingError: they are not; names step, process and samples.
         """
-        remedy = _NOT_FINITE.format(self.args.learning_rate)
+        remedy = (
+            f"Lower the learning rate (now {self.args.learning_rate}) or train.max_grad_norm, and check features and"
+            " gradients with `ocrmem smoke`; earlier checkpoints are kept"
+        )
         self._guard.settle(self.state.global_step + 1, remedy, self.args.device)
 
     def _diagnosed(self, error: RuntimeError, inputs: Mapping[str, Any]) -> RuntimeError | TrainingError:
-        """The error with its cause, where the doctor finds one: PyTorch's own text has eight."""
+        """Return the error with its cause, where the doctor finds one: PyTorch's own text names eight."""
         report = check(self.model, self._prepare_inputs(dict(inputs)), PROJ)
         problems = problems_of(report)
         if not problems:
             return error
-        told = Problem(self._step_name(), first_line(error), "See what follows for the cause")
-        return TrainingError([told, *problems])
+        raised = Problem(self._step_name(), first_line(error), "See what follows for the cause")
+        return TrainingError([raised, *problems])
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Record logs; the norm of all trained gradients is proj's, and is named so."""
@@ -284,12 +285,12 @@ class AdapterOnlyTrainer(Trainer):
         self.accelerator.wait_for_everyone()
 
     def adapter_tensors(self) -> dict[str, torch.Tensor]:
-        """What an adapter holds, in one piece: proj and the model's own buffers; all processes call this together."""
+        """Return what an adapter holds: proj and the model's own buffers, whole; all processes call this together."""
         proj = {f"{PROJ}.{name}": tensor for name, tensor in proj_state(self.model).items()}
         return proj | dict(self.model.named_buffers(recurse=False))
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
-        """The norm of proj's gradient before clipping; one that is not finite ends the step."""
+        """Return the norm of proj's gradient before clipping; one that is not finite ends the training."""
         norm = super()._get_grad_norm(model, grad_norm)
         if is_usable(float(norm)):
             self._overflows = 0
@@ -302,7 +303,7 @@ class AdapterOnlyTrainer(Trainer):
 
     @contextmanager
     def _bar(self) -> Iterator[None]:
-        """One progress bar a run: only the first process has it."""
+        """Show one progress bar a run: in the first process."""
         if not self.is_world_process_zero():
             yield
             return
@@ -318,7 +319,7 @@ class AdapterOnlyTrainer(Trainer):
         return f"step {self.state.global_step + 1}"
 
     def get_train_dataloader(self) -> DataLoader:
-        """Batches of the training samples, with their names, in the order of `RunSampler`."""
+        """Return batches of the training samples, with their names, in the order of `RunSampler`."""
         args, dataset, collator = self.args, cast(Any, self.train_dataset), cast(Any, self.data_collator)
         naming: Any = NamingCollator(collator)
         if not hasattr(dataset, "__len__") or args.train_sampling_strategy not in _OWN_ORDERS:
@@ -362,10 +363,10 @@ class AdapterOnlyTrainer(Trainer):
         return GroupedSampler(sequence_lengths(dataset), *run) if grouped else RunSampler(*run)
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list[Any], torch.Tensor | int | None]:
-        """The batches of the next step; see `transformers.Trainer.get_batch_samples`.
+        """Return the batches of the next step; see `transformers.Trainer.get_batch_samples`.
 
         Raises:
-            OcrMemError: what a worker process met instead of making one of them.
+            OcrMemError: a worker process could not make one of them.
         """
         start = time.monotonic()
         batches, items = super().get_batch_samples(*args, **kwargs)
@@ -374,7 +375,7 @@ class AdapterOnlyTrainer(Trainer):
         return batches, items
 
     def _save_checkpoint(self, model: nn.Module, trial: Any = None) -> None:
-        """Hand the store what belongs to the step: proj, optimizer, scheduler, random states and progress."""
+        """Have the store write proj, optimizer, scheduler, random states and progress."""
         self.store_flos()
         proj = proj_state(self.model)
         optimizer = optimizer_state.collect(self.optimizer, self.model.get_submodule(PROJ))
@@ -397,7 +398,7 @@ class AdapterOnlyTrainer(Trainer):
         )
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        """Nothing: `train` has loaded proj, and Trainer would look for all weights."""
+        """Do nothing: `train` has loaded proj, and Trainer would look for all weights."""
 
     def _prepare_for_training(
         self, max_steps: int, train_dataloader: Any, resume_from_checkpoint: str | None
@@ -434,7 +435,7 @@ class AdapterOnlyTrainer(Trainer):
             torch.manual_seed(seed)
 
     def _take_finished(self, checkpoint: Checkpoint) -> TrainOutput:
-        """Take a checkpoint of the last step, after which there is nothing left to train."""
+        """Return the outcome of a checkpoint of the last step, after which there is nothing left to train."""
         self.state = TrainerState.load_from_json(str(checkpoint.path / TRAINER_STATE_NAME))
         losses = [entry["loss"] for entry in self.state.log_history if "loss" in entry]
         return TrainOutput(self.state.global_step, losses[-1] if losses else math.nan, {})
@@ -458,7 +459,7 @@ def _config_kept(model: nn.Module) -> Iterator[None]:
 
 @dataclass(eq=False)
 class _LoopEvents(TrainerCallback):
-    """Where the trainer takes part in Trainer's loop."""
+    """The events of Trainer's loop at which `AdapterOnlyTrainer` acts."""
 
     trainer: AdapterOnlyTrainer
 
@@ -470,9 +471,3 @@ class _LoopEvents(TrainerCallback):
 
     def on_pre_optimizer_step(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self.trainer.settle_step()
-
-
-_NOT_FINITE = (
-    "Lower the learning rate (now {}) or train.max_grad_norm, and check features and gradients with"
-    " `ocrmem smoke`; earlier checkpoints are kept"
-)

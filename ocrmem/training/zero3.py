@@ -1,4 +1,4 @@
-"""Models of which every process holds a part (DeepSpeed ZeRO-3): loading, reading and not copying them.
+"""DeepSpeed ZeRO-3, where every process holds a part of the model: loading, reading and not copying it.
 
 A partitioned parameter has the shape [0] outside the module that computes with it; ``ds_id`` marks it.
 """
@@ -38,11 +38,11 @@ def gathered(parameters: Iterable[torch.Tensor], writer: int | None = None) -> I
 
 @contextmanager
 def partition_while_loading(deepspeed: Any, dtype: torch.dtype) -> Iterator[None]:
-    """Let ``from_pretrained`` in this block partition weights as it reads them, in the precision they are to have.
+    """Let ``from_pretrained`` in this block partition weights as it reads them, in their final precision.
 
-    transformers partitions while it loads whenever a ZeRO-3 configuration is alive: one process reads the file,
-    and each keeps its share. The shares get the precision that the configuration names, which for the engine is
-    float32 (see `ocrmem.training.deepspeed`), so loading has a configuration of its own.
+    transformers does so while a ZeRO-3 configuration is alive: one process reads the file, and each keeps its share.
+    Shares get the precision that the configuration names, which for the engine is float32 (see
+    `ocrmem.training.deepspeed`), so loading has a configuration of its own.
 
     Args:
         deepspeed: TrainingArguments' ``hf_deepspeed_config``; None without DeepSpeed.
@@ -54,7 +54,7 @@ def partition_while_loading(deepspeed: Any, dtype: torch.dtype) -> Iterator[None
     from deepspeed import init_distributed
     from transformers.integrations.deepspeed import HfDeepSpeedConfig, set_hf_deepspeed_config
 
-    # The engine would join the group that torch has brought up; the weights come before the engine.
+    # The engine would join the group that torch has set up; the weights come before the engine.
     init_distributed(torch.distributed.get_backend(), auto_mpi_discovery=False, verbose=False)
     # Alive while it is the one that transformers looks at.
     own = HfDeepSpeedConfig(deepspeed.config | {"bf16": {"enabled": dtype is torch.bfloat16}})

@@ -44,10 +44,7 @@ def build_tiny_base(config: RunConfig) -> dict[str, Any]:
     models, settings = Path(config.paths.models), _settings(config.base)
     found = _complete(models, settings)
     if found:
-        return found | {
-            "cached": True,
-            "summary": ["base: already built with these settings", *_summary(found)],
-        }
+        return found | {"cached": True, "summary": ["base: already built with these settings", *_summary(found)]}
     report_path = models / _REPORT
     report_path.unlink(missing_ok=True)  # from here on nothing vouches for what lies there
     started = time.monotonic()

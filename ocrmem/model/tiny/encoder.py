@@ -14,11 +14,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import nn
-from transformers import (
-    UnlimitedOcrSamVisionConfig,
-    UnlimitedOcrVisionConfig,
-    UnlimitedOcrVisionEncoderConfig,
-)
+from transformers import UnlimitedOcrSamVisionConfig, UnlimitedOcrVisionConfig, UnlimitedOcrVisionEncoderConfig
 
 from ocrmem.encoder.deepencoder import DeepEncoder
 from ocrmem.facts import CELL_HEIGHT, CELL_WIDTH

@@ -20,14 +20,7 @@ import torch
 
 from ocrmem.facts import IGNORED
 from ocrmem.synthetic.tiny import ASK, HISTORY_LINES, LABELS, TinyHistory, draw_history
-from ocrmem.synthetic.tokenizer import (
-    MARKS,
-    NEWLINE,
-    PAD,
-    TURN_END,
-    TURN_START,
-    VOCABULARY,
-)
+from ocrmem.synthetic.tokenizer import MARKS, NEWLINE, PAD, TURN_END, TURN_START, VOCABULARY
 
 IDS = {word: index for index, word in enumerate(VOCABULARY)}
 ANSWER_TOKENS = 3  # key, value, end of turn
