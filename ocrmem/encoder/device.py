@@ -19,5 +19,5 @@ def pick_device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if cuda else "cpu")
     if name.startswith("cuda") and not cuda:
-        raise ConfigError.of("model.device", "there is no CUDA device here", "Set model.device to auto or cpu")
+        raise ConfigError.of("model.device", f"is {name}, but there is no CUDA device here", "Set it to auto or cpu")
     return torch.device(name)
