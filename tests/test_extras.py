@@ -36,6 +36,7 @@ BROUGHT_BY = {
     "mlflow": "mlflow-skinny",
     "model_registry": "kubeflow[hub]",
     "mr_openapi": "kubeflow[hub]",
+    "pydantic_core": "pydantic",
     "requests": "mlflow-skinny",
     "yaml": "pyyaml",
 }
@@ -55,6 +56,7 @@ FEATURES = {
     "dataset": {"dataset", "quality"},
     "encoder": {"model"},
     "evaluation": {"model"},
+    "families": {"dataset"},
     "generation": {"model"},
     "gradflow": {"model"},
     "model": {"model"},
