@@ -1,4 +1,4 @@
-"""Compiled pipelines on disk: where they are, what parameters they take, values for these."""
+"""Compiled pipelines: find them, list their parameters, read values for these."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import yaml
 
 from ocrmem.config import check_secrets
-from ocrmem.errors import ConfigError, OcrMemError, Problem
+from ocrmem.errors import ConfigError, Problem
 
 DIRECTORY = Path("pipelines")
 _TYPES = {
@@ -23,11 +23,6 @@ _TYPES = {
     "LIST": list,
     "STRUCT": dict,
 }
-
-
-def kfp_missing() -> OcrMemError:
-    """What to raise where kfp cannot be imported."""
-    return ConfigError.of("pipeline", "kfp is not installed", "Run: pip install 'ocrmem[pipelines]'")
 
 
 @dataclass(frozen=True)
@@ -50,11 +45,11 @@ class Package:
 
     @property
     def parameters(self) -> dict[str, dict[str, Any]]:
-        """Type and default of every parameter, as the specification has them."""
+        """Type and default of every parameter, in the form of the specification."""
         return self.documents[0]["root"].get("inputDefinitions", {}).get("parameters", {})
 
     def without(self, *settings: str) -> Package:
-        """The same pipeline without ``retryPolicy`` or ``cachingOptions`` of any task, those of nested groups too."""
+        """Return the pipeline without these settings of its tasks: ``retryPolicy``, ``cachingOptions``."""
         documents = copy.deepcopy(self.documents)
         for group in (documents[0]["root"], *documents[0]["components"].values()):
             for task in group.get("dag", {}).get("tasks", {}).values():
@@ -67,7 +62,7 @@ class Package:
         return yaml.dump_all(self.documents, Dumper=yaml.CSafeDumper)
 
     def run_values(self, config: Path, overrides: Sequence[str], given: Sequence[str]) -> dict[str, Any]:
-        """Values of the parameters of a run: the text of a settings file, ``--set``, and what ``--param`` names.
+        """Return the parameters of a run: the text of a settings file, ``--set``, and what ``--param`` names.
 
         Raises:
             ConfigError: the settings file cannot be read or holds a key, or a parameter is wrong.
@@ -76,12 +71,12 @@ class Package:
             text = config.read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError):
             remedy = "Give the path of a YAML file with --config"
-            raise ConfigError.of(str(config), "is not there or is no text", remedy) from None
+            raise ConfigError.of(str(config), "cannot be read as text", remedy) from None
         check_secrets(config, overrides)  # parameters are stored and logged wherever a pipeline runs
         return {"params": text, "overrides": list(overrides), **self.values(given)}
 
     def values(self, given: Iterable[str]) -> dict[str, Any]:
-        """Values for parameters from ``name=value`` texts, by the type of the parameter.
+        """Read values for parameters from ``name=value`` texts, by the type of the parameter.
 
         Raises:
             ConfigError: an unknown name, or a value of another type; all of them.
@@ -95,7 +90,7 @@ class Package:
             if not equals or declared is None:
                 known = ", ".join(self.parameters)
                 problems.append(
-                    Problem(place, f"is no parameter of {self.name}", f"Write name=value with one of {known}")
+                    Problem(place, f"is not a parameter of {self.name}", f"Write name=value with one of {known}")
                 )
                 continue
             kind = declared["parameterType"]
@@ -110,46 +105,53 @@ class Package:
 
 
 def find_directory(directory: Path) -> Path:
-    """The folder of pipelines, if it is one.
+    """Return the folder if pipelines are in it.
 
     Raises:
-        ConfigError: it is not.
+        ConfigError: there are none.
     """
     if not (directory / "__init__.py").is_file():
         raise ConfigError.of(
             str(directory),
-            "is no folder of pipelines",
+            "is not a folder of pipelines",
             "Run this in a checkout of ocrmem, or name its pipelines/ with --directory",
         )
     return directory
 
 
 def pipeline_names(directory: Path) -> list[str]:
-    """The pipelines of a folder: modules that have been compiled."""
+    """Return the names of a folder's pipelines: modules that have been compiled."""
     return sorted(path.stem for path in find_directory(directory).glob("*.yaml") if path.with_suffix(".py").is_file())
 
 
 def open_package(name: str, directory: Path) -> Package:
-    """A compiled pipeline by name, or by the path of its file.
+    """Read a compiled pipeline by name, or by the path of its file.
 
     Raises:
         ConfigError: there is none, or the file is not one.
     """
     path = Path(name) if name.endswith((".yaml", ".yml")) else find_directory(directory) / f"{name}.yaml"
-    remedy = "`ocrmem pipeline list` names what there is; `ocrmem pipeline compile` makes the files"
+    remedy = "List them with `ocrmem pipeline list`, or write the files with `ocrmem pipeline compile`"
     if not path.is_file():
         raise ConfigError.of(str(path), "is not there", remedy)
     try:
         documents = list(yaml.load_all(path.read_text(encoding="utf-8"), yaml.CSafeLoader))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError.of(str(path), f"is no YAML ({type(error).__name__})", remedy) from None
+        raise ConfigError.of(str(path), f"is not valid YAML ({type(error).__name__})", remedy) from None
     if not documents or not isinstance(documents[0], dict) or "pipelineInfo" not in documents[0]:
-        raise ConfigError.of(str(path), "is no compiled pipeline", remedy)
+        raise ConfigError.of(str(path), "is not a compiled pipeline", remedy)
     return Package(path.stem, path, documents)
 
 
-def list_pipelines(directory: Path) -> dict[str, Any]:
-    """Every compiled pipeline with its parameters."""
+class ListResult(TypedDict):
+    """The compiled pipelines: name, file, description and the defaults of the parameters."""
+
+    pipelines: list[dict[str, Any]]
+    summary: list[str]
+
+
+def list_pipelines(directory: Path) -> ListResult:
+    """List the compiled pipelines of a folder with their parameters."""
     packages = [open_package(name, directory) for name in pipeline_names(directory)]
     lines = []
     for package in packages:
@@ -165,13 +167,13 @@ def list_pipelines(directory: Path) -> dict[str, Any]:
 
 
 def _default(declared: dict[str, Any]) -> Any:
-    """A parameter's default; the specification writes whole numbers as 16.0."""
+    """Return a parameter's default; the specification writes whole numbers as 16.0."""
     value = declared.get("defaultValue")
     return int(value) if declared["parameterType"] == "NUMBER_INTEGER" and value is not None else value
 
 
 def _read(text: str, kind: str) -> Any:
-    """The value, or None where the text is of another type."""
+    """Return the value, or None where the text is of another type."""
     if kind == "STRING":
         return text
     try:

@@ -1,7 +1,7 @@
 """`ocrmem pipeline run NAME --local`: the compiled pipeline, task by task, in processes on this machine.
 
-Kubeflow Pipelines' own local runner does the work. It prints every line of every task and tells of a failure only by
-the task's name, so what it prints goes to a file, and what a person sees comes from the tasks' records.
+Kubeflow Pipelines' own local runner does the work. It prints every line of every task and reports a failure only by
+the task's name, so its output goes to a file, and what a person sees comes from the tasks' records.
 """
 
 from __future__ import annotations
@@ -22,16 +22,24 @@ from ocrmem.environment import environment
 from ocrmem.errors import CheckFailed, ConfigError, OcrMemError, Problem
 from ocrmem.facts import RUN_ID
 from ocrmem.files import read_json, sha256_file, sha256_json
-from ocrmem.workflow.compiled import Package, kfp_missing
+from ocrmem.workflow.compiled import Package
 from ocrmem.workflow.records import RUNNING, RUNS, Record, read_records
-from ocrmem.workflow.summary import SUCCEEDED, SUMMARY
+from ocrmem.workflow.summary import SUCCEEDED, SUMMARY, RunSummary
 
 LOG = "log.txt"
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _LOOK = 0.2  # seconds between two looks at the records
 
 
-def run_locally(package: Package, arguments: dict[str, Any], output: Path, *, cache: bool = False) -> dict[str, Any]:
+class RunResult(RunSummary):
+    """What summary.json holds, and where everything is."""
+
+    directory: str
+    log: str
+    summary: list[str]
+
+
+def run_locally(package: Package, arguments: dict[str, Any], output: Path, *, cache: bool = False) -> RunResult:
     """Run a compiled pipeline to its end.
 
     Args:
@@ -39,11 +47,8 @@ def run_locally(package: Package, arguments: dict[str, Any], output: Path, *, ca
         output: the run gets a new directory in it, with artifacts, records, the log and summary.json.
         cache: take the outputs of earlier runs under ``output`` where a task and its inputs are the same.
 
-    Returns:
-        What summary.json holds, "directory" and "log".
-
     Raises:
-        ConfigError: kfp is not installed, or the task that failed says that settings are wrong.
+        ConfigError: the task that failed says that settings are wrong.
         CheckFailed: a task failed; with its problems.
     """
     run = f"{package.name}-{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:6]}"
@@ -60,21 +65,17 @@ def run_locally(package: Package, arguments: dict[str, Any], output: Path, *, ca
     path = directory / SUMMARY
     if not path.is_file():
         raise CheckFailed.of(package.name, f"ended before its exit handler ({failure})", f"Look at the end of {log}")
-    summary = read_json(path, made_by="pipeline run")
+    summary: RunSummary = read_json(path, made_by="pipeline run")  # type: ignore[assignment]
     if summary["state"] != SUCCEEDED or failure:
         raise _failed(package, summary, failure, log)
-    result = {**summary, "directory": str(directory), "log": str(log)}
-    return {**result, "summary": _lines(result)}
+    return {**summary, "directory": str(directory), "log": str(log), "summary": _lines(summary, directory)}
 
 
 def _run(package: Package, arguments: dict[str, Any], directory: Path, log: Path, cache: Path | None) -> str | None:
-    """Run it with Kubeflow Pipelines' output in ``log``; returns what that says of a failure."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            from kfp import components, local
-    except ImportError:
-        raise kfp_missing() from None
+    """Run it with Kubeflow Pipelines' output in ``log``, and return what that says of a failure."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from kfp import components, local
     with log.open("w", encoding="utf-8", buffering=1) as file, contextlib.redirect_stdout(file), _warnings_to(file):
         local.init(
             runner=local.SubprocessRunner(use_venv=False),
@@ -92,7 +93,7 @@ def _run(package: Package, arguments: dict[str, Any], directory: Path, log: Path
     return None
 
 
-def _failed(package: Package, summary: dict[str, Any], failure: str | None, log: Path) -> OcrMemError:
+def _failed(package: Package, summary: RunSummary, failure: str | None, log: Path) -> OcrMemError:
     step = next((row for row in summary["steps"] if row["step"] == summary["failed_task"]), None)
     if step is None:
         return CheckFailed.of(package.name, failure or summary["state"], f"Look at {log}")
@@ -103,31 +104,27 @@ def _failed(package: Package, summary: dict[str, Any], failure: str | None, log:
     return (ConfigError if step.get("exit_code") == 2 else CheckFailed)(problems)
 
 
-def _lines(result: dict[str, Any]) -> list[str]:
+def _lines(summary: RunSummary, directory: Path) -> list[str]:
     lines = []
-    for row in result["steps"]:
-        if "summary" not in row:
-            lines.append(f"  {row['step']:<10} {row['status']}")
-        else:
-            lines += [f"  {row['step']:<10} {line}" for line in row["summary"][-1:]]
-    return [
-        *lines,
-        f"{result['pipeline']}: {result['state'].lower()}; artifacts, log and summary in {result['directory']}",
-    ]
+    for row in summary["steps"]:
+        said = row["summary"][-1:] if "summary" in row else [row["status"]]
+        lines += [f"  {row['step']:<10} {line}" for line in said]
+    state = summary["state"].lower()
+    return [*lines, f"{summary['pipeline']}: {state}; artifacts, log and summary in {directory}"]
 
 
 def _code() -> str:
-    """A hash of ocrmem's modules. kfp knows a task by its component alone, which holds none of them."""
+    """Hash ocrmem's modules: kfp knows a task by its component alone, which holds none of them."""
     root = Path(ocrmem.__file__).parent
     return sha256_json([[path.name, sha256_file(path)] for path in sorted(root.rglob("*.py"))])[:12]
 
 
 class _Watch:
-    """Print a line when a task begins (on a terminal) and one when it ends, by looking at the records."""
+    """Show the running task on a terminal, and print a line when one ends, by looking at the records."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._told: set[str] = set()
+        self._reported: set[str] = set()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._look, daemon=True)
 
@@ -137,32 +134,31 @@ class _Watch:
     def __exit__(self, *error: object) -> None:
         self._ended.set()
         self._thread.join()
-        self._tell()
+        self._report()
 
     def _look(self) -> None:
         with console.status("starting") as status:
             while not self._ended.wait(_LOOK):
-                running = self._tell()
+                running = self._report()
                 status.update(f"{running[-1]} ..." if running else "...")
 
-    def _tell(self) -> list[str]:
+    def _report(self) -> list[str]:
         records = read_records(self._directory)
         for step, record in records.items():
-            if record.status != RUNNING and step not in self._told:
-                self._told.add(step)
+            if record.status != RUNNING and step not in self._reported:
+                self._reported.add(step)
                 note(_line(record))
         return [step for step, record in records.items() if record.status == RUNNING]
 
 
 def _line(record: Record) -> str:
-    first = record.summary[0] if record.summary else ""
-    told = "; ".join(str(Problem(**problem)) for problem in record.problems[:1]) if record.problems else first
-    return f"  {record.step:<10} {record.status:<8} {record.seconds or 0:7.1f} s  {told}".rstrip()
+    said = str(Problem(**record.problems[0])) if record.problems else "".join(record.summary[:1])
+    return f"  {record.step:<10} {record.status:<8} {record.seconds or 0:7.1f} s  {said}".rstrip()
 
 
 @contextlib.contextmanager
 def _warnings_to(file: Any) -> Iterator[None]:
-    """kfp warns of what has no effect here (GPUs, the image); that belongs into the log."""
+    """Send kfp's warnings of what has no effect here (GPUs, the image) to the log."""
 
     def show(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
         print(f"{category.__name__}: {message}", file=file)

@@ -1,4 +1,4 @@
-"""What Kubeflow Pipelines' UI shows of a task: Markdown of lines and tables, single HTML files.
+"""Markdown for Kubeflow Pipelines' page of a task: lines and tables.
 
 The UI renders Markdown with HTML in it, so text from data, settings and errors is escaped.
 """
@@ -16,12 +16,12 @@ _MARKDOWN = str.maketrans({char: f"\\{char}" for char in "\\`*_[]|~#"})
 
 
 def escaped(text: object) -> str:
-    """One line of plain text as it may stand anywhere in Markdown."""
+    """Return one line of plain text as it may stand anywhere in Markdown."""
     return html.escape(" ".join(str(text).split()), quote=False).translate(_MARKDOWN)
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
-    """The lines of a Markdown table."""
+    """Return the lines of a Markdown table."""
     lines = [head, ["---"] * len(head), *([escaped(cell) for cell in row] for row in rows)]
     return [f"| {' | '.join(cells)} |" for cells in lines]
 
@@ -33,5 +33,5 @@ def write_page(artifact: Artifact, title: str, *blocks: Sequence[str]) -> None:
 
 
 def bullets(lines: Iterable[str]) -> list[str]:
-    """Lines of plain text as a Markdown list."""
+    """Return lines of plain text as a Markdown list."""
     return [f"- {escaped(line)}" for line in lines if line.strip()]

@@ -1,4 +1,4 @@
-"""What every task of a run leaves of itself, so that the run can be told afterwards, whatever became of it.
+"""Records: what each task of a run leaves about itself, so that the run can be reported whatever became of it.
 
 A run has one directory, ``$OCRMEM_RUNS/$OCRMEM_RUN_ID``: a volume in a cluster, ``--output`` on this machine. A task
 writes ``records/NAME.json`` there when it starts and again when it ends, so one that was killed stays "running". The
@@ -46,7 +46,7 @@ class Record:
 
 
 def run_directory() -> Path | None:
-    """The directory of the run that this process belongs to; None where a component runs by itself."""
+    """Return the directory of the run that this process belongs to; None where a component runs by itself."""
     run = os.environ.get(RUN_ID)
     return Path(os.environ.get(RUNS) or CLUSTER_RUNS) / run if run else None
 
@@ -60,7 +60,7 @@ def write_record(record: Record) -> None:
     directory = run_directory()
     if directory is None:
         return
-    path = _path(directory, record.step)
+    path = directory / "records" / f"{record.step}.json"
     try:
         write_json(path, asdict(record))
     except OSError as error:
@@ -72,10 +72,6 @@ def write_record(record: Record) -> None:
 
 
 def read_records(directory: Path) -> dict[str, Record]:
-    """The records of a run by step, in the order in which the steps began."""
+    """Read the records of a run by step, in the order in which the steps began."""
     found = [Record(**read_json(path, made_by="pipeline run")) for path in (directory / "records").glob("[!.]*.json")]
     return {record.step: record for record in sorted(found, key=lambda record: record.started)}
-
-
-def _path(directory: Path, step: str) -> Path:
-    return directory / "records" / f"{step}.json"

@@ -1,4 +1,4 @@
-"""Conversations where a task can read them: a path, or objects of an S3 store brought in; all of them, or a slice."""
+"""Bring conversations to where a task can read them: from S3, or the first of each file only."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ocrmem.storage import is_s3, store_at
 
 
 def bring_data(place: str, directory: Path) -> Path:
-    """The conversations as a local path.
+    """Return the conversations as a local path.
 
     Args:
         place: a path, which is given back as it is, or ``s3://bucket/prefix``, whose objects are copied. Keys, and

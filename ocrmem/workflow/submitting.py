@@ -13,14 +13,14 @@ import urllib.parse
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from ocrmem.console import note
 from ocrmem.errors import CheckFailed, ConfigError, OcrMemError
 from ocrmem.health import NoAnswerError, ask
 from ocrmem.retry import Retry
 from ocrmem.secrets import redact, redact_uri
-from ocrmem.workflow.compiled import Package, kfp_missing
+from ocrmem.workflow.compiled import Package
 
 ENDPOINT = "KF_PIPELINES_ENDPOINT"  # as kfp's own command line has it
 TOKEN = "KF_PIPELINES_TOKEN"
@@ -28,6 +28,17 @@ _SECONDS = 10  # for the first answer
 _POLL = 5.0
 _LONGEST_OUTAGE = 120.0  # s without an answer while a run is waited for
 _ENDED = {"SUCCEEDED", "FAILED", "SKIPPED", "CANCELED"}
+
+
+class SubmitResult(TypedDict):
+    """A run that was started; ``state`` is None unless it was waited for."""
+
+    pipeline: str
+    run_id: str
+    run_name: str
+    url: str
+    state: str | None
+    summary: list[str]
 
 
 def submit(
@@ -42,7 +53,7 @@ def submit(
     use_cache: bool = True,
     wait: bool = False,
     poll: float = _POLL,
-) -> dict[str, Any]:
+) -> SubmitResult:
     """Start a run.
 
     The bearer token, if the endpoint wants one, comes from ``$KF_PIPELINES_TOKEN``; it is not printed.
@@ -55,11 +66,8 @@ def submit(
         wait: return when the run has ended.
         poll: seconds between two looks.
 
-    Returns:
-        "run_id", "run_name", "url", "state" (None unless waited for) and "summary".
-
     Raises:
-        ConfigError: no endpoint, one that does not answer or refuses, or kfp is not installed.
+        ConfigError: no endpoint, or one that does not answer or refuses.
         CheckFailed: the run was waited for and did not succeed.
     """
     host = _checked(endpoint)
@@ -77,21 +85,21 @@ def submit(
             namespace=namespace,
             service_account=service_account,
         )
-    result: dict[str, Any] = {
+    url = f"{redact_uri(host)}/#/runs/details/{run.run_id}"
+    state = _ended(host, run.run_id, url, poll) if wait else None
+    summary = [f"{package.name}: run {run.run_id} is submitted", f"  {url}", *([f"  {state.lower()}"] if state else [])]
+    return {
         "pipeline": package.name,
         "run_id": run.run_id,
         "run_name": name,
-        "url": f"{redact_uri(host)}/#/runs/details/{run.run_id}",
-        "state": None,
+        "url": url,
+        "state": state,
+        "summary": summary,
     }
-    if wait:
-        result["state"] = _ended(host, run.run_id, result["url"], poll)
-    told = [f"{package.name}: run {run.run_id} is submitted", f"  {result['url']}"]
-    return {**result, "summary": [*told, *([f"  {result['state'].lower()}"] if wait else [])]}
 
 
 def _ended(host: str, run_id: str, url: str, poll: float) -> str:
-    """The state in which the run ended; a moment without an answer is waited through."""
+    """Wait for the end of the run and return its state; an outage is waited out."""
     note(f"waiting for {url}")
     retry = Retry(f"Kubeflow Pipelines at {redact_uri(host)}", _LONGEST_OUTAGE, first=poll)
     while True:
@@ -107,15 +115,14 @@ def _ended(host: str, run_id: str, url: str, poll: float) -> str:
             break
         time.sleep(poll)
     if found.state != "SUCCEEDED":
-        reason = (
-            redact(" ".join(found.error.message.split())) if found.error and found.error.message else "see its page"
-        )
+        said = found.error.message if found.error else None
+        reason = redact(" ".join(said.split())) if said else "see its page"
         raise CheckFailed.of(f"run {run_id}", f"{found.state.lower()} ({reason})", f"Look at {url}")
     return str(found.state)
 
 
 def _checked(endpoint: str | None) -> str:
-    """The endpoint, once it has answered. kfp's client alone would log five tracebacks over half a minute."""
+    """Return the endpoint once it has answered: kfp's client would log five tracebacks over half a minute."""
     host = (endpoint or os.environ.get(ENDPOINT) or "").rstrip("/")
     if not host:
         raise ConfigError.of(
@@ -124,18 +131,18 @@ def _checked(endpoint: str | None) -> str:
     parts = urllib.parse.urlsplit(host)
     if parts.scheme not in ("http", "https") or not parts.netloc:
         raise ConfigError.of(
-            "--endpoint", f"{redact(host)!r} is no http(s) URL", "Write for example http://localhost:8080"
+            "--endpoint", f"{redact(host)!r} is not an http(s) URL", "Write for example http://localhost:8080"
         )
     if "@" in parts.netloc:
         raise ConfigError.of("--endpoint", "holds a password", f"Leave it out and put a token into {TOKEN}")
     try:
         answer = ask(f"{host}/apis/v2beta1/healthz", os.environ.get(TOKEN), _SECONDS)
     except NoAnswerError as error:
-        raise _refused(host, f"is not reached ({error})", None) from None
+        raise _refused(host, f"cannot be reached ({error})", None) from None
     if answer.refused:
         raise _refused(host, f"answers {answer.status} {answer.reason}", answer.status)
     if answer.json() is None:
-        raise _refused(host, "gives no answer of Kubeflow Pipelines", None)
+        raise _refused(host, "does not answer as Kubeflow Pipelines does", None)
     return host
 
 
@@ -150,14 +157,11 @@ def _refused(host: str, message: str, code: int | None) -> OcrMemError:
 
 @contextlib.contextmanager
 def _client(host: str) -> Iterator[Any]:
-    """kfp's client, with its errors as ours and without what it prints."""
+    """Open kfp's client, with its errors as ours and without what it prints."""
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
-        try:
-            from kfp import client
-            from kfp_server_api import ApiException
-        except ImportError:
-            raise kfp_missing() from None
+        from kfp import client
+        from kfp_server_api import ApiException
         from urllib3.exceptions import HTTPError
 
         level = logging.root.manager.disable
@@ -167,13 +171,13 @@ def _client(host: str) -> Iterator[Any]:
         except ApiException as error:
             raise _refused(host, f"answers {error.status} {_said(error)}", error.status) from None
         except (HTTPError, TimeoutError) as error:
-            raise _refused(host, f"is not reached ({type(error).__name__})", None) from None
+            raise _refused(host, f"cannot be reached ({type(error).__name__})", None) from None
         finally:
             logging.disable(level)
 
 
 def _said(error: Any) -> str:
-    """What the API gives as the reason, in one line."""
+    """Return the API's reason in one line."""
     try:
         text = json.loads(error.body)["message"]
     except (TypeError, ValueError, KeyError):

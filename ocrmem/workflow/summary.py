@@ -1,11 +1,11 @@
-"""The account of a whole run, written by the pipeline's exit handler however the run ended."""
+"""Summarise a run; the pipeline's exit handler does it, however the run ended."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, TypedDict
 
 from ocrmem.errors import Problem
 from ocrmem.files import write_json
@@ -22,7 +22,30 @@ _SHOWN = ("loss.last", "memory.recall", "shuffled.recall", "no_memory.recall", "
           "passed", "version")  # fmt: skip
 
 
-def summarise(pipeline: str, steps: Sequence[str], state: str, error: str, report: Artifact) -> dict[str, Any]:
+class RunSummary(TypedDict):
+    """What summary.json holds.
+
+    Attributes:
+        run: name of the run's directory, if it has one.
+        state: SUCCEEDED, or as Kubeflow Pipelines says.
+        failed_task: the step.
+        error: Kubeflow Pipelines' message.
+        written: time in UTC.
+        steps: a record each, in the order of the pipeline.
+        metrics: figures by ``step.name``.
+    """
+
+    pipeline: str
+    run: str | None
+    state: str
+    failed_task: str | None
+    error: str | None
+    written: str
+    steps: list[dict[str, Any]]
+    metrics: dict[str, float]
+
+
+def summarise(pipeline: str, steps: Sequence[str], state: str, error: str, report: Artifact) -> RunSummary:
     """Write the run's summary: a Markdown artifact, and summary.json in the run's directory.
 
     Args:
@@ -30,9 +53,6 @@ def summarise(pipeline: str, steps: Sequence[str], state: str, error: str, repor
         steps: the verbs in their order.
         state: what Kubeflow Pipelines says of the tasks: SUCCEEDED, FAILED, CANCELLED ...
         error: its message, if any.
-
-    Returns:
-        what summary.json holds.
     """
     directory = run_directory()
     records = read_records(directory) if directory else {}
@@ -43,7 +63,7 @@ def summarise(pipeline: str, steps: Sequence[str], state: str, error: str, repor
     elif state.upper() in _WELL:
         state = SUCCEEDED
     _explain_missing(rows, failed, state)
-    summary: dict[str, Any] = {
+    summary: RunSummary = {
         "pipeline": pipeline,
         "run": directory.name if directory else None,
         "state": state,
@@ -69,15 +89,15 @@ def _row(step: str, record: Record | None) -> dict[str, Any]:
 
 
 def _explain_missing(rows: list[dict[str, Any]], failed: str | None, state: str) -> None:
-    """A task that was cached leaves no record, nor does one that was not reached: the tasks run one by one."""
-    told = [index for index, row in enumerate(rows) if row["status"] != NO_RECORD]
-    last = len(rows) if state == SUCCEEDED else max(told, default=-1)
+    """Tell cached tasks from those not reached; neither leaves a record, and the tasks run one by one."""
+    recorded = [index for index, row in enumerate(rows) if row["status"] != NO_RECORD]
+    last = len(rows) if state == SUCCEEDED else max(recorded, default=-1)
     for index, row in enumerate(rows):
         if row["status"] == NO_RECORD and (index < last or failed):
             row["status"] = CACHED if index < last else NOT_RUN
 
 
-def _write_report(report: Artifact, summary: dict[str, Any], records: dict[str, Record]) -> None:
+def _write_report(report: Artifact, summary: RunSummary, records: dict[str, Record]) -> None:
     rows = [(row["step"], row["status"], "" if row["seconds"] is None else f"{row['seconds']:.1f}",
              (row.get("summary") or [""])[0]) for row in summary["steps"]]  # fmt: skip
     problems = [str(Problem(**problem)) for row in summary["steps"] for problem in row.get("problems", [])]

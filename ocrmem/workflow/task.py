@@ -1,4 +1,4 @@
-"""A verb as the task of a pipeline: settings from a parameter, directories from artifacts, failure as the CLI's.
+"""Run a step as the task of a pipeline: settings from a parameter, directories from artifacts, failure as the CLI's.
 
 The library function runs in the task's own process. What it does not take from an artifact or leave in one lies in a
 scratch directory that goes with the task: a task writes to its own outputs and nowhere else.
@@ -30,18 +30,19 @@ _KEPT = ("checkpoints", "tracking")
 
 
 class Artifact(Protocol):
-    """What is used of Kubeflow Pipelines' artifacts; nothing here imports kfp."""
+    """The part of Kubeflow Pipelines' artifacts that is used here, without importing kfp."""
 
     path: str
     metadata: dict[str, Any]
 
 
 class Task:
-    """A task that is running. Made by `running`.
+    """A task that is running; `running` makes it.
 
     Attributes:
-        scratch: a directory that goes with the task.
-        record: what will be told of it.
+        scratch: a directory that is removed with the task.
+        record: its account of itself.
+        overrides: ``key.path=value`` over the settings.
     """
 
     def __init__(self, record: Record, scratch: Path, overrides: Sequence[str]) -> None:
@@ -76,12 +77,12 @@ class Task:
         return self.scratch / "reports" / name
 
     def done(self, summary: Sequence[str], metrics: dict[str, float] | None = None) -> None:
-        """Say what came out."""
+        """Record the outcome."""
         self.record.summary = [line.replace(f"{self.scratch}/", "") for line in summary]
         self.record.metrics = metrics or {}
 
     def skip(self, reason: str) -> None:
-        """Say that there was nothing to do, and why."""
+        """Record that there was nothing to do, and why."""
         self.record.status = SKIPPED
         self.record.summary = [reason]
 
@@ -128,7 +129,9 @@ def running(
             if record.status == RUNNING:
                 record.status = DONE
         except OcrMemError as error:
-            problems = [_without(scratch, problem) for problem in error.problems]
+            # Name places as the command line would have.
+            texts = [(problem.place, problem.message, problem.remedy) for problem in error.problems]
+            problems = [Problem(*(text.replace(f"{scratch}/", "") for text in each)) for each in texts]
             record.problems = [problem.as_dict() for problem in problems]
             record.exit_code = error.exit_code
             _keep({name: places[f"paths.{name}"] for name in keep}, step)
@@ -167,15 +170,6 @@ def _places(scratch: Path, artifacts: dict[str, Artifact]) -> dict[str, str]:
     return places | {f"paths.{name}": artifact.path for name, artifact in artifacts.items()}
 
 
-def _without(scratch: Path, problem: Problem) -> Problem:
-    """The problem with the names that the command line would have printed."""
-
-    def shown(text: str) -> str:
-        return text.replace(f"{scratch}/", "")
-
-    return Problem(shown(problem.place), shown(problem.message), shown(problem.remedy))
-
-
 def _keep(directories: dict[str, str], step: str) -> None:
     run = run_directory()
     if run is None:
@@ -188,7 +182,7 @@ def _keep(directories: dict[str, str], step: str) -> None:
 
 
 def flat(figures: Mapping[str, Any], *names: str) -> dict[str, float]:
-    """Chosen numbers of nested figures by dotted name; those that are not there are left out."""
+    """Return chosen numbers of nested figures by dotted name, without those that are not there."""
     found = {}
     for name in names:
         value: Any = figures
@@ -200,8 +194,7 @@ def flat(figures: Mapping[str, Any], *names: str) -> dict[str, float]:
 
 
 def log_metrics(artifact: Artifact, metrics: dict[str, float]) -> None:
-    """Write figures where Kubeflow Pipelines' page of the run shows them, and into the artifact's file: without one
-    the local runner takes a cached task for lost."""
+    """Write figures for Kubeflow Pipelines' page of the run, and into a file: the local runner misses one otherwise."""
     artifact.metadata.update(metrics)
     write_json(Path(artifact.path), metrics)
 

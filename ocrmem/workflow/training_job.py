@@ -1,4 +1,4 @@
-"""The task `train` as a TrainJob: artifacts to the job's volumes, the job, and what it wrote back into artifacts."""
+"""Run the task `train` as a TrainJob: artifacts to the job's volumes, the job, and its outputs back into artifacts."""
 
 from __future__ import annotations
 
@@ -64,6 +64,6 @@ def _staged(source: str, volume: VolumeSection) -> str:
 
 
 def _job_name() -> str | None:
-    """A name for the run's job; None, outside of a run: one made of the settings."""
+    """Return a name for the run's job; None outside of a run, where the settings give one."""
     run = os.environ.get(RUN_ID)
     return f"train-{re.sub('[^a-z0-9-]', '-', run.lower())[:40].strip('-')}" if run else None

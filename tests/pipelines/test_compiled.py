@@ -221,10 +221,10 @@ def test_list_names_the_pipelines_and_what_they_take() -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ("gpu=1", "is no parameter of smoke_test"),
+        ("gpu=1", "is not a parameter of smoke_test"),
         ("conversations=many", "type NUMBER_INTEGER"),
         ("tolerations={}", "type LIST"),
-        ("gpus", "is no parameter"),
+        ("gpus", "is not a parameter"),
     ],
 )
 def test_wrong_parameters_are_named_before_anything_runs(given: str, message: str) -> None:
@@ -247,9 +247,9 @@ def test_parameters_are_read_by_their_type() -> None:
     ("make", "message"),
     [
         (lambda directory: open_package("nope", PIPELINES), "nope.yaml: is not there"),
-        (lambda directory: open_package("smoke_test", directory), "is no folder of pipelines"),
-        (lambda directory: open_package(str(directory / "odd.yaml"), PIPELINES), "is no compiled pipeline"),
-        (lambda directory: open_package(str(directory / "broken.yaml"), PIPELINES), "is no YAML"),
+        (lambda directory: open_package("smoke_test", directory), "is not a folder of pipelines"),
+        (lambda directory: open_package(str(directory / "odd.yaml"), PIPELINES), "is not a compiled pipeline"),
+        (lambda directory: open_package(str(directory / "broken.yaml"), PIPELINES), "is not valid YAML"),
         (lambda directory: compile_pipeline("nope", PipelineSettings(), PIPELINES, None), "nope.py: is not there"),
         (
             lambda directory: compile_pipelines(

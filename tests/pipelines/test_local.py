@@ -250,10 +250,10 @@ def _wait(look: Callable[[], Any], seconds: float = 900) -> Any:
     ("arguments", "message"),
     [
         (["run", "smoke_test", "--directory", str(PIPELINES)], "Add --local"),
-        (["run", "smoke_test", "--local"], "is no folder of pipelines"),
+        (["run", "smoke_test", "--local"], "is not a folder of pipelines"),
         (["run", "nope", "--local", "--directory", str(PIPELINES)], "nope.yaml: is not there"),
         (["run", "smoke_test", "--local", "--directory", str(PIPELINES), "--config", "no.yaml"], "no.yaml: is not"),
-        (["submit", "smoke_test", "--directory", str(PIPELINES), "--endpoint", "ftp://x"], "no http"),
+        (["submit", "smoke_test", "--directory", str(PIPELINES), "--endpoint", "ftp://x"], "not an http"),
     ],
 )
 def test_wrong_usage_is_one_line_and_exit_code_2(

@@ -107,7 +107,7 @@ def test_an_unreachable_endpoint_is_one_line(config: Path, tmp_path: Path) -> No
     assert done.returncode == 2
     assert done.stdout == ""
     assert len(done.stderr.splitlines()) == 1
-    assert f"{url} is not reached" in done.stderr
+    assert f"{url} cannot be reached" in done.stderr
     assert "port-forward" in done.stderr
 
 
@@ -115,7 +115,7 @@ def test_an_unreachable_endpoint_is_one_line(config: Path, tmp_path: Path) -> No
     ("endpoint", "message"),
     [
         (None, "is not given"),
-        ("localhost:8080", "no http"),
+        ("localhost:8080", "not an http"),
         ("http://name:secret@localhost:8080", "holds a password"),
     ],
 )
