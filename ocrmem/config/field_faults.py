@@ -95,7 +95,7 @@ def _nearest(path: FieldPath, known: Sequence[FieldPath]) -> str:
 def _shown(path: Sequence[str], value: Any) -> str:
     if isinstance(value, (dict, list)):
         return f"a {'section' if isinstance(value, dict) else 'list'}"
-    if value is None:
+    if value is None or (isinstance(value, str) and not value.strip()):
         return "empty"
     if looks_secret(path[-1], value):
         return HIDDEN

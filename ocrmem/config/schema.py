@@ -13,8 +13,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field
 
 from ocrmem.config.kubernetes_section import KubernetesSection
-from ocrmem.config.section import NonNegativeInt, PositiveInt, Section, Share
-from ocrmem.families import TINY, Family, family_of
+from ocrmem.config.section import NonNegativeInt, PositiveInt, Section, Share, Text, given
+from ocrmem.families import EXAMPLE, TINY, Family, family_of
 
 FieldPath = tuple[str, ...]
 
@@ -22,11 +22,15 @@ FieldPath = tuple[str, ...]
 class ModelSection(Section):
     """The frozen models, the projector between them, and when text becomes memory."""
 
-    base_model_name: str = TINY
+    base_model_name: Annotated[
+        str, given(f"Name the base model: tiny, a hub name such as {EXAMPLE}, or a directory")
+    ] = TINY
     """The frozen language model: `tiny`, a hub name such as Qwen/Qwen3-8B, or a directory."""
     base_revision: str | None = None
     """Commit of the language model on the hub; null: its main branch. Pin it for hub names."""
-    ocr_model_name: str = TINY
+    ocr_model_name: Annotated[
+        str, given("Name the encoder: tiny, a hub name such as deepseek-ai/DeepSeek-OCR, or a directory")
+    ] = TINY
     """The frozen encoder: `tiny`, a hub name such as deepseek-ai/DeepSeek-OCR, or a directory."""
     ocr_revision: str | None = None
     """Commit of the encoder on the hub; null: its main branch. Pin it for hub names."""
@@ -99,7 +103,7 @@ class RenderSection(Section):
     """`break` starts a line at a newline, `flow` draws a visible mark instead."""
     tab_width: PositiveInt = 4
     """Width of a tab in cells of 8 px."""
-    atlas: str = "unifont"
+    atlas: Text = "unifont"
     """Glyphs: `unifont`, or the path of a monospace .ttf or .otf."""
     labels: LabelSection = LabelSection()
 
@@ -107,7 +111,7 @@ class RenderSection(Section):
 class DataSection(Section):
     """Conversations, and how they become samples."""
 
-    path: str = "data"
+    path: Annotated[str, given("Name a .jsonl file or a directory of them")] = "data"
     """A .jsonl file or a directory of them."""
     recent_turns: PositiveInt = 1
     """User turns at the end that stay text."""
@@ -220,16 +224,16 @@ class GateSection(Section):
 class RegisterSection(Section):
     """The model registry."""
 
-    name: str = "ocrmem-adapter"
+    name: Text = "ocrmem-adapter"
     """Name of the adapter in the registry."""
-    uri: str = "sqlite:///registry/mlflow.db"
+    uri: Text = "sqlite:///registry/mlflow.db"
     """The registry: sqlite:///file.db or http(s)://host for MLflow, kubeflow+http(s)://host:8080 for the Kubeflow Model
     Registry."""
     store: str | None = None
     """Where packages go for the Kubeflow Model Registry: a directory or s3://bucket/prefix; null with MLflow."""
     endpoint_url: str | None = None
     """Address of the store's S3 service; null: Amazon's."""
-    alias: str = "champion"
+    alias: Text = "champion"
     """Moved to the new version only when the gate holds."""
     gate: GateSection = GateSection()
 
@@ -248,7 +252,7 @@ class TrackingSection(Section):
 
     wandb: Literal["offline", "online", "disabled"] = "offline"
     """`online` takes WANDB_API_KEY from the environment."""
-    project: str = "ocrmem"
+    project: Text = "ocrmem"
     """W&B project."""
     entity: str | None = None
     """W&B team or user; null: the key's default."""
@@ -259,23 +263,23 @@ class TrackingSection(Section):
 class PathsSection(Section):
     """Where verbs write, relative to the working directory."""
 
-    models: str = "models"
+    models: Text = "models"
     """The tiny models."""
-    dataset: str = "dataset"
+    dataset: Text = "dataset"
     """Pages and samples."""
-    checks: str = "checks"
+    checks: Text = "checks"
     """Result of `check`."""
-    features: str = "features"
+    features: Text = "features"
     """Feature store."""
-    smoke: str = "smoke"
+    smoke: Text = "smoke"
     """Report of `smoke`."""
-    adapter: str = "adapter"
+    adapter: Text = "adapter"
     """Trained adapter."""
-    checkpoints: str = "checkpoints"
+    checkpoints: Text = "checkpoints"
     """Checkpoints to resume from."""
-    reports: str = "."
+    reports: Text = "."
     """validation.json, train.json, evaluation.json, evaluation.html and registration.json."""
-    tracking: str = "wandb"
+    tracking: Text = "wandb"
     """W&B's files."""
 
     @property

@@ -4,12 +4,28 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidatorFunctionWrapHandler, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidatorFunctionWrapHandler, field_validator
 from pydantic_core import PydanticCustomError
 
 PositiveInt = Annotated[int, Field(gt=0)]
 NonNegativeInt = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
+
+
+def given(remedy: str = "Give it a value, or leave it out") -> AfterValidator:
+    """Return a check of text that may be neither blank nor unprintable; the remedy is for a blank one."""
+
+    def check(text: str) -> str:
+        if not text.strip():
+            raise PydanticCustomError("blank", "{remedy}", {"remedy": remedy})
+        if not text.isprintable():
+            raise PydanticCustomError("unprintable", "Remove the unprintable characters")
+        return text
+
+    return AfterValidator(check)
+
+
+Text = Annotated[str, given()]
 
 
 class Section(BaseModel):

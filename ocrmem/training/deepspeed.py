@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ocrmem.config import RunConfig
-from ocrmem.config.rules.deepspeed import AUTO, STAGES, contradictions, read_file
+from ocrmem.config.rules.deepspeed import AUTO, STAGES, read_file
 from ocrmem.errors import ConfigError, Problem
 
 Values = dict[str, Any]
@@ -37,8 +37,7 @@ def deepspeed_config(config: RunConfig, *, on_cpu: bool) -> Values | None:
         return None
     if name in STAGES:
         return _generated(STAGES[name], config.train.offload, on_cpu)
-    values, fault = read_file(name)
-    faults = [fault] if fault else list(contradictions(values, config))
+    values, faults = read_file(name, config)
     if faults:
         raise ConfigError([Problem(*found) for found in faults])
     stage = values["zero_optimization"]["stage"]

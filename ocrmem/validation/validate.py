@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ocrmem.config import Checked, RunConfig, check_file
+from ocrmem.config import RunConfig, check_file
 from ocrmem.config.settings_file import Overrides
 from ocrmem.conversations import SPLITS, scan_conversations
 from ocrmem.errors import CheckFailed, ConfigError, OcrMemError, Problem
@@ -55,9 +55,9 @@ def validate_file(path: Path | str, overrides: Overrides = ()) -> ValidateResult
     problems = list(checked.problems)
     config = checked.config
     data = Path(config.data.path)
-    if _usable(checked, "data.path", config.data.path) and data.exists():
+    if checked.sound("data.path") and data.exists():
         problems += scan_conversations(data, 0.0).problems
-    if _usable(checked, "paths.reports", config.paths.reports):
+    if checked.sound("paths.reports"):
         _write_problems(config, problems)
     raise ConfigError(problems)
 
@@ -118,10 +118,6 @@ def _summary(result: ValidateResult) -> list[str]:
         f"{result['context_threshold']} it becomes memory"
     )
     return [*lines, *(f"note: {text}" for text in result["notes"]), "validate: settings and data are good"]
-
-
-def _usable(checked: Checked, name: str, path: str) -> bool:
-    return checked.sound(name) and bool(path.strip())
 
 
 def _write_problems(config: RunConfig, problems: list[Problem]) -> None:

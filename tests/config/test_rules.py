@@ -22,7 +22,7 @@ from ocrmem.rendering import Geometry
         ({"model__base_model_name": ""}, "model.base_model_name", "is empty. Name the base model"),
         ({"model__ocr_model_name": " "}, "model.ocr_model_name", "is empty. Name the encoder"),
         ({"data__path": ""}, "data.path", "is empty. Name a .jsonl file"),
-        ({"data__path": "a\x00b"}, "data.path", "has unprintable characters"),
+        ({"data__path": "a\x00b"}, "data.path", "Remove the unprintable characters"),
         ({"paths__dataset": ""}, "paths.dataset", "is empty"),
         ({"model__context_threshold": 4096}, "model.context_threshold", "no history could ever become"),
         ({"model__vision_embedding_size": 512}, "model.vision_embedding_size", "Set it to 1024"),

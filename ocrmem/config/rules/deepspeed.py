@@ -18,8 +18,6 @@ STAGES = {"zero1": 1, "zero2": 2, "zero3": 3}
 AUTO = "auto"
 
 _FIELD = "train.deepspeed"
-_CASTS = ("bf16", "fp16", "amp", "torch_autocast")
-_OWN = ("optimizer", "scheduler")
 
 
 @rule(_FIELD, "train.offload", "model.precision")
@@ -43,68 +41,58 @@ def deepspeed_is_known(config: RunSettings) -> Iterator[Fault]:
                 "Use train.deepspeed=zero3, or train.offload=optimizer",
             )
         return
-    values, fault = read_file(name)
-    if fault:
-        yield fault
-    else:
-        yield from contradictions(values, config)
+    yield from read_file(name, config)[1]
 
 
-def read_file(name: str) -> tuple[dict[str, Any], Fault | None]:
-    """Read a DeepSpeed configuration file; its values, and what is wrong with it or None."""
+def read_file(name: str, config: RunSettings) -> tuple[dict[str, Any], list[Fault]]:
+    """Read a DeepSpeed configuration file.
+
+    Returns:
+        its values, and everything in it that contradicts the settings; ``auto`` agrees with all of them.
+    """
     known = ", ".join(STAGES)
     try:
         values = json.loads(Path(name).read_text(encoding="utf-8"))
     except OSError:
-        return {}, (_FIELD, f"is {name!r}, which cannot be read", f"Use {known} or a DeepSpeed JSON file")
+        return {}, [(_FIELD, f"is {name!r}, which cannot be read", f"Use {known} or a DeepSpeed JSON file")]
     except ValueError as error:
-        return {}, (_FIELD, f"is {name}, which is not JSON ({error})", f"Correct the file, or use {known}")
+        return {}, [(_FIELD, f"is {name}, which is not JSON ({error})", f"Correct the file, or use {known}")]
     if not isinstance(values, dict) or not isinstance(values.get("zero_optimization"), dict):
-        return {}, (_FIELD, f"is {name}, which has no section zero_optimization", f"Add it, or use {known}")
-    return values, None
+        return {}, [(_FIELD, f"is {name}, which has no section zero_optimization", f"Add it, or use {known}")]
+    found = (*_contradictions(values, config), *_partitioning(values["zero_optimization"], config.train.offload))
+    return values, [(_FIELD, message, remedy) for message, remedy in found]
 
 
-def contradictions(values: Mapping[str, Any], config: RunSettings) -> Iterator[Fault]:
-    """Yield everything in a DeepSpeed file that contradicts the settings; ``auto`` agrees with all of them."""
+def _contradictions(values: Mapping[str, Any], config: RunSettings) -> Iterator[tuple[str, str]]:
     train = config.train
-    made = train.per_device_batch_size * train.gradient_accumulation_steps * train.processes
     for key, setting, value in (
         ("train_micro_batch_size_per_gpu", "train.per_device_batch_size", train.per_device_batch_size),
         ("gradient_accumulation_steps", "train.gradient_accumulation_steps", train.gradient_accumulation_steps),
-        ("train_batch_size", "per_device_batch_size x gradient_accumulation_steps x processes", made),
+        (
+            "train_batch_size",
+            "per_device_batch_size x gradient_accumulation_steps x processes",
+            train.per_device_batch_size * train.gradient_accumulation_steps * train.processes,
+        ),
         ("gradient_clipping", "train.max_grad_norm", train.max_grad_norm),
     ):
         if values.get(key, AUTO) not in (AUTO, value):
-            yield (
-                _FIELD,
-                f"has {key} {values[key]}, but {setting} is {value}",
-                f'Write "{AUTO}" there, or make them agree',
-            )
-    for key in _CASTS:
-        enabled = _section(values, key).get("enabled", False)
-        if enabled not in (False, AUTO):
-            yield (
-                _FIELD,
-                f"enables {key}, which casts proj; the frozen parts already have model.precision "
-                f"{config.model.precision}, and proj stays in float32",
-                f"Remove {key} from the file",
-            )
-    for key in _OWN:
+            yield f"has {key} {values[key]}, but {setting} is {value}", f'Write "{AUTO}" there, or make them agree'
+    for key in ("bf16", "fp16", "amp", "torch_autocast"):
+        if _section(values, key).get("enabled", False) not in (False, AUTO):
+            message = f"enables {key}, which casts proj; the frozen parts already have model.precision"
+            yield f"{message} {config.model.precision}, and proj stays in float32", f"Remove {key} from the file"
+    for key in ("optimizer", "scheduler"):
         if key in values:
-            yield _FIELD, f"has a section {key}, but train.* says how proj is optimised", f"Remove {key} from the file"
+            yield f"has a section {key}, but train.* says how proj is optimized", f"Remove {key} from the file"
     if (size := _section(values, "tensor_parallel").get("autotp_size", 1)) != 1:
-        yield (
-            _FIELD,
-            f"has tensor_parallel.autotp_size {size}, but train.processes are data-parallel ones",
-            "Remove tensor_parallel from the file",
-        )
-    yield from _partitioning(values["zero_optimization"], train.offload)
+        message = f"has tensor_parallel.autotp_size {size}, but train.processes are data-parallel ones"
+        yield message, "Remove tensor_parallel from the file"
 
 
-def _partitioning(zero: Mapping[str, Any], offload: str) -> Iterator[Fault]:
+def _partitioning(zero: Mapping[str, Any], offload: str) -> Iterator[tuple[str, str]]:
     stage = zero.get("stage")
     if stage not in STAGES.values():
-        yield _FIELD, f"has zero_optimization.stage {stage}", "Use 1, 2 or 3 there"
+        yield f"has zero_optimization.stage {stage}", "Use 1, 2 or 3 there"
     found = {part: _section(zero, f"offload_{part}").get("device", "none") for part in ("optimizer", "param")}
     wanted = {
         "optimizer": "cpu" if offload != "none" else "none",
@@ -113,18 +101,11 @@ def _partitioning(zero: Mapping[str, Any], offload: str) -> Iterator[Fault]:
     for part, device in found.items():
         # What the file leaves out follows train.offload.
         if f"offload_{part}" in zero and device != wanted[part]:
-            yield (
-                _FIELD,
-                f"has zero_optimization.offload_{part}.device {device}, but train.offload is {offload}, which means "
-                f"{wanted[part]}",
-                "Remove it from the file, or make them agree",
-            )
+            message = f"has zero_optimization.offload_{part}.device {device}, but train.offload is {offload}"
+            yield f"{message}, which means {wanted[part]}", "Remove it from the file, or make them agree"
     if stage in (1, 2) and "cpu" in (found["param"], wanted["param"]):
-        yield (
-            _FIELD,
-            f"has zero_optimization.stage {stage}, at which parameters cannot be offloaded",
-            "Use stage 3, or train.offload optimizer or none",
-        )
+        message = f"has zero_optimization.stage {stage}, at which parameters cannot be offloaded"
+        yield message, "Use stage 3, or train.offload optimizer or none"
 
 
 def _section(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:

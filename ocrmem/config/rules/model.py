@@ -3,53 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import reduce
-from typing import Any
 
 from ocrmem.config.known_encoders import known_encoder
-from ocrmem.config.rules.outputs import OUTPUT_FIELDS
 from ocrmem.config.rules.rule import Fault, rule
 from ocrmem.config.schema import RunSettings
-from ocrmem.families import EXAMPLE, TINY, known_positions
-
-# Text that may not be blank, with what to write there.
-_REQUIRED = {
-    "model.base_model_name": f"Name the base model: tiny, a hub name such as {EXAMPLE}, or a directory",
-    "model.ocr_model_name": "Name the encoder: tiny, a hub name such as deepseek-ai/DeepSeek-OCR, or a directory",
-    "data.path": "Name a .jsonl file or a directory of them",
-} | dict.fromkeys(
-    (
-        "register.name",
-        "register.uri",
-        "register.alias",
-        "tracking.project",
-        "render.atlas",
-        "paths.reports",
-        *OUTPUT_FIELDS,
-    ),
-    "Give it a value, or leave it out",
-)
-
-
-def _text_is_given(name: str, remedy: str) -> None:
-    @rule(name)
-    def is_given(config: RunSettings) -> Iterator[Fault]:
-        values: Any = config.as_dict()
-        text = reduce(dict.__getitem__, name.split("."), values)
-        if not text.strip():
-            yield name, "is empty", remedy
-        elif not text.isprintable():
-            yield name, "has unprintable characters", "Remove them"
-
-
-for _name, _remedy in _REQUIRED.items():
-    _text_is_given(_name, _remedy)
+from ocrmem.families import TINY, known_positions
 
 
 @rule("model.base_model_name", "model.ocr_model_name")
 def tiny_goes_with_tiny(config: RunSettings) -> Iterator[Fault]:
     names = (config.model.base_model_name, config.model.ocr_model_name)
-    if (names[0] == TINY) != (names[1] == TINY) and all(name.strip() for name in names):
+    if (names[0] == TINY) != (names[1] == TINY):
         field = "model.ocr_model_name" if names[0] == TINY else "model.base_model_name"
         message = f"is {names[names[0] == TINY]!r}, but the other of the two models is tiny"
         yield field, message, "Name two real models, or tiny for both"

@@ -15,14 +15,8 @@ OUTPUT_FIELDS = tuple(f"paths.{name}" for name in OUTPUTS)
 
 
 def output_directories(config: RunSettings) -> dict[str, Path]:
-    """Return the absolute directory of each output whose path is usable at all, by its name in ``paths``."""
-    given = {name: getattr(config.paths, name) for name in OUTPUTS}
-    return {name: absolute(path) for name, path in given.items() if is_usable(path)}
-
-
-def is_usable(text: str) -> bool:
-    """Return whether a setting that names something is neither blank nor unprintable."""
-    return bool(text.strip()) and text.isprintable()
+    """Return the absolute directory of each output, by its name in ``paths``."""
+    return {name: absolute(getattr(config.paths, name)) for name in OUTPUTS}
 
 
 def absolute(path: str) -> Path:
@@ -32,14 +26,13 @@ def absolute(path: str) -> Path:
 @rule("data.path", *OUTPUT_FIELDS)
 def outputs_do_not_overlap(config: RunSettings) -> Iterator[Fault]:
     outputs = output_directories(config)
-    here = absolute(".")
-    data = absolute(config.data.path) if is_usable(config.data.path) else None
+    here, data = absolute("."), absolute(config.data.path)
     for name, path in outputs.items():
         field = f"paths.{name}"
         if here.is_relative_to(path):
             message = "is the working directory or one above it, and verbs replace it whole"
             yield field, message, "Name a folder of its own"
-        elif data and data.is_relative_to(path):
+        elif data.is_relative_to(path):
             yield field, "holds data.path, and verbs replace it whole", "Name a folder of its own"
     names = list(outputs)
     for index, name in enumerate(names):

@@ -48,7 +48,7 @@ def tabs_fit_the_page(config: RunSettings) -> Iterator[Fault]:
 @rule("render.atlas")
 def atlas_is_there(config: RunSettings) -> Iterator[Fault]:
     atlas = config.render.atlas
-    if atlas.strip() and atlas != "unifont" and not Path(atlas).is_file():
+    if atlas != "unifont" and not Path(atlas).is_file():
         yield "render.atlas", f"is {atlas!r}, which is not a file", "Use unifont, or the path of a .ttf or .otf"
 
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
-from ocrmem.config.rules.outputs import OUTPUT_FIELDS, absolute, is_usable, output_directories
+from ocrmem.config.rules.outputs import OUTPUT_FIELDS, absolute, output_directories
 from ocrmem.config.rules.rule import Fault, rule
 from ocrmem.config.schema import RunSettings
 from ocrmem.registries import KUBEFLOW, registry_kind
@@ -47,7 +47,7 @@ def registry_has_what_it_needs(config: RunSettings) -> Iterator[Fault]:
 def _place(config: RunSettings, field: str, location: str | None) -> Iterator[Fault]:
     if location is None:
         return
-    if not is_usable(location):
+    if not location.strip() or not location.isprintable():
         yield field, f"is {location!r}", "Give a directory or s3://bucket/prefix, or leave it out"
     elif "://" in location:
         if not _BUCKET.fullmatch(location):
