@@ -26,7 +26,7 @@ class Pauses:
     first: float = 0.5
     longest: float = 30.0
     settle: float = 60.0
-    logs: float = 20.0
+    logs: float = 60.0
     restart: float = 10.0
     watch: float = 240.0
     silence: float = 300.0

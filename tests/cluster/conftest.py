@@ -1,7 +1,9 @@
-"""A cluster on loopback for every test, and settings with which nothing waits long."""
+"""A cluster on loopback for every test, with a clock that scenarios drive: no test waits for real time to pass."""
 
 from __future__ import annotations
 
+import io
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,11 +13,22 @@ from support.kubernetes_api import FakeCluster, running_cluster
 
 from ocrmem.cluster.pauses import Pauses
 from ocrmem.config import RunConfig
+from ocrmem.console import console
 
 PARAMS = Path(__file__).resolve().parents[2] / "params.yaml"
-FAST = Pauses(first=0.02, longest=0.1, settle=0.3, logs=10, restart=0.02, watch=1, silence=10)
 Settings = Callable[..., RunConfig]
 Launch = Callable[..., dict[str, Any]]
+
+
+class _Overheard(io.TextIOBase):
+    """stderr, which a scenario listens to: it then knows what the launcher has taken in."""
+
+    def __init__(self, cluster: FakeCluster) -> None:
+        self._cluster = cluster
+
+    def write(self, text: str) -> int:
+        self._cluster.hear(text)
+        return sys.stderr.write(text)
 
 
 @pytest.fixture
@@ -23,8 +36,15 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeClu
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     with running_cluster() as cluster:
         monkeypatch.setenv("KUBECONFIG", str(cluster.kubeconfig(tmp_path / "kubeconfig")))
+        monkeypatch.setattr(console, "file", _Overheard(cluster))
         yield cluster
         assert not cluster.scenario_errors
+
+
+@pytest.fixture
+def pauses(cluster: FakeCluster) -> Pauses:
+    """The real waiting times, by the cluster's clock. A watch that ends is opened again, so that may be soon."""
+    return Pauses(watch=2, silence=600, tick=0.02, clock=cluster.clock)
 
 
 @pytest.fixture
@@ -41,12 +61,16 @@ def settings() -> Settings:
 
 
 @pytest.fixture
-def launch(cluster: FakeCluster, settings: Settings) -> Launch:
+def launch(cluster: FakeCluster, settings: Settings, pauses: Pauses) -> Launch:
     """`train_on_cluster` under the run name ``one``; further arguments are settings of `kubernetes`."""
     from ocrmem.cluster.trainjob import train_on_cluster
 
     def run(*overrides: str, run_name: str = "one", resume: bool = False, **kubernetes: Any) -> dict[str, Any]:
         config = settings(*overrides, **kubernetes)
-        return train_on_cluster(config, run_name=run_name, resume=resume, pauses=FAST)
+        cluster.over.clear()
+        try:
+            return train_on_cluster(config, run_name=run_name, resume=resume, pauses=pauses)
+        finally:
+            cluster.over.set()
 
     return run

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -38,7 +37,7 @@ def test_a_second_launcher_attaches_to_the_running_job(
     cluster.wait_for_call("get", "pods/log")
     capsys.readouterr()
     second = launch()
-    first.join(timeout=30)
+    first.join(timeout=600)
 
     assert second["attached"]
     assert not results[0]["attached"]
@@ -130,8 +129,10 @@ def test_a_job_that_is_being_deleted_is_waited_for(cluster: FakeCluster, launch:
     cluster.put("trainjobs", job)
 
     def collect() -> None:
-        time.sleep(0.3)
+        cluster.wait_for_call("get", "trainjobs", times=asked + 3)
         cluster.remove_job("one")
+
+    asked = cluster.called("get", "trainjobs")
 
     threading.Thread(target=collect).start()
     assert not launch()["attached"]
@@ -152,7 +153,7 @@ def test_two_launchers_at_once_make_one_job(cluster: FakeCluster, launch: Launch
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(timeout=60)
+        thread.join(timeout=600)
     assert sorted(result["attached"] for result in results) == [False, True]
     assert cluster.names("trainjobs") == ["one"]
 

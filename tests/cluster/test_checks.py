@@ -19,7 +19,6 @@ from ocrmem.config import PLACEHOLDER_IMAGE, RunConfig
 Settings = Callable[..., RunConfig]
 Launch = Callable[..., dict[str, Any]]
 Change = Callable[[FakeCluster], object]
-FAST = Pauses(first=0.02, longest=0.1)
 
 
 def quota(cluster: FakeCluster, hard: dict[str, str], used: dict[str, str]) -> None:
@@ -96,28 +95,29 @@ FOUND = [
 def test_one_thing_that_is_missing_is_one_problem(
     cluster: FakeCluster,
     settings: Settings,
+    pauses: Pauses,
     change: Change,
     overrides: tuple[str, ...],
     values: dict[str, Any],
     message: str,
 ) -> None:
     change(cluster)
-    (problem,) = cluster_problems(settings(*overrides, **values), FAST)
+    (problem,) = cluster_problems(settings(*overrides, **values), pauses)
     assert message in str(problem)
     assert problem.remedy
 
 
-def test_a_cluster_that_is_ready_has_no_problem(cluster: FakeCluster, settings: Settings) -> None:
+def test_a_cluster_that_is_ready_has_no_problem(cluster: FakeCluster, settings: Settings, pauses: Pauses) -> None:
     quota(cluster, {"requests.nvidia.com/gpu": "4", "pods": "10"}, {"requests.nvidia.com/gpu": "3", "pods": "2"})
-    assert cluster_problems(settings(ONLINE, secret_env=["A=ocrmem-secrets/WANDB_API_KEY"]), FAST) == []
+    assert cluster_problems(settings(ONLINE, secret_env=["A=ocrmem-secrets/WANDB_API_KEY"]), pauses) == []
     changing = {call.verb for call in cluster.calls if call.resource != "selfsubjectaccessreviews"}
     assert changing <= {"get", "list"}
 
 
-def test_all_problems_are_listed_at_once(cluster: FakeCluster, settings: Settings) -> None:
+def test_all_problems_are_listed_at_once(cluster: FakeCluster, settings: Settings, pauses: Pauses) -> None:
     cluster.remove("persistentvolumeclaims", "ocrmem-dataset")
     cluster.forbidden = {("create", "trainjobs"), ("get", "pods/log")}
-    places = [str(problem) for problem in cluster_problems(settings(runtime="other", image=PLACEHOLDER_IMAGE), FAST)]
+    places = [str(problem) for problem in cluster_problems(settings(runtime="other", image=PLACEHOLDER_IMAGE), pauses)]
     assert len(places) == 5, places
 
 
@@ -126,38 +126,43 @@ def test_all_problems_are_listed_at_once(cluster: FakeCluster, settings: Setting
     [(verb, row.name) for row in PERMISSIONS if row.required for verb in row.verbs],
     ids=lambda value: value,
 )
-def test_every_missing_right_is_one_problem(cluster: FakeCluster, settings: Settings, verb: str, resource: str) -> None:
+def test_every_missing_right_is_one_problem(
+    cluster: FakeCluster, settings: Settings, pauses: Pauses, verb: str, resource: str
+) -> None:
     cluster.forbidden = {(verb, resource)}
-    (problem,) = cluster_problems(settings(), FAST)
+    (problem,) = cluster_problems(settings(), pauses)
     assert f"refuses {verb} on {resource}" in problem.message
     assert "Role" in problem.remedy
 
 
 def test_without_the_right_to_list_nodes_that_check_is_left_out_aloud(
-    cluster: FakeCluster, settings: Settings, capsys: pytest.CaptureFixture[str]
+    cluster: FakeCluster, settings: Settings, pauses: Pauses, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cluster.forbidden = {("list", "nodes")}
-    assert cluster_problems(settings(gpu_resource="amd.com/gpu"), FAST) == []
+    assert cluster_problems(settings(gpu_resource="amd.com/gpu"), pauses) == []
     assert "Nodes may not be listed" in capsys.readouterr().err
 
 
 def test_the_value_of_a_secret_is_nowhere(
-    cluster: FakeCluster, settings: Settings, capsys: pytest.CaptureFixture[str]
+    cluster: FakeCluster, settings: Settings, pauses: Pauses, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    problems = cluster_problems(settings(ONLINE, secret_env=["A=ocrmem-secrets/nope"]), FAST)
+    problems = cluster_problems(settings(ONLINE, secret_env=["A=ocrmem-secrets/nope"]), pauses)
     said = str(problems) + capsys.readouterr().err
     assert "bm90IGEga2V5" not in said  # the value in the fake Secret
     assert TOKEN not in said
 
 
-def test_an_api_server_that_fails_is_a_problem_and_no_traceback(cluster: FakeCluster, settings: Settings) -> None:
+def test_an_api_server_that_fails_is_a_problem_and_no_traceback(
+    cluster: FakeCluster, settings: Settings, pauses: Pauses
+) -> None:
+    cluster.clock.runs = True
     cluster.faults = [Fault("create", "selfsubjectaccessreviews", 503, -1)]
-    (problem,) = cluster_problems(settings(api_timeout_seconds=1), FAST)
+    (problem,) = cluster_problems(settings(), pauses)
     assert "gives no good answer" in problem.message
 
 
 def test_the_table_of_rights_is_exactly_what_the_server_saw(
-    cluster: FakeCluster, settings: Settings, launch: Launch
+    cluster: FakeCluster, settings: Settings, pauses: Pauses, launch: Launch
 ) -> None:
     """A run, an interrupted one that is deleted, and the checks use every row of the table and nothing else."""
     cluster.scenario = success
@@ -171,6 +176,6 @@ def test_the_table_of_rights_is_exactly_what_the_server_saw(
     cluster.scenario = runs_on
     with pytest.raises(KeyboardInterrupt):
         launch(run_name="two", on_interrupt="delete")
-    cluster_problems(settings(ONLINE), FAST)
+    cluster_problems(settings(ONLINE), pauses)
     table = {(row.group, row.name, verb) for row in (*PERMISSIONS, ACCESS_REVIEWS) for verb in row.verbs}
     assert cluster.used() == table

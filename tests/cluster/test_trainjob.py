@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -50,16 +49,17 @@ def test_a_run_streams_rank_0_and_returns_where_the_adapter_is(
 
 def test_a_slow_start_is_no_failure(cluster: FakeCluster, launch: Launch) -> None:
     def slow(cluster: FakeCluster, job: str) -> None:
-        time.sleep(0.3)
+        cluster.clock.advance_and_be_seen(500)
         pod = cluster.add_pod(job)
         creating = {"waiting": {"reason": "ContainerCreating"}}
         cluster.pod(pod, "Pending", creating)
-        time.sleep(1.3)  # longer than pending_timeout_seconds
+        cluster.wait_told(f"pod {pod}: pending")
+        cluster.clock.advance_and_be_seen(5000)
         cluster.run_pod(pod)
         complete(cluster, job, [pod])
 
     cluster.scenario = slow
-    assert launch(pending_timeout_seconds=1)["state"] == "complete"
+    assert launch(pending_timeout_seconds=600)["state"] == "complete"
 
 
 ENDS = [
@@ -113,6 +113,8 @@ def test_a_failed_pod_is_seen_when_the_job_never_says_so(cluster: FakeCluster, l
     def unseen(cluster: FakeCluster, job: str) -> None:
         (pod,) = start(cluster, job)
         cluster.end_pod(pod, 1)
+        cluster.wait_told("exit code 1")
+        cluster.let_time_pass()
 
     cluster.scenario = unseen
     with pytest.raises(TrainingError, match="pod one-node-0-0-aaaaa: Error: exit code 1"):
@@ -129,7 +131,8 @@ def test_a_pod_that_the_runtime_replaces_does_not_end_the_run(
         cluster.end_pod(old, 1)
         cluster.remove("pods", old)
         (new,) = start(cluster, job, suffix="bbbbb")
-        time.sleep(0.5)  # longer than the time after which a failure without a successor is final
+        cluster.wait_told(f"pod {new}: running")
+        cluster.clock.advance_and_be_seen(5000)  # a failure without a successor would be final
         cluster.log(new, "after the restart")
         complete(cluster, job, [new])
 
@@ -158,7 +161,8 @@ def test_an_unschedulable_pod_is_told_at_once_and_may_still_find_a_node(
     def autoscaled(cluster: FakeCluster, job: str) -> None:
         pod = cluster.add_pod(job)
         cluster.pod(pod, "Pending", **UNSCHEDULABLE)
-        time.sleep(0.2)
+        cluster.wait_told("Unschedulable")
+        cluster.clock.advance_and_be_seen(500)
         cluster.run_pod(pod)
         complete(cluster, job, [pod])
 
@@ -212,17 +216,25 @@ STUCK = [
 
 
 @pytest.mark.parametrize(
-    ("scenario", "message", "remedy", "patience"),
-    [(*case[1:], 1) for case in PENDING] + [(*case[1:], 600) for case in STUCK],
+    ("scenario", "message", "remedy", "passes"),
+    [(*case[1:], True) for case in PENDING] + [(*case[1:], False) for case in STUCK],
     ids=[case[0] for case in PENDING + STUCK],
 )
 def test_a_job_that_cannot_start_is_given_up_and_deleted(
-    cluster: FakeCluster, launch: Launch, scenario: Any, message: str, remedy: str, patience: int
+    cluster: FakeCluster, launch: Launch, scenario: Any, message: str, remedy: str, passes: bool
 ) -> None:
     """What may pass by itself after pending_timeout_seconds; what will not, at once."""
-    cluster.scenario = scenario
+
+    def play(cluster: FakeCluster, job: str) -> None:
+        scenario(cluster, job)
+        if passes and scenario is not no_controller:
+            cluster.wait_told(message)
+        if passes:
+            cluster.let_time_pass()
+
+    cluster.scenario = play
     with pytest.raises(ClusterError) as caught:
-        launch(pending_timeout_seconds=patience)
+        launch()
     assert message in str(caught.value)
     assert remedy in str(caught.value)
     assert "the job is deleted" in str(caught.value)
@@ -234,22 +246,26 @@ def test_a_job_that_waits_in_a_queue_is_not_given_up(
 ) -> None:
     def queued(cluster: FakeCluster, job: str) -> None:
         cluster.job_condition(job, "Suspended", "Suspended")
-        time.sleep(1.3)
+        cluster.wait_told("is suspended")
+        cluster.clock.advance_and_be_seen(5000)
         cluster.job_condition(job, "Suspended", "Resumed", status="False")
         success(cluster, job)
 
     cluster.scenario = queued
-    assert launch(pending_timeout_seconds=1, queue="team-a")["state"] == "complete"
+    assert launch(queue="team-a")["state"] == "complete"
     assert "TrainJob one is suspended: it waits in the queue team-a" in capsys.readouterr().err
 
 
 def test_a_job_whose_gpus_are_taken_back_by_the_queue_is_waited_for(cluster: FakeCluster, launch: Launch) -> None:
     def suspended(cluster: FakeCluster, job: str) -> None:
         (old,) = start(cluster, job)
+        cluster.wait_told(f"pod {old}: running")
         cluster.job_condition(job, "Suspended", "Suspended")
+        cluster.wait_told("is suspended")
         cluster.end_pod(old, 143)
         cluster.remove("pods", old)
-        time.sleep(0.8)  # longer than the time after which a failure without a successor is final
+        cluster.wait_told(f"pod {old}: deleted")
+        cluster.clock.advance_and_be_seen(5000)  # a failure without a successor would be final
         cluster.job_condition(job, "Suspended", "Resumed", status="False")
         complete(cluster, job, start(cluster, job, suffix="bbbbb"))
 

@@ -24,6 +24,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import yaml
 from kubeflow_trainer_api.models import TrainerV1alpha1TrainJob
+from support.clock import HandClock
 
 Object = dict[str, Any]
 TOKEN = "the-token-of-the-test-cluster"
@@ -78,6 +79,7 @@ class FakeCluster:
         self.objects: dict[tuple[str, str], Object] = {}  # by plural and name
         self.version = 100
         self.history: list[tuple[int, str, str, Object]] = []  # version, plural, type, object
+        self.incarnation = 0  # connections of an earlier one are closed
         self.forgotten = 0  # watches from before this version are gone
         self.changed = threading.Condition()
         self.logs: dict[str, list[tuple[str, str]]] = {}
@@ -87,6 +89,9 @@ class FakeCluster:
         self.before: Callable[[Call], None] = lambda call: None  # runs before a call is answered
         self.scenario: Callable[[FakeCluster, str], None] = lambda cluster, job: None
         self.scenario_errors: list[BaseException] = []
+        self.clock = HandClock()
+        self.told = ""  # what a person has seen on stderr so far
+        self.over = threading.Event()  # the launcher has returned
         self.stopped = False
         self._uid = 0
         self._server = _Server(("127.0.0.1", 0), _Handler)
@@ -175,17 +180,34 @@ class FakeCluster:
         )
         self.put("trainjobs", found)
 
-    def wait_for_call(self, verb: str, resource: str, times: int = 1, seconds: float = 30) -> None:
+    def wait_for_call(self, verb: str, resource: str, times: int = 1) -> None:
         """Until the launcher has made that call so often."""
-        self.wait(lambda: sum(call.verb == verb and call.resource == resource for call in self.calls) >= times, seconds)
+        self.wait(lambda: self.called(verb, resource) >= times)
 
-    def wait(self, holds: Callable[[], bool], seconds: float = 30) -> None:
+    def called(self, verb: str, resource: str) -> int:
+        return sum(call.verb == verb and call.resource == resource for call in self.calls)
+
+    def wait_told(self, text: str) -> None:
+        """Until the launcher has said so."""
+        self.wait(lambda: text in self.told)
+
+    def hear(self, text: str) -> None:
+        with self.changed:
+            self.told += text
+            self.changed.notify_all()
+
+    def let_time_pass(self) -> None:
+        """Until the launcher has given up, however long it would have waited."""
+        while not self.over.wait(0.01) and not self.stopped:
+            self.clock.advance(100)
+
+    def wait(self, holds: Callable[[], bool], seconds: float = 300) -> None:
         deadline = time.monotonic() + seconds
         with self.changed:
             while not holds():
                 if self.stopped or time.monotonic() > deadline:
                     raise TimeoutError("the scenario waited in vain")
-                self.changed.wait(0.05)
+                self.changed.wait(1)
 
     # The store.
 
@@ -225,6 +247,12 @@ class FakeCluster:
                 self.remove("pods", name)
         self.remove("trainjobs", job)
 
+    def drop_connections(self) -> None:
+        """End every watch and log that is open, as a server that restarts does."""
+        with self.changed:
+            self.incarnation += 1
+            self.changed.notify_all()
+
     def forget(self) -> None:
         """Drop the history, as etcd does every few minutes: watches from before now are answered with 410."""
         with self.changed:
@@ -245,6 +273,8 @@ class FakeCluster:
                 self.scenario(self, job)
             except BaseException as error:
                 self.scenario_errors.append(error)
+                if ("trainjobs", job) in self.objects:  # or the launcher would wait for ever
+                    self.remove_job(job)
                 raise
 
         threading.Thread(target=play, daemon=True).start()
@@ -397,12 +427,16 @@ class _Handler(BaseHTTPRequestHandler):
         version = int(call.query["resourceVersion"])
         deadline = time.monotonic() + float(call.query["timeoutSeconds"])
         self._begin_stream()
+        incarnation = cluster.incarnation
         while True:
             with cluster.changed:
+                if incarnation != cluster.incarnation:
+                    self.close_connection = True
+                    return
                 gone = version < cluster.forgotten
                 news = [entry for entry in cluster.history if entry[0] > version and entry[1] == call.resource]
                 if not gone and not news and not cluster.stopped and time.monotonic() < deadline:
-                    cluster.changed.wait(0.05)
+                    cluster.changed.wait(max(deadline - time.monotonic(), 0))
                     continue
             if gone:
                 message = f"too old resource version: {version}"
@@ -436,6 +470,7 @@ class _Handler(BaseHTTPRequestHandler):
         lines = lines[-int(call.query["tailLines"]) :] if "tailLines" in call.query else lines
         sent = len(cluster.logs[call.name])
         self._begin_stream()
+        incarnation = cluster.incarnation
         while True:
             for stamp, text in lines:
                 raw = (f"{stamp} {text}\n" if call.query.get("timestamps") == "true" else f"{text}\n").encode()
@@ -446,13 +481,16 @@ class _Handler(BaseHTTPRequestHandler):
                 cut = None if cut is None else cut - len(raw)
                 self._chunk(raw)
             with cluster.changed:
+                if incarnation != cluster.incarnation:
+                    self.close_connection = True
+                    return
                 lines = cluster.logs[call.name][sent:]
                 sent += len(lines)
                 phase = cluster.objects.get(("pods", call.name), {}).get("status", {}).get("phase")
                 if not lines:
                     if call.query.get("follow") != "true" or phase != "Running" or cluster.stopped:
                         break
-                    cluster.changed.wait(0.05)
+                    cluster.changed.wait(5)
         self.wfile.write(b"0\r\n\r\n")
 
     def _begin_stream(self) -> None:
