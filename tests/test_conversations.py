@@ -155,7 +155,7 @@ def test_both_forms_are_read(name: str, line: bytes, expected: list[tuple[str, s
         (b"[" * 100_000, "is broken JSON"),
         (b'{"messages": NaN}', "NaN is not JSON"),
         (b'{"id": ' + b"9" * 5000 + b"}", "is broken JSON"),
-        (b'{"messages": [], "messages": []}', 'the key "messages" stands twice'),
+        (b'{"messages": [], "messages": []}', 'the key "messages" appears twice'),
         (b"[]", "holds a list, not an object"),
         (b'"text"', "holds a string"),
         (b"null", "holds null"),

@@ -1,7 +1,7 @@
 """Conversations from JSONL files: read, checked line by line, split into samples.
 
-`read_conversations` gives conversations or every problem with its ``file:line``; `split_turns` makes one
-sample of each assistant turn.
+`read_conversations` gives conversations, or every problem with its ``file:line``; `split_turns` makes one sample of
+each assistant turn.
 """
 
 from ocrmem.conversations.located import StoredConversations

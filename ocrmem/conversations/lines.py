@@ -1,7 +1,6 @@
-"""Lines of a file as bytes, none of them longer in memory than a bound.
+"""Lines of a file as bytes, of which no more than a bound is in memory.
 
-A line over the bound is handed on as a stream: a 50 MB line is refused, and can still be copied, without
-ever being whole in memory.
+A longer line is a stream: a line of 50 MB is refused, and can still be copied, without ever being in memory at once.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ class Line:
         self.size = len(self.head)
 
     def chunks(self) -> Iterator[bytes]:
-        """The bytes of the line, piece by piece; ``size`` is the line's length when they are through."""
+        """Yield the bytes of the line, piece by piece; afterwards ``size`` is the line's length."""
         yield self.head
         handle, self._handle = self._handle, None
         while handle is not None:
@@ -51,13 +50,13 @@ class Line:
                 return
 
     def finish(self) -> None:
-        """Read past what `chunks` has not given, so that the next line can be read."""
+        """Read past what `chunks` has not given, to the next line."""
         for _ in self.chunks():
             pass
 
 
 def read_lines(path: Path, max_bytes: int = MAX_LINE_BYTES) -> Iterator[Line]:
-    """The lines of a file. A `Line` is good until the next one is asked for.
+    """Yield the lines of a file. A `Line` is valid until the next one is asked for.
 
     Args:
         path: a file.

@@ -1,6 +1,6 @@
-"""Conversations where they lie: which lines of which files are good, and these lines read again when asked for.
+"""Conversations left on disk: the places of the good lines, which are read again when asked for.
 
-Twenty bytes a conversation are in memory, however long it is.
+A conversation takes twenty bytes of memory, however long it is.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class StoredConversations:
         self._size = array("I")
 
     def add(self, file: int, line: Line) -> None:
-        """One more good line, of the file with this number."""
+        """Add a good line of the file with this number."""
         self._file.append(file)
         self._number.append(line.number)
         self._start.append(line.start)
@@ -46,14 +46,14 @@ class StoredConversations:
         return len(self._file)
 
     def bytes_of(self, rows: range) -> int:
-        """Size of some conversations on disk."""
+        """Return the size of some conversations on disk."""
         return sum(self._size[rows.start : rows.stop])
 
     def read(self, rows: range) -> tuple[Conversation, ...]:
-        """Some conversations.
+        """Read some conversations.
 
         Raises:
-            DataError: a file is not what it was when its lines were counted.
+            DataError: a file has changed since its lines were located.
         """
         return tuple(self._read(row) for row in rows)
 

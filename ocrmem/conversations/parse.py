@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any
 
-from ocrmem.conversations.content import ContentFault, message_text, text_fault
+from ocrmem.conversations.content import ContentFault, message_text, require_utf8
 from ocrmem.conversations.turns import gives_samples
 from ocrmem.conversations.types import Message, Role
 from ocrmem.errors import Problem
@@ -40,14 +40,14 @@ ROLES: dict[str, Role] = {
 }
 MAX_MESSAGES = 10_000
 MAX_ID_LENGTH = 200
-CONTENT_ID = "c-"  # how ids begin that are made here
+CONTENT_ID = "c-"  # how ids made of the content begin
 _UNREADABLE = object()  # None is JSON
 _BOM = b"\xef\xbb\xbf"
 
 
 @dataclass
 class ParsedLine:
-    """What a line holds: an id and messages, or problems."""
+    """A line's id and messages, or its problems."""
 
     id: str = ""
     messages: tuple[Message, ...] = ()
@@ -55,7 +55,7 @@ class ParsedLine:
 
 
 class _Faults:
-    """Collects problems of one line, which is read for a base model of ``family``."""
+    """The problems of one line, which is read for a base model of ``family``."""
 
     def __init__(self, place: str, family: Family) -> None:
         self.place = place
@@ -67,15 +67,12 @@ class _Faults:
 
 
 def parse_line(raw: bytes, place: str, family: Family = DEFAULT) -> ParsedLine:
-    """Read one line.
+    """Read one line; return its conversation, or every problem of it. Bad data raises nothing.
 
     Args:
         raw: the line without its line feed.
         place: ``file:line`` for the problems.
         family: of the base model; it writes tool calls as text.
-
-    Returns:
-        the conversation, or every problem of the line; never raises for what a line holds.
     """
     faults = _Faults(place, family)
     value = _decode(raw, faults)
@@ -133,7 +130,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(value) != len(pairs):
         keys = [key for key, _ in pairs]
         twice = next(key for key in keys if keys.count(key) > 1)
-        raise ValueError(f"the key {shown(twice)} stands twice in one object")
+        raise ValueError(f"the key {shown(twice)} appears twice in one object")
     return value
 
 
@@ -166,7 +163,9 @@ def _messages(value: dict[str, Any], faults: _Faults) -> list[Message]:
     found = [message for n, item in enumerate(items, 1) if (message := _message(item, n, faults))]
     system = value.get("system")
     if isinstance(system, str) and system.strip() and present[0] == "conversations":
-        if fault := text_fault(system):
+        try:
+            require_utf8(system)
+        except ContentFault as fault:
             faults.add(f'"system" {fault.message}', fault.remedy)
         found.insert(0, Message("system", system))
     return found
@@ -183,10 +182,11 @@ def _message(item: Any, number: int, faults: _Faults) -> Message | None:
     if isinstance(weight, bool) or weight not in (0, 1, None):
         faults.add(f"message {number} has the weight {shown(weight)}", "Write 0 (no sample from it) or 1")
         weight = 1
-    content = message_text(item, content_key, faults.family if role == "assistant" else None)
-    if isinstance(content, ContentFault):
+    try:
+        content = message_text(item, content_key, faults.family if role == "assistant" else None)
+    except ContentFault as fault:
         who = f" ({role})" if role else ""
-        faults.add(f"message {number}{who} {content.message}", content.remedy)
+        faults.add(f"message {number}{who} {fault.message}", fault.remedy)
         return None
     if role is None:
         return None
@@ -228,8 +228,7 @@ def _id(value: dict[str, Any], messages: Sequence[Message], faults: _Faults) -> 
 
 
 def content_id(messages: Sequence[Message]) -> str:
-    """The id of a conversation that has none: a hash of what is said, so that it does not depend on the
-    file or line and the same conversation in two files is found."""
+    """Return the id of a conversation that has none: a hash of its messages, the same in whatever file they are."""
     text = json.dumps([[message.role, message.content] for message in messages], ensure_ascii=True)
     return CONTENT_ID + hashlib.sha256(text.encode("ascii")).hexdigest()[:20]
 
@@ -254,6 +253,6 @@ def _kind(value: Any) -> str:
 
 
 def shown(value: Any) -> str:
-    """A value of the data as it may stand in a message: JSON in ASCII, cut to 60 characters."""
+    """Return a value of the data as a message shows it: JSON in ASCII, cut to 60 characters."""
     text = json.dumps(value, ensure_ascii=True)
     return text if len(text) <= 60 else text[:57] + "..."

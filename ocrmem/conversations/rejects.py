@@ -1,7 +1,7 @@
-"""rejects.jsonl: every line that was left out, unchanged, with where it stood and why.
+"""rejects.jsonl: every line that was left out, unchanged, with its place and the reason.
 
-One object a rejected line: ``place``, ``reason``, and either ``line`` (its text) or ``line_base64`` (its
-bytes, where they are not UTF-8 or too many to hold). A file that is no JSONL at all is one entry.
+One object a rejected line: ``place``, ``reason``, and either ``line`` (its text) or ``line_base64`` (its bytes, if they
+are not UTF-8 or too many to hold). A file that is not JSONL at all is one entry.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ocrmem.errors import DataError, Problem
 
 
 class RejectsFile:
-    """Context manager; the file takes its name only when the block ends well.
+    """A context manager; the file takes its name only if the block succeeds.
 
     Args:
         path: where to write; None writes nothing and only counts.
@@ -60,7 +60,7 @@ class RejectsFile:
 
         Args:
             place: ``file:line``.
-            problems: why it is rejected.
+            problems: its reasons.
             content: the line without its line feed, whole or in pieces.
 
         Raises:
@@ -81,7 +81,7 @@ class RejectsFile:
     @property
     def _temporary(self) -> Path:
         path = self._path or Path()
-        # A fixed name: what a killed run leaves is taken over by the next one.
+        # A fixed name, so that the next run overwrites what a killed one leaves.
         return path.with_name(f".{path.name}.tmp")
 
     def _unwritable(self, error: OSError) -> DataError:

@@ -1,4 +1,4 @@
-"""Which files are read, which split a file's name means, and files that are no JSONL at all."""
+"""The data files to read, the split that a file's name means, and files that are not JSONL at all."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ _OPENING_BYTES = 1 << 16
 
 
 def data_files(path: Path) -> tuple[list[Path], Problem | None]:
-    """The files to read, by name, or why there are none.
+    """Return the files to read, by name, or why there are none.
 
     Args:
-        path: a file, read whatever it is called, or a directory, whose ``*.jsonl`` are read (not those of
-            its folders, nor hidden ones).
+        path: a file of any name, or a directory, whose ``*.jsonl`` are read (not those of its folders, nor hidden
+            ones).
     """
     if path.is_file():
         return [path], None
@@ -47,12 +47,12 @@ def data_files(path: Path) -> tuple[list[Path], Problem | None]:
 
 
 def shown_path(path: Path) -> str:
-    """A path as it may stand in a message: names that are not UTF-8 with their bytes escaped."""
+    """Return a path as messages show it: names that are not UTF-8 with their bytes escaped."""
     return str(path).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def name_split(file: Path) -> Split:
-    """What a file's name says: ``eval*`` and ``counterfactual*`` are held out, all else is for training."""
+    """Return the split of a file by its name: ``eval*`` and ``counterfactual*`` are held out, others are trained on."""
     if file.name.startswith("eval"):
         return "eval"
     if file.name.startswith("counterfactual"):
@@ -61,20 +61,20 @@ def name_split(file: Path) -> Split:
 
 
 def split_of(file: Path, conversation_id: str, fraction: float) -> Split:
-    """The split of a conversation: what its file's name says, or ``eval`` if it is held out of a training file."""
+    """Return the split of a conversation: its file's, or ``eval`` if it is held out of a training file."""
     split = name_split(file)
     return "eval" if split == "train" and held_out(conversation_id, fraction) else split
 
 
 def held_out(conversation_id: str, fraction: float) -> bool:
-    """Whether a conversation is held out, by the first 8 bytes of its id's sha256: the same on every machine
-    and whatever else is in the data."""
+    """Return whether a conversation is held out, by the first 8 bytes of its id's sha256: the same on every machine and
+    with any other data."""
     digest = hashlib.sha256(conversation_id.encode("utf-8")).digest()
     return int.from_bytes(digest[:8], "big") < fraction * 2**64
 
 
 def whole_file_fault(file: Path) -> Problem | None:
-    """A fault of the file that would make each of its lines a problem.
+    """Return a fault of the file that would make each of its lines a problem, or None.
 
     Raises:
         OSError: the file cannot be read.
@@ -86,26 +86,19 @@ def whole_file_fault(file: Path) -> Problem | None:
         if opening.startswith(signature):
             return Problem(f"{name}:1", message, remedy.replace("FILE", name))
     first = opening.partition(b"\n")[0].strip()
-    if first.startswith(b"[") and _is_array_of_objects(first):
-        return Problem(
-            f"{name}:1",
-            "is one JSON list, not one object a line",
-            f"Convert it: jq -c '.[]' {name}",
-        )
-    if first in (b"[", b"{"):
-        what = "one JSON list" if first == b"[" else "JSON spread over lines"
-        command = "jq -c '.[]'" if first == b"[" else "jq -c ."
-        message = f"is {what}, not one object a line"
-        return Problem(f"{name}:1", message, f"Convert it: {command} {name}")
+    if first == b"[" or _opens_list_of_objects(first):
+        return Problem(f"{name}:1", "is one JSON list, not one object a line", f"Convert it: jq -c '.[]' {name}")
+    if first == b"{":
+        return Problem(f"{name}:1", "is JSON spread over lines, not one object a line", f"Convert it: jq -c . {name}")
     return None
 
 
-def _is_array_of_objects(first: bytes) -> bool:
-    """Whether a first line opens a list of objects. A list of anything else is that line's own problem."""
-    if not first[1:].lstrip().startswith(b"{"):
+def _opens_list_of_objects(first: bytes) -> bool:
+    """Return whether a first line opens a list of objects. A list of anything else is that line's own problem."""
+    if not first.startswith(b"[") or not first[1:].lstrip().startswith(b"{"):
         return False
     try:
         json.loads(first)
     except (ValueError, RecursionError):
-        return True  # the list goes on in the next line, or past what was read
+        return True  # the list continues in the next line, or past what was read
     return False

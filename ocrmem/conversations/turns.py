@@ -1,4 +1,4 @@
-"""A conversation becomes samples: one for each assistant turn that has weight."""
+"""Split a conversation into samples: one for each assistant turn that has weight."""
 
 from __future__ import annotations
 
@@ -8,16 +8,14 @@ from ocrmem.conversations.types import Conversation, Message, TurnSample
 
 
 def split_turns(conversation: Conversation, recent_turns: int) -> list[TurnSample]:
-    """One sample for each assistant message with weight that has a user message somewhere before it.
+    """Return one sample for each assistant message with weight that follows a user message, in their order.
+
+    ``turn`` counts assistant messages from 0, weightless ones included, so an id does not change when a weight does.
 
     Args:
         conversation: as read.
-        recent_turns: how many of the last user turns stay text. Consecutive user messages are one turn, and
-            a tool's answer belongs to the turn whose question led to it.
-
-    Returns:
-        Samples in the order of the conversation; ``turn`` counts assistant messages from 0, weightless ones
-        included, so an id does not change when a weight does.
+        recent_turns: how many of the last user turns stay text. Consecutive user messages are one turn, and a tool's
+            answer belongs to the turn whose question led to it.
     """
     messages = conversation.messages
     opening = _opening_system_messages(messages)
@@ -49,7 +47,7 @@ def split_turns(conversation: Conversation, recent_turns: int) -> list[TurnSampl
 
 
 def gives_samples(messages: Sequence[Message]) -> bool:
-    """Whether `split_turns` would make at least one sample of these messages."""
+    """Return whether `split_turns` makes at least one sample of these messages."""
     asked = False
     for message in messages:
         asked = asked or message.role == "user"

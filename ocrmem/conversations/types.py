@@ -1,4 +1,4 @@
-"""What a conversation is once it has been read."""
+"""Conversations, messages and samples, as read from data files."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ class Message:
     """One message.
 
     Attributes:
-        role: who speaks.
-        content: what is said; never empty and always valid UTF-8.
+        role: of the speaker.
+        content: never empty and always valid UTF-8.
         weight: 0 on an assistant message means that no sample is made from it (the field of the same name
             in OpenAI's fine-tuning format); 1 otherwise.
     """
