@@ -3,7 +3,8 @@ and `ocrmem.registry` read. To add one:
 
 1. Write `ocrmem/registry/NAME_backend.py` with a class that derives from `ocrmem.registry.backend.Backend`.
 2. Enter it in `REGISTRIES` under the schemes of its addresses.
-3. If it needs a library: add an extra to pyproject.toml, and the library to ONLY_IN of tests/test_structure.py.
+3. If it needs a library: add an extra to pyproject.toml, and the library to `ocrmem.extras` and to ONLY_IN of
+   tests/test_structure.py.
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ class RegistryKind:
         title: its name in messages.
         backend: ``module:Class`` of its `Backend`, imported when a registry is opened.
         package: the library that the backend imports.
-        extra: the extra of ocrmem that installs it.
         keeps_files: whether it stores the adapter package; ``register.store`` does otherwise.
         address: regular expression of its whole URI; None: its library checks it.
         example: URIs to write instead of an invalid one.
@@ -29,20 +29,16 @@ class RegistryKind:
     title: str
     backend: str
     package: str
-    extra: str
     keeps_files: bool
     address: str | None = None
     example: str = ""
 
 
-MLFLOW = RegistryKind(
-    "MLflow", "ocrmem.registry.mlflow_backend:MlflowBackend", package="mlflow", extra="registry", keeps_files=True
-)
+MLFLOW = RegistryKind("MLflow", "ocrmem.registry.mlflow_backend:MlflowBackend", package="mlflow", keeps_files=True)
 KUBEFLOW = RegistryKind(
     "the Kubeflow Model Registry",
     "ocrmem.registry.kubeflow_backend:KubeflowBackend",
     package="model_registry",
-    extra="model-registry",
     keeps_files=False,
     address=r"kubeflow\+https?://[^/?#@\s]+(?:/[^?#\s]*)?",
     example="kubeflow+http://host:port or kubeflow+https://host",

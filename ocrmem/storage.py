@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import unquote, urlsplit
 
 from ocrmem.errors import ConfigError, Problem, first_line
+from ocrmem.extras import not_installed
 from ocrmem.files import replacing_directory
 from ocrmem.health import ANSWER_SECONDS
 from ocrmem.retry import ATTEMPTS, causes
@@ -208,9 +209,7 @@ class S3Store:
             from botocore.config import Config
             from botocore.exceptions import BotoCoreError, ClientError
         except ImportError:
-            raise ConfigError.of(
-                self._field, "is on S3, and boto3 is not installed", "Run: pip install 'ocrmem[dvc-s3]'"
-            ) from None
+            raise not_installed(self._field, "boto3") from None
         settings = Config(
             connect_timeout=ANSWER_SECONDS,
             read_timeout=60 if patient else ANSWER_SECONDS,

@@ -97,7 +97,7 @@ def test_a_library_that_is_not_installed_names_the_extra(tmp_path: Path) -> None
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stderr == (
-        "ocrmem render: needs the package pyarrow, which is not installed. pip install 'ocrmem[dataset]'.\n"
+        "ocrmem render: needs the package pyarrow, which is not installed. Run: pip install 'ocrmem[dataset]'.\n"
     )
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from ocrmem.cli.extras import _EXTRA_OF
+from ocrmem.extras import EXTRA_OF
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
@@ -171,8 +171,8 @@ def test_what_is_not_declared_itself_comes_with_what_is(module: str) -> None:
 
 def test_the_remedy_for_a_missing_module_names_an_extra_that_brings_it() -> None:
     optional = {module for module in imports() if distribution_of(module) not in BASE}
-    assert _EXTRA_OF.keys() == optional
-    wrong = {m: extra for m, extra in _EXTRA_OF.items() if distribution_of(m) not in DECLARED[extra]}
+    assert EXTRA_OF.keys() == optional
+    wrong = {m: extra for m, extra in EXTRA_OF.items() if distribution_of(m) not in DECLARED[extra]}
     assert wrong == {}
 
 

@@ -16,6 +16,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "ocrmem"
 LAYERS = [
     {
         "errors",
+        "extras",
         "families",
         "facts",
         "files",

@@ -17,8 +17,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ocrmem import __version__
-from ocrmem.cli.extras import not_installed
 from ocrmem.errors import OcrMemError
+from ocrmem.extras import EXTRA_OF, not_installed
 from ocrmem.steps import COMMANDS
 
 INTERRUPTED = 130
@@ -69,9 +69,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         _print_error(error, as_json=arguments.json)
         return error.exit_code
     except ModuleNotFoundError as error:
-        missing = not_installed(arguments.verb, error)
-        if missing is None:
+        module = (error.name or "").partition(".")[0]
+        if module not in EXTRA_OF:
             raise
+        missing = not_installed(f"ocrmem {arguments.verb}", module)
         _print_error(missing, as_json=arguments.json)
         return missing.exit_code
     except KeyboardInterrupt:

@@ -5,7 +5,7 @@ Importing this module raises a ConfigError that says what to install where they 
 
 from __future__ import annotations
 
-from ocrmem.errors import ConfigError
+from ocrmem.extras import not_installed
 
 try:
     from kubeflow.trainer.constants import constants as trainer
@@ -15,8 +15,6 @@ try:
     from kubernetes.client.exceptions import ApiException
     from kubernetes.config.config_exception import ConfigException
 except ImportError:
-    raise ConfigError.of(
-        "kubernetes", "the Kubeflow SDK is not installed", "Run: pip install 'ocrmem[kubernetes]'"
-    ) from None
+    raise not_installed("kubernetes", "kubeflow") from None
 
 __all__ = ["ApiException", "ConfigException", "TrainerV1alpha1TrainJob", "client", "kubeconfig", "trainer"]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ocrmem.config import TINY, RunConfig
 from ocrmem.errors import ModelError, Problem, first_line
+from ocrmem.extras import missing_package
 from ocrmem.files import read_json
 from ocrmem.health import ANSWER_SECONDS
 from ocrmem.readiness.outcome import CheckOutcome
@@ -90,8 +91,7 @@ def _on_the_hub(field: str, name: str, revision: str | None) -> str:
             RevisionNotFoundError,
         )
     except ImportError:
-        message = f"is {name}, and huggingface-hub is not installed"
-        raise ModelError.of(field, message, "Run: pip install 'ocrmem[model]'") from None
+        raise ModelError(missing_package(field, "huggingface_hub")) from None
     try:
         cached = Path(snapshot_download(name, revision=revision, local_files_only=True))
         if _missing_files(cached) is None:

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from ocrmem.config import RunConfig
 from ocrmem.errors import Problem
+from ocrmem.extras import missing_package
 from ocrmem.facts import MANIFEST, tokens_per_page
 from ocrmem.files import read_json
 from ocrmem.health import NoAnswerError, ask
@@ -27,21 +28,16 @@ _LARGE_HIDDEN_SIZE = 4096  # of an 8B model, for a base model that is not loaded
 
 def packages(config: RunConfig) -> CheckOutcome:
     """Check that the libraries are installed that only the run's last steps import."""
-    wanted: list[tuple[str, str, str]] = []  # setting, package, extra
+    wanted: list[tuple[str, str]] = []  # setting, package
     if config.tracking.wandb != "disabled":
-        wanted.append(("tracking.wandb", "wandb", "tracking"))
-    registry = registry_kind(config.registry.uri)
-    wanted.append(("register.uri", registry.package, registry.extra))
+        wanted.append(("tracking.wandb", "wandb"))
+    wanted.append(("register.uri", registry_kind(config.registry.uri).package))
     if config.version.remote is not None:
-        wanted.append(("version.remote", "dvc", "dvc"))
+        wanted.append(("version.remote", "dvc"))
         if is_s3(config.version.remote):
-            wanted.append(("version.remote", "dvc_s3", "dvc-s3"))
-    problems = [
-        Problem(field, f"needs the package {package}, which is not installed", f"Run: pip install 'ocrmem[{extra}]'")
-        for field, package, extra in wanted
-        if find_spec(package) is None
-    ]
-    return ", ".join(package for _, package, _ in wanted), problems
+            wanted.append(("version.remote", "dvc_s3"))
+    problems = [missing_package(field, package) for field, package in wanted if find_spec(package) is None]
+    return ", ".join(package for _, package in wanted), problems
 
 
 def tracking(config: RunConfig) -> CheckOutcome:

@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 
 from ocrmem.config import RunConfig
 from ocrmem.errors import ConfigError, OcrMemError, Problem
+from ocrmem.extras import not_installed
 from ocrmem.facts import PROVENANCE
 from ocrmem.health import NoAnswerError, ask
 from ocrmem.registry.backend import NAME_REMEDY, PACKAGE_TAG, Backend, Version
@@ -285,9 +286,7 @@ def _import_sdk() -> None:
         import kubeflow.hub  # noqa: F401
         import model_registry  # noqa: F401
     except ImportError:
-        raise ConfigError.of(
-            "register", "the Kubeflow SDK is not installed", "Run: pip install 'ocrmem[model-registry]'"
-        ) from None
+        raise not_installed("register", "model_registry") from None
     finally:
         logging.root.handlers[:] = handlers
     logger = logging.getLogger("model-registry")

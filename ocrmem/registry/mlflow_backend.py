@@ -15,6 +15,7 @@ from ocrmem.config import RunConfig
 from ocrmem.console import note
 from ocrmem.environment import environment
 from ocrmem.errors import ConfigError, Problem
+from ocrmem.extras import not_installed
 from ocrmem.health import ANSWER_SECONDS
 from ocrmem.registry.backend import NAME_REMEDY, PACKAGE_TAG, Backend, Version, registry_directory, sqlite_path
 from ocrmem.retry import ATTEMPTS, causes
@@ -173,7 +174,7 @@ def _client(config: RunConfig) -> Iterator[MlflowClient]:
         from mlflow import MlflowClient
         from mlflow.exceptions import MlflowException
     except ImportError:
-        raise ConfigError.of("register", "mlflow is not installed", "Run: pip install 'ocrmem[registry]'") from None
+        raise not_installed("register", "mlflow") from None
     # The first start of a database logs every migration.
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)

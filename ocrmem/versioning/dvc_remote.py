@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from ocrmem.console import Bar, progress_bar
 from ocrmem.errors import ConfigError, DataError
+from ocrmem.extras import not_installed
 from ocrmem.health import ANSWER_SECONDS
 from ocrmem.storage import Store, is_s3, s3_errors
 
@@ -81,7 +82,7 @@ class DvcRemote:
     def __init__(self, url: str, endpoint_url: str | None, store: Store) -> None:
         self._url = url
         self._store = store
-        with _installed("dvc-s3" if is_s3(url) else "dvc"):
+        with _installed("dvc_s3" if is_s3(url) else "dvc"):
             if is_s3(url):
                 import dvc_s3  # noqa: F401
             from dvc.fs import get_cloud_fs
@@ -188,11 +189,11 @@ class DvcRemote:
 
 
 @contextmanager
-def _installed(extra: str) -> Iterator[None]:
+def _installed(package: str) -> Iterator[None]:
     try:
         yield
     except ImportError:
-        raise ConfigError.of("version", f"{extra} is not installed", f"Run: pip install 'ocrmem[{extra}]'") from None
+        raise not_installed("version", package) from None
 
 
 def _on(bar: Bar) -> Callback:

@@ -1,10 +1,10 @@
-"""Which extra brings a module that is not installed."""
+"""The extra of ocrmem that installs each optional library."""
 
 from __future__ import annotations
 
-from ocrmem.errors import ConfigError, OcrMemError
+from ocrmem.errors import ConfigError, Problem
 
-_EXTRA_OF = {
+EXTRA_OF = {
     "aiohttp": "model-registry",
     "boto3": "dvc-s3",
     "botocore": "dvc-s3",
@@ -37,12 +37,16 @@ _EXTRA_OF = {
 }
 
 
-def not_installed(verb: str, error: ModuleNotFoundError) -> OcrMemError | None:
-    """The error for a person when a verb's library is not there; None for a module that no extra brings."""
-    module = (error.name or "").partition(".")[0]
-    extra = _EXTRA_OF.get(module)
-    if extra is None:
-        return None
-    return ConfigError.of(
-        f"ocrmem {verb}", f"needs the package {module}, which is not installed", f"pip install 'ocrmem[{extra}]'"
-    )
+def missing_package(place: str, module: str) -> Problem:
+    """Return the problem of a library in `EXTRA_OF` that cannot be imported.
+
+    Args:
+        place: the setting or the command that needs it.
+    """
+    remedy = f"Run: pip install 'ocrmem[{EXTRA_OF[module]}]'"
+    return Problem(place, f"needs the package {module}, which is not installed", remedy)
+
+
+def not_installed(place: str, module: str) -> ConfigError:
+    """Return the error to raise for a `missing_package`."""
+    return ConfigError(missing_package(place, module))
