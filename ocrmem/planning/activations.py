@@ -61,17 +61,17 @@ class Activations:
 
     @property
     def kept(self) -> float:
-        """What lies in memory between forward and backward."""
+        """Bytes in memory between forward and backward."""
         return self.layers + self.around
 
     @property
     def at_peak(self) -> float:
-        """What comes on top at the peak: the loss's backward, or a layer's, whichever is larger."""
+        """Bytes on top of that at the peak: the loss's backward, or a layer's, whichever is larger."""
         return max(self.loss, self.recomputed + self.working)
 
 
 def activations(shape: Shape, proj: Projection, batch: BatchShape, element: int, *, checkpointing: bool) -> Activations:
-    """What a batch needs besides the weights.
+    """Return what a batch needs besides the weights.
 
     Args:
         element: bytes of an element of the language model: 4 or 2.
@@ -90,7 +90,7 @@ def activations(shape: Shape, proj: Projection, batch: BatchShape, element: int,
 
 
 def layer_bytes(shape: Shape, batch: BatchShape, element: int) -> float:
-    """What one layer keeps of a batch without activation checkpointing."""
+    """Return what one layer keeps of a batch without activation checkpointing."""
     heads = shape.query + shape.heads + shape.key + shape.kv_heads if shape.head_norms else 0
     norms = _FLOAT * (2 * (shape.hidden + 1) + heads)
     values = shape.query if batch.padded else shape.key
@@ -101,7 +101,7 @@ def layer_bytes(shape: Shape, batch: BatchShape, element: int) -> float:
 
 
 def saved_loss_bytes(shape: Shape, batch: BatchShape) -> float:
-    """What the loss keeps between forward and backward: log-probabilities, targets and their number."""
+    """Return what the loss keeps from forward to backward: log-probabilities, targets and their number."""
     return batch.answers * (_FLOAT * shape.vocabulary + _LONG) + _FLOAT
 
 

@@ -8,7 +8,9 @@ hides is counted, as in PaLM's definition of MFU (Chowdhery et al. 2022, arXiv:2
 kernel also computes the scores again: 2 L q (Dao et al. 2022, arXiv:2205.14135). Activation checkpointing computes
 the layers again, but for the last matrix of each, which nothing in backward reads.
 
-Checked against torch.utils.flop_counter.FlopCounterMode in tests/planning: equal.
+Equal to what torch.utils.flop_counter.FlopCounterMode counts of a step (tests/planning). Counting instead of reckoning
+does not do here: MEMModel cannot run on the meta device, where placeholders have no values; attention's kernel there is
+not the one that a GPU runs; and the mean lengths of a dataset's batches are no whole numbers.
 """
 
 from __future__ import annotations
@@ -42,21 +44,18 @@ class Flops:
 
     @property
     def model(self) -> float:
-        """What the mathematics asks for."""
-        layers, attention = (
-            self.layers_forward + self.layers_backward,
-            self.attention_forward + self.attention_backward,
-        )
-        return layers + attention + self.head + self.projector
+        """Operations that the mathematics asks for."""
+        layers = self.layers_forward + self.layers_backward
+        return layers + self.attention_forward + self.attention_backward + self.head + self.projector
 
     @property
     def executed(self) -> float:
-        """What the device computes."""
+        """Operations that the device computes."""
         return self.model + self.again
 
 
 def flops(shape: Shape, proj: Projection, batch: BatchShape, *, checkpointing: bool) -> Flops:
-    """Operations of one batch of one process."""
+    """Count the operations of one batch of one process."""
     matrices = 2 * batch.positions * shape.layers * shape.layer_weights
     scores = 2 * shape.layers * batch.rows * batch.square_length * shape.query  # one product of two
     first, second = proj.vision * proj.inner, proj.inner * shape.hidden

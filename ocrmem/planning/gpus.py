@@ -1,4 +1,4 @@
-"""What one GPU offers: memory, peak rates without sparsity, and how fast weights come from its neighbours.
+"""GPUs: memory, peak rates without sparsity, and how fast weights come from the neighbours.
 
 The figures are the vendor's, from the data sheets named beside them. Memory is the advertised size in units of
 10^9 bytes, a little less than what a process finds. Data sheets print tensor rates with 2:4 sparsity from Hopper
@@ -21,7 +21,7 @@ class Gpu:
     """A device to plan for.
 
     Attributes:
-        name: how it is asked for.
+        name: on the command line.
         label: its full name.
         memory_bytes: advertised memory.
         half_flops: peak operations a second in bfloat16 and float16, dense, on tensor cores.
@@ -70,7 +70,7 @@ GPUS = {
 
 
 def find_gpu(name: str) -> Gpu:
-    """The device of that name; ``cpu`` is this machine, whose peak is measured in half a second.
+    """Return the device of that name; ``cpu`` is this machine, whose peak is measured in half a second.
 
     Raises:
         ConfigError: the name is not in the table.
@@ -81,7 +81,8 @@ def find_gpu(name: str) -> Gpu:
         threads = torch.get_num_threads()
         peak = measured_peak(threads)
         source = f"measured here: float32 matrix products on {threads} thread" + ("s" if threads > 1 else "")
-        return Gpu(CPU, "this machine's CPU", _machine_memory(), peak, peak, float("inf"), float("inf"), source)
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        return Gpu(CPU, "this machine's CPU", memory, peak, peak, float("inf"), float("inf"), source)
     found = GPUS.get(name.lower())
     if found is None:
         raise ConfigError.of("--gpu", f"{name!r} is not known", f"Use one of {', '.join([*GPUS, CPU])}")
@@ -89,7 +90,7 @@ def find_gpu(name: str) -> Gpu:
 
 
 def measured_peak(threads: int, size: int = 512, seconds: float = 0.4) -> float:
-    """Operations a second of torch's float32 matrix product on this CPU: the fastest of many short ones.
+    """Measure the operations a second of torch's float32 matrix product on this CPU: the fastest of many short ones.
 
     Args:
         threads: how many torch uses for it.
@@ -111,7 +112,3 @@ def measured_peak(threads: int, size: int = 512, seconds: float = 0.4) -> float:
     finally:
         torch.set_num_threads(before)
     return 2 * size**3 / fastest
-
-
-def _machine_memory() -> int:
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -27,8 +27,8 @@ _REMEDIES: tuple[dict[str, Any], ...] = (
 
 
 @dataclass(frozen=True)
-class Facts:
-    """What does not depend on how a run is cut and batched."""
+class ModelFacts:
+    """Facts of a run that depend neither on its sharding nor on its batches."""
 
     shape: Shape
     proj: Projection
@@ -36,7 +36,7 @@ class Facts:
     element: int  # bytes of an element of the frozen language model
 
     @classmethod
-    def of(cls, config: RunConfig) -> Facts:
+    def of(cls, config: RunConfig) -> ModelFacts:
         base = base_config(config)
         shape = shape_of(base)
         model = config.model
@@ -68,7 +68,7 @@ class Need:
         return held + self.context + self.fragments
 
     def as_dict(self) -> dict[str, float]:
-        """Every part in bytes, and their sum."""
+        """Return every part in bytes, and their sum."""
         held, kept = self.states, self.activations
         return {
             "frozen": held.frozen,
@@ -85,8 +85,8 @@ class Need:
         }
 
 
-def need(config: RunConfig, facts: Facts, cut: Sharding, batch: BatchShape, *, on_cpu: bool = False) -> Need:
-    """What one process of a run needs at its peak."""
+def need(config: RunConfig, facts: ModelFacts, cut: Sharding, batch: BatchShape, *, on_cpu: bool = False) -> Need:
+    """Return what one process of a run needs at its peak."""
     made = activations(
         facts.shape, facts.proj, batch, facts.element, checkpointing=config.train.activation_checkpointing
     )
@@ -95,9 +95,9 @@ def need(config: RunConfig, facts: Facts, cut: Sharding, batch: BatchShape, *, o
 
 
 def memory_plan(
-    config: RunConfig, facts: Facts, load: Workload, cut: Sharding, device: Gpu, answer_tokens: int | None
+    config: RunConfig, facts: ModelFacts, load: Workload, cut: Sharding, device: Gpu, answer_tokens: int | None
 ) -> dict[str, Any]:
-    """What the run needs as it is configured and cut otherwise, whether that fits, and if not, what would."""
+    """Return what the run needs as configured and under every other sharding, whether that fits, and what would."""
     on_cpu = device.name == CPU
     chosen = need(config, facts, cut, load.largest, on_cpu=on_cpu)
     cuts = [Sharding(stage, offload, cut.processes, cut.live) for stage, offload in _WAYS]
@@ -117,8 +117,8 @@ def memory_plan(
     }
 
 
-def _remedies(config: RunConfig, facts: Facts, device: Gpu, answer_tokens: int | None) -> list[dict[str, Any]]:
-    """Changes of the settings, the smallest first, under which the run fits at the same global batch."""
+def _remedies(config: RunConfig, facts: ModelFacts, device: Gpu, answer_tokens: int | None) -> list[dict[str, Any]]:
+    """Return changes of the settings, the smallest first, under which the run fits at the same global batch."""
     found = []
     for change in _REMEDIES:
         settings = _changed(config, change)
@@ -132,7 +132,7 @@ def _remedies(config: RunConfig, facts: Facts, device: Gpu, answer_tokens: int |
 
 
 def _changed(config: RunConfig, change: dict[str, Any]) -> dict[str, Any]:
-    """The fields of section train that a remedy changes; empty where it does not apply."""
+    """Return the fields of section train that a remedy changes; empty where it does not apply."""
     train = config.train
     settings: dict[str, Any] = {
         name: change[name]
@@ -141,7 +141,7 @@ def _changed(config: RunConfig, change: dict[str, Any]) -> dict[str, Any]:
     }
     sharded = "deepspeed" in change
     if sharded and (config.model.precision == "float16" or (train.processes == 1 and "offload" not in change)):
-        return {}  # DeepSpeed refuses float16 here; and one process has nobody to share with
+        return {}  # DeepSpeed refuses float16 here, and one process has nobody to share with
     rows = train.per_device_batch_size
     if change.get("halve"):
         if rows % 2:

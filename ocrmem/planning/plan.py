@@ -4,21 +4,36 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict
-from typing import Any
+from typing import Any, TypedDict
 
 from ocrmem.config import TINY, RunConfig
 from ocrmem.encoder.deepencoder import tokens_for
 from ocrmem.encoder.features import RowFormat
 from ocrmem.errors import ConfigError
-from ocrmem.planning.flops import flops
+from ocrmem.planning.flops import Flops, flops
 from ocrmem.planning.gpus import CPU, Gpu, find_gpu
-from ocrmem.planning.memory_need import CONTEXT_BYTES, FRAGMENTATION, Facts, memory_plan
-from ocrmem.planning.plan_text import report
+from ocrmem.planning.memory_need import CONTEXT_BYTES, FRAGMENTATION, ModelFacts, memory_plan
+from ocrmem.planning.plan_text import plan_text
 from ocrmem.planning.sharding import MAX_LIVE, Sharding, sharding
 from ocrmem.planning.workload import Workload, workload
 
 DEFAULT_GPU = "h100"
 MFU = 0.35
+
+
+class PlanResult(TypedDict):
+    """Bytes, tokens, operations and seconds of a run, by subject; ``summary`` is the same as tables."""
+
+    gpu: dict[str, Any]
+    parameters: dict[str, Any]
+    memory: dict[str, Any]
+    features: dict[str, Any]
+    tokens: dict[str, Any]
+    flops: dict[str, float]
+    time: dict[str, Any]
+    assumptions: list[dict[str, Any]]
+    notes: list[str]
+    summary: list[str]
 
 
 def plan(
@@ -28,8 +43,8 @@ def plan(
     hours: float | None = None,
     mfu: float | None = None,
     answer_tokens: int | None = None,
-) -> dict[str, Any]:
-    """The arithmetic behind a configuration; nothing is loaded and nothing written.
+) -> PlanResult:
+    """Return what a configuration needs, by arithmetic; nothing is loaded and nothing written.
 
     Args:
         config: the run.
@@ -39,10 +54,6 @@ def plan(
         mfu: share of the peak rate that the operations reach, 0 to 1; None: assumed.
         answer_tokens: supervised tokens a sample; None: the dataset's, or assumed.
 
-    Returns:
-        gpu, parameters, memory, features, tokens, flops, time, assumptions (all numbers in bytes, tokens,
-        operations and seconds) and ``summary``.
-
     Raises:
         ConfigError: an argument is out of its range, or settings contradict each other.
         ModelError: the shapes of the language model are not known here.
@@ -50,19 +61,21 @@ def plan(
     _check_arguments(config, hours, mfu, answer_tokens)
     on_cpu = config.model.base_model_name == TINY or config.model.device == CPU
     device = gpu if isinstance(gpu, Gpu) else find_gpu(gpu or (CPU if on_cpu else DEFAULT_GPU))
-    facts, load, cut = Facts.of(config), workload(config, answer_tokens), sharding(config)
+    facts, load, cut = ModelFacts.of(config), workload(config, answer_tokens), sharding(config)
+    work = flops(facts.shape, facts.proj, load.mean, checkpointing=config.train.activation_checkpointing)
     result: dict[str, Any] = {
         "gpu": asdict(device) | {"peak_flops": device.peak_flops(config.model.precision), "count": cut.processes},
         "parameters": asdict(facts.parameters),
         "memory": memory_plan(config, facts, load, cut, device, answer_tokens),
         "features": _features(config, load),
         "tokens": _tokens(config, load),
-        "flops": _flops(config, facts, load),
+        "flops": _flops(work, load.mean.positions),
+        "time": _time(config, facts, load, cut, device, work, mfu or MFU, hours),
+        "assumptions": _assumptions(config, load, cut, device, asked=gpu is not None, mfu=mfu),
+        "notes": list(load.notes),
     }
-    result["time"] = _time(config, facts, load, cut, device, mfu or MFU, hours)
-    result["assumptions"] = _assumptions(config, load, cut, device, asked=gpu is not None, mfu=mfu)
-    result["notes"] = list(load.notes)
-    return _finite(result) | {"summary": report(config, result)}
+    finite: PlanResult = _finite(result) | {"summary": plan_text(config, result)}
+    return finite
 
 
 def _check_arguments(config: RunConfig, hours: float | None, mfu: float | None, answer_tokens: int | None) -> None:
@@ -111,24 +124,28 @@ def _tokens(config: RunConfig, load: Workload) -> dict[str, Any]:
     }
 
 
-def _flops(config: RunConfig, facts: Facts, load: Workload) -> dict[str, float]:
-    made = flops(facts.shape, facts.proj, load.mean, checkpointing=config.train.activation_checkpointing)
-    tokens = load.mean.positions
-    return asdict(made) | {
-        "model": made.model,
-        "executed": made.executed,
-        "executed_per_token": made.executed / tokens,
-        "model_per_token": made.model / tokens,
-        "positions": tokens,
+def _flops(work: Flops, positions: float) -> dict[str, float]:
+    return asdict(work) | {
+        "model": work.model,
+        "executed": work.executed,
+        "executed_per_token": work.executed / positions,
+        "model_per_token": work.model / positions,
+        "positions": positions,
     }
 
 
 def _time(
-    config: RunConfig, facts: Facts, load: Workload, cut: Sharding, device: Gpu, mfu: float, hours: float | None
+    config: RunConfig,
+    facts: ModelFacts,
+    load: Workload,
+    cut: Sharding,
+    device: Gpu,
+    work: Flops,
+    mfu: float,
+    hours: float | None,
 ) -> dict[str, Any]:
     train, peak = config.train, device.peak_flops(config.model.precision)
-    made = flops(facts.shape, facts.proj, load.mean, checkpointing=train.activation_checkpointing)
-    compute = made.executed / (peak * mfu)
+    compute = work.executed / (peak * mfu)
     transfer = transfer_seconds(facts, cut, device, checkpointing=train.activation_checkpointing)
     batch = max(compute, transfer)
     step = batch * train.gradient_accumulation_steps
@@ -142,7 +159,7 @@ def _time(
         "seconds_per_step": step,
         "tokens_per_second": tokens / step,
         "tokens_per_second_per_gpu": tokens / step / cut.processes,
-        "model_mfu": made.model / (batch * peak),
+        "model_mfu": work.model / (batch * peak),
         "seconds": seconds,
         "gpu_seconds": seconds * cut.processes,
     }
@@ -158,8 +175,8 @@ def _time(
     return result
 
 
-def transfer_seconds(facts: Facts, cut: Sharding, device: Gpu, *, checkpointing: bool) -> float:
-    """Time in which one process receives the frozen weights of one batch; 0 where it holds them all.
+def transfer_seconds(facts: ModelFacts, cut: Sharding, device: Gpu, *, checkpointing: bool) -> float:
+    """Return the seconds in which a process receives the frozen weights for a batch; 0 where it holds them all.
 
     ZeRO-3 gathers them for forward and again for backward, and a third time where backward computes forward again.
     """
@@ -179,7 +196,7 @@ def _assumptions(
         return {"name": name, "value": value, "unit": unit, "origin": origin}
 
     lines = [
-        line("GPU", device.name, "", "--gpu" if asked else "the default; --gpu NAME for another"),
+        line("GPU", device.name, "", "--gpu" if asked else "the default; --gpu NAME plans for another"),
         line("memory of a GPU", device.memory_bytes, "bytes", device.source),
         line("peak rate, dense", device.peak_flops(config.model.precision), "FLOP/s", device.source),
         line("share of the peak (MFU)", mfu or MFU, "", "--mfu" if mfu else "assumed; no run has measured it"),
@@ -201,7 +218,7 @@ def _assumptions(
 
 
 def _finite(value: Any) -> Any:
-    """The same values as JSON can hold them: infinity (a CPU's link) becomes null."""
+    """Make values fit for JSON: infinity (a CPU's link) becomes null."""
     if isinstance(value, dict):
         return {key: _finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -29,8 +29,8 @@ _PARTS = {
 _PREFIXES = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
-def report(config: RunConfig, plan: dict[str, Any]) -> list[str]:
-    """The lines of the whole plan."""
+def plan_text(config: RunConfig, plan: dict[str, Any]) -> list[str]:
+    """Return the lines of the whole plan."""
     return [
         *_parameters(config, plan),
         *_memory(plan),
@@ -42,7 +42,7 @@ def report(config: RunConfig, plan: dict[str, Any]) -> list[str]:
 
 
 def scaled(value: float | None, unit: str = "") -> str:
-    """A number with three or four digits and an SI prefix: 16.4 GB, 989 TFLOP/s."""
+    """Format a number with three or four digits and an SI prefix: 16.4 GB, 989 TFLOP/s."""
     if value is None:
         return "-"
     for size, prefix in _PREFIXES:
@@ -52,7 +52,7 @@ def scaled(value: float | None, unit: str = "") -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds, minutes, hours or days, whichever reads best."""
+    """Format seconds as seconds, minutes, hours or days, whichever reads best."""
     for size, unit in ((86400 * 2, "days"), (3600, "h"), (60, "min")):
         if seconds >= size:
             return f"{_digits(seconds / (86400 if unit == 'days' else size))} {unit}"

@@ -1,4 +1,4 @@
-"""Bytes that one process holds through a whole training: weights, gradients, optimizer state, buffers.
+"""Sharding: how ZeRO cuts a run, and the bytes that one process then holds all the time.
 
 proj is trained in float32 with AdamW: weight, gradient and two moments, 4 bytes each (Rajbhandari et al. 2020,
 arXiv:1910.02054, section 3.1, without the half-precision copy, as DeepSpeed's casting modes stay off here). ZeRO
@@ -39,14 +39,14 @@ class Sharding:
 
     @property
     def name(self) -> str:
-        """As a reader would ask for it."""
+        """Its name on the command line."""
         stage = f"zero{self.stage}" if self.stage else "none"
         return stage if self.offload == "none" else f"{stage}+{self.offload}"
 
 
 @dataclass(frozen=True)
 class States:
-    """Bytes of one process, the whole training through.
+    """Bytes that one process holds all the time.
 
     Attributes:
         frozen: its share of the frozen language model.
@@ -71,7 +71,7 @@ class States:
 
 
 def sharding(config: RunConfig) -> Sharding:
-    """What ``train.deepspeed``, its file and ``train.offload`` ask for.
+    """Read ``train.deepspeed``, its file and ``train.offload``.
 
     Raises:
         ConfigError: a DeepSpeed file that cannot be read or contradicts the settings.
@@ -89,7 +89,7 @@ def sharding(config: RunConfig) -> Sharding:
 
 
 def states(parameters: Parameters, shape: Shape, cut: Sharding) -> States:
-    """Bytes of one process under a way of cutting."""
+    """Return the bytes of one process under a sharding."""
     processes, trained = cut.processes, parameters.trained_bytes
     bucket = trained if processes > 1 else 0  # DistributedDataParallel's copies of the gradients
     if cut.stage:

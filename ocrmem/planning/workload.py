@@ -71,14 +71,14 @@ class Workload:
 
 
 def workload(config: RunConfig, answer_tokens: int | None = None) -> Workload:
-    """The batches that the settings, and the dataset if there is one, lead to.
+    """Return the batches that the settings, and the dataset if there is one, lead to.
 
     Args:
         config: sections model, render and train; ``paths.dataset`` is read where it was made with these settings.
         answer_tokens: supervised tokens a sample, instead of the dataset's or the assumed ones.
 
     Raises:
-        DataError, MissingInputError: there is a dataset, but a broken one.
+        DataError, MissingInputError: the dataset is broken.
     """
     directory = Path(config.paths.dataset)
     if not (directory / MANIFEST).is_file():
@@ -137,20 +137,20 @@ def _from_dataset(config: RunConfig, lengths: dict[str, np.ndarray], pages: int,
 
 
 def longest_of(values: np.ndarray, count: int) -> float:
-    """The expected maximum of ``count`` values drawn from ``values`` at random, with replacement."""
+    """Return the expected maximum of ``count`` values drawn from ``values`` at random, with replacement."""
     ordered = np.sort(values)
     below = (np.arange(len(ordered) + 1) / len(ordered)) ** count
     return float((ordered * np.diff(below)).sum())
 
 
 def longest_of_neighbours(values: np.ndarray, count: int) -> float:
-    """The mean of the longest of each ``count`` neighbours among the sorted values; the last few may be fewer."""
+    """Return the mean of the longest of each ``count`` neighbours by size; the last few may be fewer."""
     ordered = np.sort(values)
     return float(np.maximum.reduceat(ordered, np.arange(0, len(ordered), count)).mean())
 
 
 def _lengths(directory: Path, manifest: dict[str, Any]) -> dict[str, np.ndarray]:
-    """Token counts of the training samples; nothing else of the shards is read."""
+    """Read the token counts of the training samples, and nothing else of the shards."""
     import pyarrow.parquet as pq
 
     names = ["sequence_tokens", "memory_tokens", "answer_tokens"]
