@@ -1,4 +1,4 @@
-"""What each variant of the evaluation puts in front of the question.
+"""The variants of an evaluation: what each puts in front of the question.
 
 All variants share the sample's prompt, question and answer. Those that are compared at equal tokens have at
 most as many tokens in the sequence as memory has, the two tokens around memory included.
@@ -38,25 +38,25 @@ class CaseMaker:
         self._long = _with_length(builder, max(longest_text, builder.max_seq_length))
 
     def with_memory(self, sample: Sample, features: torch.Tensor) -> Case:
-        """The prompt opened by memory of ``features`` [m, d], fitted as in training."""
+        """Open the prompt with memory of ``features`` [m, d], fitted as in training."""
         supervised, question = self._sequences(self.builder, sample, memory_tokens=len(features))
         return Case(sample.id, supervised, question, sample.answer, features=features)
 
     def with_strange_memory(self, sample: Sample, features: torch.Tensor) -> Case:
-        """The prompt opened by another conversation's memory, in its own length.
+        """Open the prompt with another conversation's memory, in its own length.
 
-        Where that is more than this sample's sequence has room for, its oldest tokens are left out: a prompt
-        is never cut to make room for a stranger's memory.
+        Where there is no room for all of it, its oldest tokens are left out: a prompt is never cut to make room for a
+        stranger's memory.
         """
         room = self.builder.max_seq_length - len(self._sequences(self.builder, sample)[0].input_ids) - MARK_TOKENS
         return self.with_memory(sample, features[-max(room, sample.memory_tokens) :])
 
     def without_memory(self, sample: Sample) -> Case:
-        """The prompt alone."""
+        """Give the prompt alone."""
         return Case(sample.id, *self._sequences(self.builder, sample), sample.answer)
 
     def truncated(self, sample: Sample) -> Case:
-        """The end of the history as chat turns, in a sequence no longer than that with memory.
+        """Give the end of the history as chat turns, in a sequence no longer than that with memory.
 
         The template's tokens around the turns count, as the two tokens around memory do.
         """
@@ -71,11 +71,11 @@ class CaseMaker:
         return Case(sample.id, fitted[0], fitted[1], sample.answer)
 
     def full_text(self, sample: Sample) -> Case:
-        """The whole history as chat turns, as far as the language model's positions go."""
+        """Give the whole history as chat turns, as far as the language model's positions go."""
         return Case(sample.id, *self._sequences(self._long, sample, history=sample.history), sample.answer)
 
     def mean_pooled(self, sample: Sample, embeddings: nn.Module) -> Case:
-        """The history's token embeddings, averaged into as many slots as memory has.
+        """Average the history's token embeddings into as many slots as memory has.
 
         Args:
             sample: with memory.
@@ -93,14 +93,14 @@ class CaseMaker:
         memory_tokens: int = 0,
         history: Sequence[Message] = (),
     ) -> tuple[TokenSequence, TokenSequence]:
-        """With the answer, and up to the generation prompt."""
+        """Build the sequence with the answer, and that up to the generation prompt."""
         supervised = builder.build(sample.prompt, sample.answer, memory_tokens=memory_tokens, history=history)
         question = builder.build(sample.prompt, None, memory_tokens=memory_tokens, history=history)
         return supervised, question
 
 
 def strangers(samples: Sequence[Sample]) -> list[int]:
-    """For each sample the index of one from another conversation; every sample is used once.
+    """Return for each sample the index of one from another conversation; every sample is used once.
 
     Samples are sorted by conversation and rotated by the size of the largest conversation, which is the
     smallest rotation that leads every one of them out of its own.
@@ -127,7 +127,7 @@ def strangers(samples: Sequence[Sample]) -> list[int]:
 
 
 def scrambled(sample: Sample, seed: int) -> Sample | None:
-    """The sample with the words of its history shuffled, except in the messages that hold the answer.
+    """Shuffle the words of a sample's history, except in the messages that hold the answer.
 
     A memory that reads its pages still finds the answer; one that leans on fluent text does not. Words change
     places within their message, so lines stay about as long.
@@ -153,7 +153,7 @@ def pool(embeddings: torch.Tensor, slots: int) -> torch.Tensor:
 
 @torch.no_grad()
 def embed(embeddings: nn.Module, ids: Sequence[int]) -> torch.Tensor:
-    """The language model's embeddings of tokens, float32 [T, H] on the CPU."""
+    """Return the language model's embeddings of tokens, float32 [T, H] on the CPU."""
     weight = next(embeddings.parameters())
     return embeddings(torch.tensor(ids, device=weight.device)).float().cpu()
 
@@ -170,7 +170,7 @@ def _shuffle_words(text: str, source: random.Random) -> str:
 
 
 def _with_length(builder: SequenceBuilder, length: int) -> SequenceBuilder:
-    """The same builder, with its caches, for sequences of at most ``length`` tokens."""
+    """Copy a builder, sharing its caches, for sequences of at most ``length`` tokens."""
     other = copy.copy(builder)
     other.max_seq_length = length
     return other

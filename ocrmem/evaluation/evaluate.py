@@ -10,7 +10,7 @@ import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict, cast
 
 import torch
 from torch import nn
@@ -29,7 +29,7 @@ from ocrmem.evaluation.html_report import write_report
 from ocrmem.evaluation.latency import measure_latency
 from ocrmem.evaluation.result import EVALUATION, VARIANTS, adapter_sha256
 from ocrmem.evaluation.scoring import Case, Scored, Scorer
-from ocrmem.evaluation.statistics import compression, evenly_spaced, figures
+from ocrmem.evaluation.statistics import Figures, compression, evenly_spaced, figures
 from ocrmem.facts import MANIFEST
 from ocrmem.files import sha256_file, write_json
 from ocrmem.model.modeling import MEMModel
@@ -37,15 +37,44 @@ from ocrmem.rendering.history import HistoryRenderer
 from ocrmem.tokens import load_tokenizer
 
 REPORT = "evaluation.html"
-_PIXEL_SAMPLES = 64  # most samples of a variant whose pages must be drawn or encoded anew
+_PIXEL_SAMPLES = 64  # most samples of a variant whose pages must be drawn or encoded again
 _LATENCY_SAMPLES = 5
 _CHUNK = 8  # batches whose cases are in memory at once
 _OTHER_SEED = 1000  # a random encoder must not be the one that a test or a demo made from the same seed
 CaseOf = Callable[[Sample], Case]
 
 
+class EvaluateResult(TypedDict):
+    """What evaluation.json holds, the report's path and the summary.
+
+    ``counterfactual`` is there where the data has such a split, ``scrambled`` where answers are found in histories.
+    """
+
+    format: int
+    adapter_sha256: str
+    dataset_manifest_sha256: str
+    base_model: str
+    encoder: str
+    samples: dict[str, int]
+    memory: Figures
+    no_memory: Figures
+    shuffled: Figures
+    truncated: Figures
+    mean_pooled: Figures
+    full_text: Figures
+    counterfactual: NotRequired[Figures]
+    untrained: Figures
+    random_encoder: Figures
+    scrambled: NotRequired[Figures]
+    compression_ratio: float
+    compression: dict[str, Any]
+    latency: dict[str, Any]
+    report: str
+    summary: list[str]
+
+
 class _Evaluation:
-    """All that the variants share: model, data, and what has been scored so far."""
+    """What the variants share: model, data, and what has been scored so far."""
 
     def __init__(self, config: RunConfig) -> None:
         self.config = config
@@ -86,12 +115,12 @@ class _Evaluation:
         self.scored: dict[str, list[Scored]] = {}
 
     def features(self, sample: Sample) -> torch.Tensor:
-        """Stored features of a sample's kept vision tokens, float32 [m, d]."""
+        """Return the stored features of a sample's kept vision tokens, float32 [m, d]."""
         kept = [self.dataset.kept(page) for page in sample.pages]
         return self.store.gather(sample.pages, kept).float()
 
     def drawn_features(self, sample: Sample, encoder: DeepEncoder) -> torch.Tensor:
-        """Features of a sample's history, drawn and encoded now."""
+        """Return the features of a sample's history, drawn and encoded now: float32 [m, d]."""
         pages = HistoryRenderer(self.config.render).draw(sample.history).pages
         dropping = self.config.model.drop_blank_tokens
         return torch.cat(encode_kept_tokens(encoder, pages, drop_blank_tokens=dropping))
@@ -107,16 +136,11 @@ class _Evaluation:
         self.scored[name] = results
 
 
-def evaluate(config: RunConfig) -> dict[str, Any]:
+def evaluate(config: RunConfig) -> EvaluateResult:
     """Measure the adapter in ``paths.adapter`` on the held-out samples with memory.
 
-    Returns:
-        What evaluation.json holds, and ``summary``. Each of `result.VARIANTS` has ``loss`` and ``recall``;
-        ``counterfactual`` only where the data has such a split, ``scrambled`` only where answers are found in
-        histories.
-
     Raises:
-        MissingInputError: adapter, dataset or features are not there.
+        MissingInputError: adapter, dataset or features do not exist.
         ModelError: the adapter does not fit the base model, the encoder or the settings.
         DataError: no held-out sample has memory, or too few conversations to shuffle memory between.
     """
@@ -127,7 +151,7 @@ def evaluate(config: RunConfig) -> dict[str, Any]:
     total = 7 * len(run.samples) + len(run.counterfactual) + len(few) + len(probes)
     with progress_bar("evaluate", total) as bar:
         _score_variants(run, partner, few, probes, bar)
-    note("Timing the way from text to answer.")
+    note("Timing the steps from text to answer.")
     timed = [run.samples[i] for i in evenly_spaced(len(run.samples), _LATENCY_SAMPLES)]
     latency = measure_latency(
         timed,
@@ -141,7 +165,7 @@ def evaluate(config: RunConfig) -> dict[str, Any]:
     write_json(config.paths.report(EVALUATION), result)
     report = config.paths.report(REPORT)
     write_report(report, result, run.scored, run.samples, run.dataset, config)
-    return {**result, "report": str(report), "summary": _summary(result, report)}
+    return cast(EvaluateResult, {**result, "report": str(report), "summary": _summary(result, report)})
 
 
 def _score_variants(run: _Evaluation, partner: list[int], few: list[Sample], probes: list[Sample], bar: Bar) -> None:
@@ -171,7 +195,7 @@ def _score_variants(run: _Evaluation, partner: list[int], few: list[Sample], pro
 
 @contextmanager
 def _fresh_proj(model: MEMModel, seed: int) -> Iterator[None]:
-    """The model with a newly initialised proj, the same for the same seed."""
+    """Give the model a newly initialised proj for a while, the same for the same seed."""
     trained = model.proj
     with _seeded(seed):
         fresh = copy.deepcopy(trained).cpu()
@@ -186,7 +210,7 @@ def _fresh_proj(model: MEMModel, seed: int) -> Iterator[None]:
 
 
 def _fresh_encoder(encoder: DeepEncoder, seed: int) -> DeepEncoder:
-    """An encoder of the same geometry with random weights, the same for the same seed."""
+    """Build an encoder of the same geometry with random weights, the same for the same seed."""
     with _seeded(seed):
         fresh = DeepEncoder(encoder.config, encoder.features)
     return fresh.to(encoder.device, encoder.dtype)

@@ -26,7 +26,7 @@ class GateLine:
 
     @property
     def ok(self) -> bool:
-        # Written so that a NaN never passes.
+        # NaN fails both comparisons, so it never passes.
         return self.value >= self.bound if self.relation == ">=" else self.value <= self.bound
 
     def as_dict(self) -> dict[str, Any]:
@@ -37,7 +37,7 @@ class GateLine:
 
 
 def gate_lines(evaluation: dict[str, Any], gate: GateSection) -> list[GateLine]:
-    """The gate's demands beside what an evaluation found.
+    """Compare the gate's demands with what an evaluation found.
 
     Raises:
         MissingInputError: evaluation.json lacks a metric that the gate needs.

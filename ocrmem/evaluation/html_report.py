@@ -60,7 +60,7 @@ def write_report(
 
 
 def choose_examples(samples: Sequence[Sample], memory: Sequence[Scored], count: int) -> list[Sample]:
-    """Samples to show: wrong answers first, up to a third of ``count``, then right ones, evenly spread."""
+    """Choose samples to show: wrong answers first, up to a third of ``count``, then right ones, evenly spaced."""
     right_by_id = {result.sample_id: result.right for result in memory}
     wrong = [sample for sample in samples if not right_by_id[sample.id]]
     right = [sample for sample in samples if right_by_id[sample.id]]
@@ -70,7 +70,7 @@ def choose_examples(samples: Sequence[Sample], memory: Sequence[Scored], count: 
 
 
 def training_curve(path: Path) -> list[tuple[float, float]]:
-    """Step and loss of the table that `ocrmem train` writes; empty where there is no such table."""
+    """Read step and loss from the table that `ocrmem train` writes; empty where there is none."""
     if not path.exists():
         return []
     with path.open(encoding="utf-8", newline="") as handle:

@@ -1,4 +1,4 @@
-"""How long an answer takes from text to text, step by step, by memory and by full text.
+"""The time from text to answer, step by step, by memory and by full text.
 
 Nothing stored is used: a history is drawn, encoded, read by the language model and answered, as for a user.
 Times are of this machine and vary; they are medians over the samples after one unmeasured run.
@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 
 class Stopwatch:
-    """Seconds of named steps; waits for the device before it reads the clock."""
+    """Times named steps in seconds, and waits for the device before it reads the clock."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device

@@ -1,4 +1,4 @@
-"""What evaluation.json holds, for the code that reads it: names, hashes, the metrics that do not vary."""
+"""evaluation.json for the code that reads it: names, hashes, the metrics that do not vary."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ VARIANTS = {
 
 
 def adapter_sha256(directory: Path) -> str:
-    """The hash of an adapter: its weights and its config together.
+    """Hash an adapter: its weights and its config together.
 
     Other files of the directory (model card, provenance) do not count, so a package has the hash of the
     adapter it was made from. Equal to `files.sha256_tree` of a directory with just these two files.
@@ -42,7 +42,7 @@ def adapter_sha256(directory: Path) -> str:
 
 
 def metrics_of(evaluation: dict[str, Any]) -> dict[str, Any]:
-    """The part of evaluation.json that is the same on every run: no times, no examples."""
+    """Return the part of evaluation.json that is the same on every run: no times, no examples."""
     metrics: dict[str, Any] = {
         name: {key: evaluation[name][key] for key in ("loss", "recall")} for name in VARIANTS if name in evaluation
     }

@@ -85,7 +85,7 @@ class Scorer:
         self._pad = end_token_id if pad is None else pad
 
     def score(self, cases: Sequence[Case], done: Callable[[int], None] = lambda count: None) -> list[Scored]:
-        """Loss and answer of every case, in the order given.
+        """Compute loss and answer of every case, in the order given.
 
         Args:
             cases: any number; those of like length are run together.
@@ -110,7 +110,7 @@ class Scorer:
         return [results[index] for index in range(len(cases))]
 
     def answers(self, cases: Sequence[Case]) -> list[str]:
-        """What greedy decoding says to each case's question."""
+        """Answer each case's question by greedy decoding."""
         new = self._generate(cases, self.max_new_tokens, self.end_token_id)
         return [self.decode(row) for row in new.tolist()]
 
@@ -121,14 +121,14 @@ class Scorer:
         self._generate([case], tokens, never)
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of generated tokens up to the end token."""
+        """Return the text of generated tokens up to the end token."""
         kept = list(ids)
         if self.end_token_id in kept:
             kept = kept[: kept.index(self.end_token_id)]
         return str(self.tokenizer.decode(kept, skip_special_tokens=True))
 
     def as_decoded(self, text: str) -> str:
-        """``text`` after the tokenizer's round trip: what a model that says exactly this is heard to say."""
+        """Return ``text`` after the tokenizer's round trip, as a model that says exactly this is heard."""
         ids = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
         unknown = self.tokenizer.unk_token_id
         # An answer with words that the vocabulary lacks can never be said.
@@ -148,7 +148,7 @@ class Scorer:
 
     @torch.no_grad()
     def _losses(self, cases: Sequence[Case]) -> list[float]:
-        """Summed loss of each case's answer."""
+        """Return the summed loss of each case's answer."""
         batch = self._batch([case.supervised for case in cases])
         # Padding on the left puts every answer at the end, so only those positions get logits: all of them
         # would be gigabytes for a real vocabulary. `forward` with labels gives one loss for the whole batch.
@@ -168,7 +168,7 @@ class Scorer:
         return [float(loss) for loss in losses.double().sum(1)]
 
     def _batch(self, sequences: Sequence[TokenSequence]) -> dict[str, torch.Tensor]:
-        """Ids, mask and labels [B, L] on the model's device, padded on the left."""
+        """Return ids, mask and labels [B, L] on the model's device, padded on the left."""
         batch = pad_sequences(sequences, self._pad, left=True)
         return {name: tensor.to(self.model.device) for name, tensor in batch.items()}
 
@@ -182,12 +182,6 @@ class Scorer:
         return found
 
 
-def normalise(text: str) -> str:
-    """White space aside: runs become one space, none at the ends."""
-    return " ".join(text.split())
-
-
 def is_right(said: str, expected: str) -> bool:
-    """Exact match with white space normalised. Nothing matches an answer that cannot be said (empty)."""
-    wanted = normalise(expected)
-    return bool(wanted) and normalise(said) == wanted
+    """Compare two texts, white space aside. Nothing matches an answer that cannot be said (empty)."""
+    return bool(expected.split()) and said.split() == expected.split()

@@ -1,10 +1,10 @@
-"""Figures over scored cases, and how compressed the histories are."""
+"""Loss, recall and compression over scored samples."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
@@ -17,14 +17,26 @@ _BINS = 12
 _PERCENTILES = (5, 25, 50, 75, 95)
 
 
-def figures(scored: Sequence[Scored]) -> dict[str, Any]:
-    """Loss and recall of a variant.
+class Figures(TypedDict):
+    """One variant's figures.
 
-    Returns:
-        ``loss``: mean negative log likelihood over all answers' tokens. ``recall``: share of right answers,
-        with ``recall_interval``, Wilson's 95 % interval. ``correct``, ``samples``. ``sequence_tokens``: mean
-        length of the sequence in front of the answer.
+    Attributes:
+        loss: mean negative log likelihood over all answers' tokens.
+        recall, recall_interval: share of right answers, and its 95 % interval.
+        correct, samples: how many.
+        sequence_tokens: mean length of the sequence in front of the answer.
     """
+
+    loss: float
+    recall: float
+    recall_interval: list[float]
+    correct: int
+    samples: int
+    sequence_tokens: float
+
+
+def figures(scored: Sequence[Scored]) -> Figures:
+    """Compute a variant's figures."""
     correct = sum(result.right for result in scored)
     tokens = sum(result.answer_tokens for result in scored)
     return {
@@ -38,7 +50,7 @@ def figures(scored: Sequence[Scored]) -> dict[str, Any]:
 
 
 def wilson(correct: int, total: int) -> list[float]:
-    """Wilson's score interval at 95 % (E. B. Wilson, 1927), low and high."""
+    """Return Wilson's score interval at 95 % (E. B. Wilson, 1927), low and high."""
     share, square = correct / total, _Z95**2
     middle = (share + square / (2 * total)) / (1 + square / total)
     half = _Z95 / (1 + square / total) * math.sqrt(share * (1 - share) / total + square / (4 * total**2))
@@ -46,10 +58,10 @@ def wilson(correct: int, total: int) -> list[float]:
 
 
 def compression(samples: Sequence[Sample]) -> dict[str, Any]:
-    """How many text tokens one memory token stands for.
+    """Compute how many text tokens a memory token stands for.
 
-    Text tokens are those of the history as chat turns, the template's own included, whose text is on the
-    sample's pages. Memory tokens are all that memory puts into the sequence, its two marks included.
+    Text tokens are those of the history as chat turns, the template's own included, whose text is on the sample's
+    pages. Memory tokens are all that memory puts into the sequence, its two marks included.
 
     Returns:
         ``ratio`` over all samples together, the totals, and the distribution over samples.
@@ -71,7 +83,7 @@ def compression(samples: Sequence[Sample]) -> dict[str, Any]:
 
 
 def evenly_spaced(count: int, wanted: int | None) -> list[int]:
-    """Indices of ``wanted`` of ``count`` things, evenly spaced; all of them if that is not fewer."""
+    """Return the indices of ``wanted`` of ``count`` things, evenly spaced; all of them if that is not fewer."""
     if wanted is None or wanted >= count:
         return list(range(count))
     return [index * count // wanted for index in range(wanted)]

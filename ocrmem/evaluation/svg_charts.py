@@ -16,7 +16,7 @@ _ROW = 30
 
 
 def bar_chart(values: Sequence[tuple[str, float]], *, title: str, top: float | None = None, digits: int = 3) -> Markup:
-    """Horizontal bars, one a row, the first in the accent colour.
+    """Draw horizontal bars, one a row, the first in the accent colour.
 
     Args:
         values: label and length; a length that is not finite is written but not drawn.
@@ -42,7 +42,7 @@ def bar_chart(values: Sequence[tuple[str, float]], *, title: str, top: float | N
 
 
 def histogram(edges: Sequence[float], counts: Sequence[int], *, title: str, unit: str) -> Markup:
-    """Vertical bars over equal bins.
+    """Draw vertical bars over equal bins.
 
     Args:
         edges: bin edges, one more than ``counts``.
@@ -79,7 +79,7 @@ def histogram(edges: Sequence[float], counts: Sequence[int], *, title: str, unit
 
 
 def line_chart(points: Sequence[tuple[float, float]], *, title: str, x_name: str) -> Markup:
-    """A line through points in the order given; points that are not finite are left out.
+    """Draw a line through points in the order given, without those that are not finite.
 
     Args:
         points: x and y, at least two finite ones.
@@ -91,7 +91,7 @@ def line_chart(points: Sequence[tuple[float, float]], *, title: str, x_name: str
     """
     finite = [(x, y) for x, y in points if math.isfinite(x) and math.isfinite(y)]
     if len(finite) < 2:
-        raise ValueError("a curve needs two finite points")
+        raise ValueError("a line needs two finite points")
     height, left, right, top, base = 190, 52, 12, 12, 150
     low_x, high_x = min(x for x, _ in finite), max(x for x, _ in finite)
     low_y, high_y = min(0.0, *(y for _, y in finite)), max(y for _, y in finite)

@@ -10,7 +10,7 @@ import json
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self, cast
+from typing import Any, Self, TypedDict, cast
 
 import torch
 from transformers import PreTrainedTokenizerBase
@@ -38,6 +38,30 @@ SPREAD_LIMIT = 0.7  # of the standard deviation: about a factor of two
 _ENOUGH_TOKENS = 8  # fewer say nothing about a standard deviation
 
 
+class Answer(TypedDict):
+    """An answer, and what became of the history.
+
+    Attributes:
+        memory: whether there was any.
+        vision_tokens, memory_tokens: without and with the two marks.
+        dropped_tokens: text tokens that did not fit into the sequence.
+        feature_distance: from `feature_distance`; None without memory or statistics.
+    """
+
+    answer: str
+    memory: bool
+    history_tokens: int
+    vision_tokens: int
+    memory_tokens: int
+    pages: int
+    encoded_pages: int
+    dropped_pages: int
+    dropped_tokens: int
+    compression_ratio: float | None
+    feature_distance: dict[str, float] | None
+    warnings: list[str]
+
+
 @dataclass(frozen=True)
 class Prepared:
     """A question as the model gets it.
@@ -57,7 +81,7 @@ class ChatSession:
     """Answers one conversation after another, most cheaply when each continues the last.
 
     A turn draws the page that it adds to, and the pages after that, and encodes pages that the session has not seen:
-    one page, or two where a page gets full. The answers are those of a session that starts anew.
+    one page, or two where a page gets full. The answers are those of a new session.
 
     Args:
         model: with its encoder attached, in eval mode.
@@ -94,7 +118,7 @@ class ChatSession:
             cached_pages: as above.
 
         Raises:
-            ConfigError: the adapter is not there.
+            ConfigError: the adapter does not exist.
             ModelError: it was changed, or does not fit the base model, encoder or settings.
         """
         directory = resolve_adapter(adapter or config.paths.adapter, config)
@@ -103,14 +127,11 @@ class ChatSession:
         model = MEMModel.from_pretrained(directory, run_config=config, with_encoder=True).eval()
         return cls(model, load_tokenizer(config), config, cached_pages=cached_pages)
 
-    def answer(self, messages: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    def answer(self, messages: Sequence[Mapping[str, Any]]) -> Answer:
         """Answer the last question of a conversation.
 
         Args:
             messages: all of it, in OpenAI's form (``role``, ``content``), the last user message being the question.
-
-        Returns:
-            As `answer_to`.
 
         Raises:
             DataError: every fault of the messages.
@@ -118,13 +139,8 @@ class ChatSession:
         asked, _ = read_question(json.dumps({"messages": list(messages)}).encode(), "messages", self.family)
         return self.answer_to(asked)
 
-    def answer_to(self, asked: Conversation) -> dict[str, Any]:
+    def answer_to(self, asked: Conversation) -> Answer:
         """Answer what `read_question` gave.
-
-        Returns:
-            ``answer``, ``memory`` (whether there was any), ``history_tokens``, ``vision_tokens``, ``memory_tokens``
-            (the two marks included), ``pages``, ``encoded_pages``, ``dropped_pages``, ``dropped_tokens``,
-            ``compression_ratio``, ``feature_distance`` and ``warnings``.
 
         Raises:
             DataError: the conversation makes no sample.
@@ -174,7 +190,7 @@ class ChatSession:
 
 
 class FeatureCache:
-    """What the encoder made of the pages used last, by their hashes.
+    """Features of the pages used last, by their hashes.
 
     Args:
         encoder: of all pages.
@@ -194,7 +210,7 @@ class FeatureCache:
         return len(self._kept)
 
     def of(self, pages: Sequence[PageRow], *, drop_blank_tokens: bool) -> torch.Tensor:
-        """Features of the pages' tokens, one page after the other: float32 [tokens, d] on the CPU.
+        """Return the features of the pages' tokens, one page after the other: float32 [tokens, d] on the CPU.
 
         Args:
             pages: at least one.
@@ -216,7 +232,7 @@ class FeatureCache:
 
 
 def as_trained(config: RunConfig, adapter: MEMConfig) -> RunConfig:
-    """The run's settings with those of the adapter wherever a sample depends on them."""
+    """Return a run's settings with those of the adapter wherever a sample depends on them."""
     names = ("context_threshold", "max_seq_length", "drop_blank_tokens")
     model = config.model.model_copy(update={name: getattr(adapter, name) for name in names})
     data = config.data.model_copy(update={"recent_turns": adapter.recent_turns})
@@ -224,7 +240,7 @@ def as_trained(config: RunConfig, adapter: MEMConfig) -> RunConfig:
 
 
 def feature_distance(model: MEMModel, features: torch.Tensor) -> dict[str, float] | None:
-    """How far features [m, d] are from those the adapter was trained on.
+    """Measure how far features [m, d] are from those the adapter was trained on.
 
     Returns:
         ``shift``: mean over channels of |mean - trained mean| in trained standard deviations. ``spread``:

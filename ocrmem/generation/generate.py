@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from ocrmem.config import RunConfig
 from ocrmem.console import note
-from ocrmem.generation.chat_session import ChatSession
+from ocrmem.generation.chat_session import Answer, ChatSession
 from ocrmem.generation.question import read_question, read_source
 
 
-def generate(config: RunConfig, adapter: str | None = None, conversation: str | Path = "-") -> dict[str, Any]:
+class GenerateResult(Answer):
+    """The answer, the one that the conversation ends with (if any), and what a person reads."""
+
+    expected: str | None
+    adapter: str
+    summary: list[str]
+
+
+def generate(config: RunConfig, adapter: str | None = None, conversation: str | Path = "-") -> GenerateResult:
     """Answer a conversation's last question, with its older turns as memory.
 
     Args:
@@ -20,23 +27,21 @@ def generate(config: RunConfig, adapter: str | None = None, conversation: str | 
         conversation: a JSON file, or JSONL of one line; ``-`` reads standard input. An answer after the last
             user message is left out and reported as ``expected``.
 
-    Returns:
-        What `ChatSession.answer_to` gives, ``expected``, ``adapter`` and ``summary``.
-
     Raises:
-        ConfigError: the conversation or the adapter is not there.
+        ConfigError: the conversation or the adapter does not exist.
         DataError: the conversation cannot be read, or asks nothing.
         ModelError: the adapter was changed, or does not fit the base model, encoder or settings.
     """
     asked, expected = read_question(*read_source(conversation), config.model.family)
     session = ChatSession.open(config, adapter)
-    result = session.answer_to(asked) | {"expected": expected, "adapter": adapter or config.paths.adapter}
-    for warning in result["warnings"]:
+    answer = session.answer_to(asked)
+    for warning in answer["warnings"]:
         note(f"Warning: {warning}.")
-    return {**result, "summary": _summary(result, session.model.config.context_threshold)}
+    summary = _summary(answer, session.model.config.context_threshold)
+    return {**answer, "expected": expected, "adapter": adapter or config.paths.adapter, "summary": summary}
 
 
-def _summary(result: dict[str, Any], threshold: int) -> list[str]:
+def _summary(result: Answer, threshold: int) -> list[str]:
     lines = [result["answer"], ""]
     if result["memory"]:
         lines.append(

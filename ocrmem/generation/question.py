@@ -21,7 +21,7 @@ def read_question(raw: bytes, place: str, family: Family = DEFAULT) -> tuple[Con
 
     Args:
         raw: JSON of one conversation, in one of the forms of training data.
-        place: names it in errors.
+        place: its name in errors.
         family: of the base model, for `parse_line`.
 
     Returns:
@@ -52,7 +52,7 @@ def read_question(raw: bytes, place: str, family: Family = DEFAULT) -> tuple[Con
 
 
 def read_source(conversation: str | Path) -> tuple[bytes, str]:
-    """The bytes of a file, or of standard input for ``-``, and what errors call it."""
+    """Read a file, or standard input for ``-``; also return what errors call it."""
     if str(conversation) == "-":
         return sys.stdin.buffer.read(), "standard input"
     path = Path(conversation)
@@ -67,7 +67,7 @@ def read_source(conversation: str | Path) -> tuple[bytes, str]:
 
 
 def _one_object(raw: bytes, place: str) -> dict[str, Any]:
-    """The one JSON object of a file, spread over lines or as a line of its own."""
+    """Parse the one JSON object of a file, on one line or several."""
     lines = [line for line in raw.splitlines() if line.strip()]
     try:
         value = json.loads(raw.decode("utf-8-sig"))

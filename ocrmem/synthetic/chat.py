@@ -46,7 +46,7 @@ def chat_conversations(
         only the last can be known from the conversation.
 
     Raises:
-        ConfigError: the numbers do not go together.
+        ConfigError: the numbers contradict each other.
     """
     phrases = load_language(language)
     if not 1 <= facts <= min(len(phrases.facts), turns - 1):
@@ -111,7 +111,7 @@ def _value(rng: random.Random, kind: FactKind, held_out: bool) -> str:
 
 
 def _talk(rng: random.Random, phrases: Language, count: int, values: tuple[str, ...]) -> Iterator[tuple[str, str]]:
-    """Ordinary turns, none of which holds one of the values; a template comes again only after all others."""
+    """Make ordinary turns, none of which holds one of the values; a template comes again only after all others."""
     deck: list[tuple[str, str]] = []
     made: list[tuple[str, str]] = []
     attempts = 0

@@ -1,4 +1,4 @@
-"""What a language's chat is made of: facts that can be asked about later, and ordinary talk in between.
+"""The phrases of a language's chat: facts that can be asked about later, and ordinary talk in between.
 
 The phrases themselves are in phrases_en.json and phrases_zh.json beside this file, one object with the
 fields of `Language`.
@@ -61,7 +61,7 @@ class Language:
 
 @cache
 def load_language(name: LanguageName) -> Language:
-    """The phrases of "en" or "zh"."""
+    """Read the phrases of "en" or "zh"."""
     text = files("ocrmem.synthetic").joinpath(f"phrases_{name}.json").read_text(encoding="utf-8")
     values = json.loads(text)
     facts: list[dict[str, Any]] = [

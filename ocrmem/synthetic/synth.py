@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 from ocrmem.console import progress_bar
 from ocrmem.errors import ConfigError
@@ -18,6 +18,16 @@ from ocrmem.synthetic.chat import chat_conversations
 from ocrmem.synthetic.tiny import tiny_conversations
 
 Style = Literal["tiny", "en", "zh", "mixed"]
+
+
+class SynthResult(TypedDict):
+    """Number of conversations and path of each file."""
+
+    style: Style
+    seed: int
+    counts: dict[str, int]
+    files: dict[str, str]
+    summary: list[str]
 
 
 def synth(
@@ -29,7 +39,7 @@ def synth(
     seed: int = 0,
     turns: int = 30,
     facts: int = 5,
-) -> dict[str, Any]:
+) -> SynthResult:
     """Write train.jsonl, eval.jsonl and counterfactual.jsonl.
 
     Held-out conversations state values that training never states; the counterfactual ones are the held-out
@@ -41,14 +51,10 @@ def synth(
         count: training conversations.
         eval_count: held-out conversations.
         seed: another seed gives other conversations.
-        turns: user turns a conversation ("tiny" has its own).
-        facts: facts a conversation ("tiny" has its own).
-
-    Returns:
-        counts, paths and "summary".
+        turns, facts: user turns and facts of a conversation ("tiny" has its own).
 
     Raises:
-        ConfigError: the numbers do not go together, or the folder cannot be written.
+        ConfigError: the numbers contradict each other, or the folder cannot be written.
     """
     parts = {
         "train": (count, {}),

@@ -125,7 +125,7 @@ def _with_fillers(source: random.Random, words: list[str]) -> list[str]:
 def tiny_conversations(
     count: int, seed: int, *, held_out: bool = False, counterfactual: bool = False
 ) -> Iterator[dict[str, Any]]:
-    """Conversations in OpenAI's ``messages`` form: up to six messages, then one or two questions.
+    """Generate conversations in OpenAI's ``messages`` form: up to six messages, then one or two questions.
 
     The assistant's messages before the questions carry ``weight`` 0 (OpenAI's field for fine-tuning data):
     only the answers are samples.
@@ -164,10 +164,10 @@ def _messages(history: TinyHistory, asked: Sequence[tuple[str, str]]) -> list[di
 
 
 def with_other_value(conversation: dict[str, Any], seed: int) -> dict[str, Any]:
-    """The same conversation but for the value that its last question asks for.
+    """Change the value that a conversation's last question asks for, and nothing else.
 
-    Nothing else changes, so the pages differ in one word; earlier answers get ``weight`` 0, since their
-    question is not the one whose page changed. A held-out pair becomes another held-out pair, any other pair
+    The pages differ in one word; earlier answers get ``weight`` 0, since their question is not the one whose page
+    changed. A held-out pair becomes another held-out pair, any other pair
     another one that is not held out.
 
     Args:
