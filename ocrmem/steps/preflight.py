@@ -16,7 +16,7 @@ def _options(parser: ArgumentParser) -> None:
 
 STEP = Step(
     name="preflight",
-    help="check keys, registry, remotes, models, disk and cluster before a GPU is asked for",
+    help="check keys, registry, remotes, models, disk and cluster before requesting a GPU",
     function="ocrmem.readiness:preflight",
     page="preflight.md",
     options=_options,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from pathlib import Path
 
 import pytest
 import yaml
+from support.models import small_workspace
 from support.step_places import problems_of
 
 import ocrmem
@@ -78,6 +80,14 @@ def test_a_verb_is_a_function_of_ocrmem(name: str) -> None:
     assert callable(function)
     assert function is STEPS[name].load()
     assert name.replace("-", "_") in dir(ocrmem)
+
+
+def test_the_example_in_the_docs_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small_workspace(tmp_path, features=False)
+    monkeypatch.chdir(tmp_path)
+    [example] = re.findall(r"^```python\n(.*?)^```$", (ROOT / "docs" / "index.md").read_text("utf-8"), re.M | re.S)
+    exec(example, {})
+    assert (tmp_path / "checks" / "result.json").is_file()
 
 
 def test_what_is_no_verb_is_no_attribute() -> None:
