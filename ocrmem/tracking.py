@@ -1,7 +1,7 @@
-"""Weights & Biases: the curves, settings and artifacts of a run; offline unless told otherwise.
+"""Record the curves, settings and artifacts of a run: with Weights & Biases, offline by default.
 
-Offline (the default) needs no account, key or network: a run lands in ``paths.tracking`` and
-``wandb sync`` uploads it later. This is the only module that imports wandb.
+Offline needs no account, key or network: a run lands in ``paths.tracking`` and ``wandb sync`` uploads it later. This is
+the only module that imports wandb. Another tracker is a `Run` in `TRACKERS`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,64 +20,81 @@ from ocrmem.secrets import HIDDEN, looks_secret, redact
 
 
 class Run:
-    """One tracked run; with tracking disabled every method does nothing.
+    """A run that tracks nothing, and the interface of those that do.
 
-    Args:
-        handle: the wandb run, or None when tracking is disabled.
-        place: the folder that holds the run; None when tracking is disabled or online.
+    Attributes:
+        place: the folder that holds the run; None where there is none.
     """
 
-    def __init__(self, handle: Any = None, place: Path | None = None) -> None:
-        self._handle = handle
-        self.place = place
-
-    @property
-    def active(self) -> bool:
-        return self._handle is not None
+    place: Path | None = None
 
     def log(self, values: Mapping[str, float], step: int | None = None) -> None:
         """Record numbers at a step. Steps must not go down; values that are not finite are left out.
 
         Args:
             values: name to number.
-            step: the optimizer step; None lets wandb count.
+            step: the optimizer step; None lets the tracker count.
         """
-        if self._handle is None:
-            return
-        finite = {name: value for name, value in values.items() if math.isfinite(value)}
-        self._handle.log(finite, step=step)
 
     def summarize(self, values: Mapping[str, Any]) -> None:
-        """Set the run's summary: its final figures, shown in W&B's table of runs."""
-        if self._handle is not None:
-            self._handle.summary.update(without_secrets(values))
+        """Set the run's summary: its final figures."""
 
     def artifact(self, name: str, kind: str, path: Path, metadata: Mapping[str, Any] | None = None) -> None:
-        """Log a file or a directory as an artifact of the run (offline: kept for ``wandb sync``).
+        """Log a file or a directory as an artifact of the run.
 
         Args:
-            name: the artifact's name; characters that W&B does not take become ``-``.
-            kind: W&B's artifact type, such as ``model`` or ``report``.
+            name: the artifact's name.
+            kind: its type, such as ``model`` or ``report``.
             path: what to log.
             metadata: plain values shown beside it.
 
         Raises:
-            DataError: ``path`` is not there.
+            DataError: ``path`` does not exist.
         """
-        if self._handle is None:
-            return
+
+    def finish(self, *, failed: bool) -> None:
+        """Close the run as finished or failed."""
+
+
+class WandbRun(Run):
+    """A run in Weights & Biases; offline, its files wait for ``wandb sync``.
+
+    Args:
+        config: ``tracking`` says where and under which names; all settings are recorded with the run, without
+            anything that looks like a secret.
+        job: the verb; W&B's job type.
+
+    Raises:
+        ConfigError: wandb is not installed, or an online run has no key or cannot be started.
+    """
+
+    def __init__(self, config: RunConfig, job: str) -> None:
+        self._handle = _start(config, job)
+        self.place = Path(self._handle.dir).parent if config.tracking.wandb == "offline" else None
+
+    def log(self, values: Mapping[str, float], step: int | None = None) -> None:
+        self._handle.log({name: value for name, value in values.items() if math.isfinite(value)}, step=step)
+
+    def summarize(self, values: Mapping[str, Any]) -> None:
+        self._handle.summary.update(without_secrets(values))
+
+    def artifact(self, name: str, kind: str, path: Path, metadata: Mapping[str, Any] | None = None) -> None:
         if not path.exists():
-            raise DataError.of(str(path), "cannot be logged: it is not there", "Run the verb that writes it first")
+            raise DataError.of(str(path), "cannot be logged: it does not exist", "Run the verb that writes it first")
         import wandb
 
         artifact = wandb.Artifact(
             re.sub(r"[^\w.-]+", "-", name), type=kind, metadata=without_secrets(dict(metadata or {}))
         )
-        if path.is_dir():
-            artifact.add_dir(str(path))
-        else:
-            artifact.add_file(str(path))
+        (artifact.add_dir if path.is_dir() else artifact.add_file)(str(path))
         self._handle.log_artifact(artifact)
+
+    def finish(self, *, failed: bool) -> None:
+        self._handle.finish(exit_code=int(failed))
+
+
+# Trackers by the field of ``tracking`` that switches them on, unless it is "disabled".
+TRACKERS: dict[str, Callable[[RunConfig, str], Run]] = {"wandb": WandbRun}
 
 
 @contextmanager
@@ -85,30 +102,24 @@ def track(config: RunConfig, job: str) -> Iterator[Run]:
     """Open a tracked run for one verb; it is closed as finished, or as failed when the block raises.
 
     Args:
-        config: ``tracking`` says whether, where and under which names; all settings are recorded with the
-            run, without anything that looks like a secret.
-        job: the verb; W&B's job type.
-
-    Yields:
-        The run; an inactive one when ``tracking.wandb`` is ``disabled``.
+        config: ``tracking`` says with what, if anything.
+        job: the verb.
 
     Raises:
-        ConfigError: wandb is not installed, or an online run has no key.
+        ConfigError: the tracker cannot be used.
     """
-    if config.tracking.wandb == "disabled":
-        yield Run()
-        return
-    run = _open(config, job)
+    wanted = [tracker for name, tracker in TRACKERS.items() if getattr(config.tracking, name) != "disabled"]
+    run = wanted[0](config, job) if wanted else Run()
     failed = True
     try:
         yield run
         failed = False
     finally:
-        run._handle.finish(exit_code=int(failed))
+        run.finish(failed=failed)
 
 
 def without_secrets(value: Any, name: str = "") -> Any:
-    """A copy of plain values in which everything that looks like a key is hidden, by its name or its form.
+    """Return a copy of plain values in which everything that looks like a key, by name or form, is hidden.
 
     Args:
         value: numbers, text, and dicts, lists and tuples of them.
@@ -121,7 +132,7 @@ def without_secrets(value: Any, name: str = "") -> Any:
     return HIDDEN if looks_secret(name, value) else value
 
 
-def _open(config: RunConfig, job: str) -> Run:
+def _start(config: RunConfig, job: str) -> Any:
     place = Path(config.paths.tracking)
     # wandb puts its runs into a folder of its own name below the one it is given.
     root = place.parent if place.name == "wandb" else place
@@ -146,7 +157,7 @@ def _open(config: RunConfig, job: str) -> Run:
             "Set WANDB_API_KEY in the environment or run `wandb login`, or set tracking.wandb=offline",
         )
     try:
-        handle = wandb.init(
+        return wandb.init(
             mode=section.wandb,
             dir=str(root),
             project=section.project,
@@ -165,4 +176,3 @@ def _open(config: RunConfig, job: str) -> Run:
             f"a run could not be started ({redact(str(error))})",
             "Check the key, the project and the network, or set tracking.wandb=offline",
         ) from error
-    return Run(handle, Path(handle.dir).parent if section.wandb == "offline" else None)

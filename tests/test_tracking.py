@@ -13,7 +13,7 @@ import pytest
 
 from ocrmem.config import RunConfig
 from ocrmem.errors import ConfigError, DataError
-from ocrmem.tracking import Run, track, without_secrets
+from ocrmem.tracking import TRACKERS, Run, track, without_secrets
 
 
 def settings(root: Path, **tracking: Any) -> RunConfig:
@@ -74,7 +74,6 @@ def test_offline_run_lands_in_its_folder(tmp_path: Path, capfd: pytest.CaptureFi
         run.log({"train/loss": 2.0, "train/odd": float("nan")}, step=10)
         run.log({"train/loss": 1.0}, step=20)
         run.summarize({"steps": 20})
-    assert run.active
     assert run.place is not None
     assert run.place.parent == tmp_path / "wandb"
     rows = history(run.place)
@@ -142,13 +141,24 @@ def test_disabled_does_nothing(tmp_path: Path) -> None:
         run.log({"loss": 1.0}, step=1)
         run.summarize({"steps": 1})
         run.artifact("a", "model", tmp_path / "nothing")
-    assert not run.active
     assert run.place is None
     assert list(tmp_path.iterdir()) == []
 
 
-def test_run_without_a_handle_is_inactive() -> None:
-    assert not Run().active
+def test_a_tracker_in_the_table_is_opened_by_its_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    finished: list[bool] = []
+
+    class Mine(Run):
+        def __init__(self, config: RunConfig, job: str) -> None:
+            self.place = tmp_path / job
+
+        def finish(self, *, failed: bool) -> None:
+            finished.append(failed)
+
+    monkeypatch.setitem(TRACKERS, "wandb", Mine)
+    with track(settings(tmp_path), "train") as run:
+        run.log({"loss": 1.0})
+    assert (run.place, finished) == (tmp_path / "train", [False])
 
 
 def test_missing_package_names_the_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

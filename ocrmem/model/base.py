@@ -1,18 +1,43 @@
-"""The verb ``base``: see that the frozen language model and encoder are there.
+"""The verb ``base``: build the tiny language model and encoder, or check that the named ones load.
 
-With the tiny preset it builds both. With real names it loads both once, which also fills the hub cache, and
-checks that their sizes are the configured ones; a wrong name costs a minute here instead of a GPU hour later.
+Loading also fills the hub cache and checks the configured sizes: a wrong name costs a minute here instead of a GPU
+hour later.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NotRequired, TypedDict, cast
 
 from ocrmem.config import TINY, RunConfig
 from ocrmem.errors import ConfigError
 
 
-def build_base(config: RunConfig) -> dict[str, Any]:
+class BaseResult(TypedDict):
+    """What was built (as base.json holds it) or loaded.
+
+    Attributes:
+        settings, settings_hash, encoder, language_model, threads, cached: of the tiny preset; the hash vouches for
+            the build, and ``cached`` says that it was there already.
+        base_model, base_parameters, encoder_parameters, vocabulary, tokens_per_page: of named models, whose
+            ``encoder`` is a name.
+        summary: what a person reads.
+    """
+
+    summary: list[str]
+    encoder: Any
+    settings: NotRequired[dict[str, Any]]
+    settings_hash: NotRequired[str]
+    language_model: NotRequired[dict[str, Any]]
+    threads: NotRequired[int]
+    cached: NotRequired[bool]
+    base_model: NotRequired[str]
+    base_parameters: NotRequired[int]
+    encoder_parameters: NotRequired[int]
+    vocabulary: NotRequired[int]
+    tokens_per_page: NotRequired[int]
+
+
+def build_base(config: RunConfig) -> BaseResult:
     """Build the tiny preset under ``paths.models``, or load the named models once.
 
     Raises:
@@ -24,7 +49,7 @@ def build_base(config: RunConfig) -> dict[str, Any]:
     if all(tiny):
         from ocrmem.model.tiny.build import build_tiny_base
 
-        return build_tiny_base(config)
+        return cast(BaseResult, build_tiny_base(config))
     if any(tiny):
         raise ConfigError.of(
             "model.base_model_name, model.ocr_model_name",
@@ -34,25 +59,26 @@ def build_base(config: RunConfig) -> dict[str, Any]:
     return _load_named(config)
 
 
-def _load_named(config: RunConfig) -> dict[str, Any]:
+def _load_named(config: RunConfig) -> BaseResult:
     from ocrmem.encoder.deepencoder import load_encoder
     from ocrmem.model.modeling import MEMModel
     from ocrmem.tokens import load_tokenizer
 
-    tokenizer = load_tokenizer(config)
-    model = MEMModel.from_run_config(config, with_encoder=False)
-    base, encoder = model.base_llm_model, load_encoder(config)
-    result: dict[str, Any] = {
-        "base_model": config.model.base_model_name,
-        "base_parameters": sum(int(p.numel()) for p in base.parameters()),
-        "encoder": config.model.ocr_model_name,
-        "encoder_parameters": sum(p.numel() for p in encoder.parameters()),
-        "vocabulary": len(tokenizer),
-        "tokens_per_page": encoder.tokens_for(config.render.page_size),
+    vocabulary = len(load_tokenizer(config))
+    base = MEMModel.from_run_config(config, with_encoder=False).base_llm_model
+    encoder = load_encoder(config)
+    names, tokens = config.model, encoder.tokens_for(config.render.page_size)
+    of_base, of_encoder = (sum(int(p.numel()) for p in part.parameters()) for part in (base, encoder))
+    return {
+        "base_model": names.base_model_name,
+        "base_parameters": of_base,
+        "encoder": names.ocr_model_name,
+        "encoder_parameters": of_encoder,
+        "vocabulary": vocabulary,
+        "tokens_per_page": tokens,
+        "summary": [
+            f"base: {names.base_model_name} loads, {of_base:,} parameters",
+            f"encoder: {names.ocr_model_name} loads, {of_encoder:,} parameters, "
+            f"{tokens} tokens a page of {config.render.page_size} px",
+        ],
     }
-    result["summary"] = [
-        f"base: {result['base_model']} loads, {result['base_parameters']:,} parameters",
-        f"encoder: {result['encoder']} loads, {result['encoder_parameters']:,} parameters, "
-        f"{result['tokens_per_page']} tokens a page of {config.render.page_size} px",
-    ]
-    return result

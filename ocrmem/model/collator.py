@@ -1,4 +1,4 @@
-"""From samples to the keyword arguments of `MEMModel.forward` and `MEMModel.generate`."""
+"""Collate samples into the keyword arguments of `MEMModel.forward` and `MEMModel.generate`."""
 
 from __future__ import annotations
 
@@ -62,11 +62,11 @@ class MemoryCollator:
 
     @property
     def pad_token_id(self) -> int:
-        """The tokenizer's padding; any token would do, since the attention mask hides it."""
+        """Return the tokenizer's padding; any token would do, since the attention mask hides it."""
         return self.builder.tokenizer.pad_token_id or 0
 
     def sequence(self, sample: Sample) -> TokenSequence:
-        """A sample's tokens: history as memory where it has pages, else as text."""
+        """Return a sample's tokens: history as memory where it has pages, else as text."""
         return self.builder.build(
             sample.prompt,
             None if self.for_generation else sample.answer,
@@ -75,7 +75,7 @@ class MemoryCollator:
         )
 
     def memory(self, samples: Sequence[Sample]) -> dict[str, torch.Tensor]:
-        """The part of the batch that fills the placeholders; empty where no sample has memory."""
+        """Return the part of the batch that fills the placeholders; empty where no sample has memory."""
         pages: list[str] = []
         kept: list[np.ndarray] = []
         for sample in samples:
@@ -100,7 +100,7 @@ class MemoryCollator:
 
 
 def pad_sequences(sequences: Sequence[TokenSequence], pad: int, *, left: bool) -> dict[str, torch.Tensor]:
-    """Token sequences as ``input_ids``, ``attention_mask`` and ``labels``, long [B, L] each."""
+    """Pad token sequences to ``input_ids``, ``attention_mask`` and ``labels``, long [B, L] each."""
     length = max(len(sequence.input_ids) for sequence in sequences)
     shape = (len(sequences), length)
     ids = torch.full(shape, pad)

@@ -1,4 +1,4 @@
-"""Whether things belong together: adapter and model, settings and loaded parts, features and model."""
+"""Check that things belong together: adapter and model, settings and loaded parts, features and model."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class BatchError(ModelError, ValueError):
 
 
 def check_parts(config: MEMConfig, base: PreTrainedModel, encoder: nn.Module | None, hidden_size: int) -> None:
-    """See that the configuration describes the loaded parts.
+    """Check that the configuration describes the loaded parts.
 
     Args:
         hidden_size: the language model's, as its embeddings have it.
@@ -89,7 +89,7 @@ def check_parts(config: MEMConfig, base: PreTrainedModel, encoder: nn.Module | N
 
 
 def check_features(features: torch.Tensor, width: int) -> None:
-    """See that features are [M, ``width``] and that autograd can use them.
+    """Check that features are [M, ``width``] and that autograd can use them.
 
     Raises:
         BatchError: they are not.
@@ -109,7 +109,7 @@ def check_features(features: torch.Tensor, width: int) -> None:
 
 
 def check_run(config: MEMConfig, run: RunConfig) -> None:
-    """See that a run's settings are those of the adapter it is to use.
+    """Check that a run's settings are those of the adapter it is to use.
 
     A revision that one of the two leaves open is not a difference.
 
@@ -133,7 +133,7 @@ def check_run(config: MEMConfig, run: RunConfig) -> None:
 
 
 def check_identity(field: str, name: str, expected: str | None, location: str, found: str | None) -> None:
-    """See that weights are those an adapter was trained with.
+    """Check that weights are those an adapter was trained with.
 
     The fingerprint decides where both sides have one, so a model may move; else its name does.
 
@@ -141,7 +141,7 @@ def check_identity(field: str, name: str, expected: str | None, location: str, f
         field: "base" or "ocr", the prefix of the fields in config.json.
         name: the adapter's name for the model.
         expected: the adapter's fingerprint of it.
-        location: where the weights at hand came from; empty when nobody knows (built in memory).
+        location: where the weights came from; empty for a model that was built in memory.
         found: their fingerprint.
 
     Raises:
@@ -162,7 +162,7 @@ def check_identity(field: str, name: str, expected: str | None, location: str, f
 
 
 def check_weights(place: str, tensors: Mapping[str, torch.Tensor], proj: torch.nn.Module, width: int) -> None:
-    """See that an adapter's tensors are exactly those that the model takes.
+    """Check that an adapter's tensors are exactly those that the model takes.
 
     Raises:
         AdapterMismatch: a tensor is missing, unknown, of another shape, or not finite.

@@ -1,7 +1,7 @@
-"""MEMConfig: what an adapter is, as its config.json says it.
+"""MEMConfig: an adapter's config.json.
 
-Reading one is lenient, so that any config.json can be looked at; `MEMConfig.problems` says what is wrong
-with it, and building a `MEMModel` from it is strict.
+Reading one is lenient, so that any config.json can be inspected; `MEMConfig.problems` lists what is wrong with it, and
+building a `MEMModel` from it is strict.
 """
 
 from __future__ import annotations
@@ -18,6 +18,11 @@ from ocrmem.families.qwen3 import IMAGE_PAD_ID
 
 # What transformers itself writes into a config.json and is safe to hand back to it.
 _PASSED_ON = ("architectures", "transformers_version", "name_or_path")
+# Fields that are settings of a run under the same name.
+_MODEL_FIELDS = (
+    "base_model_name", "base_revision", "ocr_model_name", "ocr_revision", "features", "vision_embedding_size",
+    "context_threshold", "max_seq_length", "projector_hidden_size", "projector_norm", "drop_blank_tokens",
+)  # fmt: skip
 _RENDER_FIELDS = ("page_size", "token_size", "line_height", "max_pages", "newlines", "tab_width", "atlas")
 
 
@@ -110,34 +115,24 @@ class MEMConfig(PretrainedConfig):
 
     @classmethod
     def from_run_config(cls, config: RunConfig, **derived: Any) -> MEMConfig:
-        """The adapter's side of a run's settings; ``derived`` adds what only the loaded parts know."""
+        """Return the adapter's side of a run's settings; ``derived`` adds what only the loaded parts know."""
         model, render = config.model, config.render
         return cls(
-            base_model_name=model.base_model_name,
-            base_revision=model.base_revision,
-            ocr_model_name=model.ocr_model_name,
-            ocr_revision=model.ocr_revision,
-            features=model.features,
-            vision_embedding_size=model.vision_embedding_size,
-            context_threshold=model.context_threshold,
-            max_seq_length=model.max_seq_length,
-            projector_hidden_size=model.projector_hidden_size,
-            projector_norm=model.projector_norm,
-            drop_blank_tokens=model.drop_blank_tokens,
             recent_turns=config.data.recent_turns,
             labels=render.labels.model_dump(),
+            **{name: getattr(model, name) for name in _MODEL_FIELDS},
             **{name: getattr(render, name) for name in _RENDER_FIELDS},
             **derived,
         )
 
     def adapter_json(self) -> str:
-        """The text of an adapter's config.json: this class's own fields, without transformers' defaults."""
+        """Return the text of config.json: this class's own fields, without transformers' defaults."""
         inherited = set(PretrainedConfig().to_dict()) - {"transformers_version", "model_type"}
         values = {name: value for name, value in self.to_dict().items() if name not in inherited}
         return json.dumps(values, indent=2, sort_keys=True, ensure_ascii=False, default=str) + "\n"
 
     def render_section(self) -> RenderSection:
-        """The settings of the pages, to draw a new history just as the training pages were drawn.
+        """Return the settings of the pages, to draw a new history just as the training pages were drawn.
 
         Raises:
             InvalidModelConfig: a value that cannot be a render setting.
@@ -151,7 +146,7 @@ class MEMConfig(PretrainedConfig):
             ) from None
 
     def problems(self) -> list[Problem]:
-        """Every reason why no model can be built from this configuration; empty when there is none."""
+        """Return every reason why no model can be built from this configuration; empty when there is none."""
         found = [
             Problem(name, "is empty", "Give 'tiny', a hub name or a directory")
             for name in ("base_model_name", "ocr_model_name")

@@ -23,7 +23,7 @@ from ocrmem.tokens import load_tokenizer, memory_tokens
 
 
 class Parts(NamedTuple):
-    """What a `MEMModel` is built from, and the device it belongs on."""
+    """The constituents of a `MEMModel`, and the device it belongs on."""
 
     config: MEMConfig
     base: PreTrainedModel

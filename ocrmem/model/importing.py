@@ -1,4 +1,4 @@
-"""The verb ``import-adapter``: an OCR-MEM ``projection_layer.pt`` with its config.json becomes an adapter.
+"""The verb ``import-adapter``: make an adapter of an OCR-MEM ``projection_layer.pt`` and its config.json.
 
 The ancestor saved the state dict of ``Sequential(Linear, GELU, Linear)``, so its tensors are called
 ``0.weight``, ``0.bias``, ``2.weight`` and ``2.bias``, with or without a prefix.
@@ -13,7 +13,7 @@ import re
 import struct
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 
@@ -33,19 +33,41 @@ _UNREADABLE = (
 )  # fmt: skip
 
 
-def import_adapter(source: Path, output: Path, overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:
+class _Sizes(TypedDict):
+    vision_embedding_size: int
+    hidden_size: int
+    projector_hidden_size: int | None
+    projector_norm: bool
+
+
+class ImportAdapterResult(_Sizes):
+    """What was imported, the projector's sizes as MEMConfig calls them, and what is wrong with it.
+
+    Attributes:
+        output: the adapter's folder.
+        parameters: of the projector.
+        problems: why no model can be built with it as it is; empty where one can.
+        left_out: fields of the old config.json that MEMConfig does not have.
+        summary: what a person reads.
+    """
+
+    output: str
+    parameters: int
+    problems: list[dict[str, str]]
+    left_out: list[str]
+    summary: list[str]
+
+
+def import_adapter(source: Path, output: Path, overrides: Mapping[str, Any] | None = None) -> ImportAdapterResult:
     """Read an ancestor's adapter and write it as one of ours.
 
-    Widths are taken from the weights. What keeps a model from being built with the result (the ancestor's own
-    settings do) is not repaired but listed.
+    Widths are taken from the weights. What keeps a model from being built with the result, as the ancestor's own
+    settings do, is listed and not repaired.
 
     Args:
         source: folder with projection_layer.pt and config.json.
         output: adapter folder to write.
         overrides: MEMConfig fields that replace what config.json says.
-
-    Returns:
-        Sizes, problems and a summary.
 
     Raises:
         MissingInputError: a file is not there.
@@ -58,29 +80,29 @@ def import_adapter(source: Path, output: Path, overrides: Mapping[str, Any] | No
         raise ConfigError.of(
             ", ".join(unknown), "MEMConfig has no such field", f"Use one of {', '.join(sorted(_fields()))}"
         )
-    told_width = settings.get("vision_embedding_size", sizes["vision_embedding_size"])
+    old_width = settings.get("vision_embedding_size", sizes["vision_embedding_size"])
     config = MEMConfig(**{**settings, **sizes, **(overrides or {}), **sizes})
     tensors = {f"{PROJ}.{name}": tensor for name, tensor in projector.state_dict().items()}
     write_adapter(output, config, tensors)
-    problems = [problem.as_dict() for problem in config.problems()]
+    problems = config.problems()
     count = sum(p.numel() for p in projector.parameters())
     summary = [
         f"imported {count:,} parameters: {sizes['vision_embedding_size']} -> "
         f"{projector.fc1.out_features} -> {sizes['hidden_size']}",
         f"adapter in {output}",
     ]
-    if told_width != sizes["vision_embedding_size"]:
-        summary.append(f"config.json said vision_embedding_size {told_width}; the weights' width was taken")
+    if old_width != sizes["vision_embedding_size"]:
+        summary.append(f"config.json said vision_embedding_size {old_width}; the weights' width was taken")
     if left_out:
         summary.append(f"left out of config.json: {', '.join(left_out)}")
     if problems:
         summary.append(f"no model can be built with it as it is, {len(problems)} problem(s):")
-        summary += [f"  {problem}" for problem in config.problems()]
+        summary += [f"  {problem}" for problem in problems]
     return {
         "output": str(output),
         "parameters": count,
         **sizes,
-        "problems": problems,
+        "problems": [problem.as_dict() for problem in problems],
         "left_out": left_out,
         "summary": summary,
     }
@@ -92,7 +114,7 @@ def _fields() -> set[str]:
 
 
 def _read_settings(path: Path) -> tuple[dict[str, Any], list[str]]:
-    """Known fields of a config.json, and the names of the others."""
+    """Return the known fields of a config.json, and the names of the others."""
     if not path.is_file():
         raise MissingInputError.of(str(path), "is not there", "Give a folder that also holds config.json")
     try:
@@ -123,8 +145,8 @@ def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
     return {_PREFIX.sub("", str(name)): tensor.float() for name, tensor in loaded.items()}
 
 
-def _build(tensors: dict[str, torch.Tensor], path: Path) -> tuple[Projector, dict[str, Any]]:
-    """A projector of these weights, and the MEMConfig fields that they settle."""
+def _build(tensors: dict[str, torch.Tensor], path: Path) -> tuple[Projector, _Sizes]:
+    """Return a projector of these weights, and the MEMConfig fields that they determine."""
     layers = sorted(
         {name.removesuffix(".weight") for name in tensors if name.endswith(".weight")},
         key=lambda name: (len(name), name),
@@ -135,7 +157,7 @@ def _build(tensors: dict[str, torch.Tensor], path: Path) -> tuple[Projector, dic
     wanted = {f"{layer}.{kind}" for layer, kind in parts}
     if len(linear) != 2 or set(tensors) != wanted or any(tensors[f"{n}.weight"].dim() != 2 for n in linear):
         shapes = ", ".join(f"{name} {tuple(tensor.shape)}" for name, tensor in tensors.items()) or "nothing"
-        raise ModelError.of(str(path), f"is no projector of two linear layers: it holds {shapes}", _REMEDY)
+        raise ModelError.of(str(path), f"is not a projector of two linear layers: it holds {shapes}", _REMEDY)
     inner, width = tensors[f"{linear[0]}.weight"].shape
     hidden = tensors[f"{linear[1]}.weight"].shape[0]
     projector = Projector(width, hidden, inner_size=inner, norm=norm)
@@ -149,10 +171,9 @@ def _build(tensors: dict[str, torch.Tensor], path: Path) -> tuple[Projector, dic
         if not torch.isfinite(given).all():
             raise ModelError.of(str(path), f"{name} has values that are not finite", _REMEDY)
     projector.load_state_dict(state)
-    sizes = {
+    return projector, {
         "vision_embedding_size": width,
         "hidden_size": hidden,
         "projector_hidden_size": None if inner == hidden else inner,
         "projector_norm": norm,
     }
-    return projector, sizes

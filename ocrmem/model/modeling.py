@@ -33,7 +33,7 @@ from ocrmem.model.projector import Projector
 
 @dataclass
 class MEMOutput(ModelOutput):
-    """What forward returns.
+    """The result of forward.
 
     Attributes:
         loss: scalar float32; only with labels.
@@ -203,17 +203,17 @@ class MEMModel(PreTrainedModel):
         return float((distance / self.feature_std.clamp(min=1e-6)).mean())
 
     def init_weights(self) -> None:
-        """Nothing: the frozen parts come with their weights, and proj's layers initialise themselves."""
+        """Do nothing: the frozen parts come with their weights, and proj's layers initialise themselves."""
 
     def get_input_embeddings(self) -> nn.Module:
-        """The language model's."""
+        """Return the language model's."""
         return self.base_llm_model.get_input_embeddings()
 
     def enable_input_require_grads(self) -> None:
-        """Nothing: every batch carries proj's gradient, so checkpointing finds inputs that need one.
+        """Do nothing: every batch carries proj's gradient, so checkpointing finds inputs that need one.
 
-        transformers would make the frozen embeddings' output require a gradient here. A chain that is cut
-        behind proj would then still give a loss with a gradient, and training would train nothing.
+        transformers would make the frozen embeddings' output require a gradient here. A graph that is cut behind proj
+        would then still give a loss with a gradient, and training would change nothing.
         """
 
     def forward(
@@ -228,7 +228,7 @@ class MEMModel(PreTrainedModel):
         num_items_in_batch: torch.Tensor | int | None = None,
         logits_to_keep: int = 0,
     ) -> MEMOutput:
-        """Next-token loss over the supervised positions, or logits.
+        """Compute the next-token loss over the supervised positions, or logits.
 
         At most one of the three sources of memory is given; their rows fill the placeholders in batch order.
 
@@ -264,7 +264,7 @@ class MEMModel(PreTrainedModel):
             raise BatchError.of(
                 "labels",
                 "no label is supervised: every one is -100, and the mean over none of them is NaN",
-                "Label the answer's tokens; see that truncation does not cut the answer away",
+                "Label the answer's tokens; check that truncation does not cut the answer off",
             )
         total = F.cross_entropy(head(hidden_ND).float(), targets[supervised], reduction="sum")
         if num_items_in_batch is None:
@@ -332,7 +332,7 @@ class MEMModel(PreTrainedModel):
             self.base_llm_model.train(training)
 
     def trainable_parameters(self) -> list[trainable.PartCount]:
-        """Parameters by part: base, encoder, proj."""
+        """Count the parameters by part: base, encoder, proj."""
         return trainable.count_parameters(self)
 
     def describe_batch(self, batch: Mapping[str, torch.Tensor]) -> BatchFacts:
@@ -356,7 +356,7 @@ class MEMModel(PreTrainedModel):
         kept: torch.Tensor | None,
         ready: torch.Tensor | None,
     ) -> tuple[torch.Tensor, int]:
-        """Embeddings [B, L, H] with memory in the placeholders, and the number of memory tokens."""
+        """Return embeddings [B, L, H] with memory in the placeholders, and the number of memory tokens."""
         sources = {"memory_features": features, "pixel_values": pixels, "memory_embeddings": ready}
         given = [name for name, value in sources.items() if value is not None]
         if len(given) > 1:
@@ -404,5 +404,5 @@ class MEMModel(PreTrainedModel):
 
 
 def _positions(mask: torch.Tensor | None) -> torch.Tensor | None:
-    """Positions that start at a row's first token, so that padding on the left changes nothing."""
+    """Return positions that start at a row's first token, so that padding on the left changes nothing."""
     return None if mask is None else (mask.long().cumsum(-1) - 1).clamp(min=0)

@@ -1,4 +1,4 @@
-"""Which parameters are trained: counted by part, and an error when it is not proj alone."""
+"""Count the parameters by part, and check that proj alone is trained."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def count_parameters(model: nn.Module) -> list[PartCount]:
 
 
 def check_trainable(model: nn.Module) -> None:
-    """See that every parameter of proj is trained, and no other one.
+    """Check that every parameter of proj is trained, and no other one.
 
     Raises:
         ModelError: names the parameters that are on the wrong side.
@@ -66,14 +66,14 @@ def check_trainable(model: nn.Module) -> None:
 
 
 def summary_line(counts: list[PartCount]) -> str:
-    """The ancestor's (and PEFT's) line: ``trainable params: 1 || all params: 2 || trainable%: 50.0000``."""
+    """Return the ancestor's (and PEFT's) line: ``trainable params: 1 || all params: 2 || trainable%: 50.0000``."""
     trainable, total = sum(c.trainable for c in counts), sum(c.total for c in counts)
     share = 100 * trainable / total if total else 0.0
     return f"trainable params: {trainable:,} || all params: {total:,} || trainable%: {share:.4f}"
 
 
 def parameter_report(counts: list[PartCount]) -> str:
-    """`summary_line` and under it a table with one line a part."""
+    """Return `summary_line` and under it a table with one line a part."""
     width = max(len("all"), *(len(f"{c.total:,}") for c in counts))
     lines = [summary_line(counts), f"  {'part':<8} {'trainable':>{max(width, 9)}} {'all':>{width}}"]
     lines += [f"  {c.part:<8} {c.trainable:>{max(width, 9)},} {c.total:>{width},}" for c in counts]

@@ -142,7 +142,7 @@ def test_a_malicious_pickle_is_refused_and_not_run(tmp_path, how):
 @pytest.mark.parametrize(
     ("weights", "match"),
     [
-        (nn.Linear(4, 4).state_dict(), "no projector of two linear layers"),
+        (nn.Linear(4, 4).state_dict(), "not a projector of two linear layers"),
         (nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 4)).state_dict(), "no projector"),
         (nn.Sequential(nn.Linear(4, 4, bias=False), nn.Linear(4, 4)).state_dict(), "no projector"),
         (

@@ -15,9 +15,8 @@ from ocrmem.encoder.deepencoder import DeepEncoder
 from ocrmem.errors import TrainingError
 from ocrmem.model.tiny import build, language_model
 from ocrmem.model.tiny.build import build_tiny_base
-from ocrmem.model.tiny.encoder import CHARACTERS, _Pages, pretrain_encoder, random_tiny_encoder
+from ocrmem.model.tiny.encoder import CHARACTERS, _Pages, pretrain_encoder, random_tiny_encoder, rate_share
 from ocrmem.model.tiny.language_model import Attempt, pretrain_language_model
-from ocrmem.model.tiny.schedule import rate_share
 from ocrmem.model.tiny.texts import IDS, Lessons, answered, exam, example
 from ocrmem.synthetic.tiny import HELD_OUT, KEYS, draw_history
 from ocrmem.synthetic.tokenizer import VOCABULARY, build_tiny_tokenizer
@@ -195,7 +194,7 @@ def test_training_goes_on_while_steps_are_left(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(language_model, "_SURE", 0.0)
     notes: list[str] = []
     result = pretrain_language_model(0, 20, text_recall=0.98, max_attempts=1, note=notes.append)
-    assert notes == ["text recall 0.100 is under 0.98; training on"]
+    assert notes == ["text recall 0.100 is under 0.98; continuing"]
     assert result.attempts[0].text_recall["page"] == 0.99
     assert not result.model.training
 

@@ -207,7 +207,7 @@ def test_tracked_run_holds_the_curve_also_after_a_resume(config: Callable[..., R
         logged.append((step or 0, values["train/loss"]))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ocrmem.tracking.Run.log", log)
+        patch.setattr("ocrmem.tracking.WandbRun.log", log)
         result = train(config(tracking={"wandb": "offline"}))
         expected = list(logged)
         logged.clear()

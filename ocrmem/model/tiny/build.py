@@ -1,6 +1,6 @@
-"""The tiny preset on disk: ``models/encoder``, ``models/base``, and ``models/base.json`` on how they came.
+"""Build the tiny preset: ``models/encoder``, ``models/base``, and ``models/base.json`` on how they were made.
 
-base.json is written last, so it vouches for the two directories: where it is missing, names other settings or
+base.json is written last, so it vouches for the two directories: where it is missing, or names other settings or
 other files, everything is built again.
 """
 
@@ -78,7 +78,7 @@ def build_tiny_base(config: RunConfig) -> dict[str, Any]:
 
 
 def _settings(base: BaseSection) -> dict[str, Any]:
-    """Everything that decides the result, but for the machine."""
+    """Return everything that decides the result, except the machine."""
     return base.model_dump(mode="json") | {
         "recipe": RECIPE,
         "vocabulary": sha256_json(list(VOCABULARY)),
@@ -87,7 +87,7 @@ def _settings(base: BaseSection) -> dict[str, Any]:
 
 
 def _complete(models: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
-    """The report of a finished build with these settings whose files are still the ones it wrote."""
+    """Return the report of a finished build with these settings whose files are still the ones it wrote."""
     try:
         report = read_json(models / _REPORT, made_by="base")
         same = report["settings_hash"] == sha256_json(settings)

@@ -18,7 +18,6 @@ from transformers import UnlimitedOcrSamVisionConfig, UnlimitedOcrVisionConfig, 
 
 from ocrmem.encoder.deepencoder import DeepEncoder
 from ocrmem.facts import CELL_HEIGHT, CELL_WIDTH
-from ocrmem.model.tiny.schedule import rate_share
 from ocrmem.rendering import load_atlas
 
 PAGE_SIZE = 256  # px
@@ -35,7 +34,7 @@ _RATE = 4e-3
 
 
 def tiny_encoder_config() -> UnlimitedOcrVisionConfig:
-    """The geometry: pages of 256 px give 8x8 vision tokens of 128 numbers (``concat``), each of 32x32 px."""
+    """Return the geometry: pages of 256 px give 8x8 vision tokens of 128 numbers (``concat``), each of 32x32 px."""
     return UnlimitedOcrVisionConfig(
         sam_config=UnlimitedOcrSamVisionConfig(
             hidden_size=32,
@@ -70,7 +69,7 @@ class ReadingResult:
 
 
 def random_tiny_encoder(seed: int) -> DeepEncoder:
-    """The encoder as it is before pre-training: a control that must not work."""
+    """Return the encoder as it is before pre-training: a control that must not work."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return DeepEncoder(tiny_encoder_config(), "concat")
@@ -111,8 +110,16 @@ def pretrain_encoder(seed: int, steps: int, *, advance: Callable[[], None] = lam
     return ReadingResult(encoder, right[wanted > 0].float().mean().item())
 
 
+def rate_share(step: int, steps: int) -> float:
+    """Return the share of the full rate: up over 5 % of the steps, level up to 60 %, then down in a line to 2 %."""
+    done = step / steps
+    if done < 0.05:
+        return done / 0.05 + 0.02
+    return 1.0 if done < 0.6 else max(0.02, (1 - done) / (1 - 0.6))
+
+
 def _scores(encoder: DeepEncoder, head: nn.Linear, pixels: torch.Tensor) -> torch.Tensor:
-    """[B, rows, columns, characters]."""
+    """Return scores [B, rows, columns, characters]."""
     return head(encoder(pixels)).reshape(len(pixels), _SIDE, _SIDE * _CELLS, len(CHARACTERS))
 
 
@@ -128,7 +135,7 @@ class _Pages:
         self.source = torch.Generator().manual_seed(seed)
 
     def draw(self, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Character numbers [B, rows, columns] and pixels [B, 3, S, S]."""
+        """Draw character numbers [B, rows, columns] and pixels [B, 3, S, S]."""
         shape = (count, _SIDE, _SIDE * _CELLS)
         wanted = torch.randint(1, len(CHARACTERS), shape, generator=self.source)
         blank = torch.rand(count, 1, 1, generator=self.source) * _MOST_BLANK

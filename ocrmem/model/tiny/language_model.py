@@ -97,7 +97,7 @@ def pretrain_language_model(
         text_recall: share of exam answers that must be right to the end token, in each form.
         max_attempts: seeds to try.
         advance: called after every step with a few words on where the training is.
-        note: called with one line whenever training goes on or starts over.
+        note: called with one line whenever training continues or starts over.
 
     Raises:
         TrainingError: no attempt passed.
@@ -156,14 +156,14 @@ class _Training:
             self.attempt.text_recall = examine(self.model)
             if self.attempt.worst >= self.wanted or self._left() <= 0:
                 break
-            self.note(f"text recall {self.attempt.worst:.3f} is under {self.wanted}; training on")
+            self.note(f"text recall {self.attempt.worst:.3f} is under {self.wanted}; continuing")
         return self.model.eval().requires_grad_(False)
 
     def _left(self) -> int:
         return self.most_steps - self.attempt.steps
 
     def _guided(self) -> None:
-        self.model.set_attn_implementation("eager")  # the only one that tells where a head looks
+        self.model.set_attn_implementation("eager")  # the only one that returns where a head looks
         while self.share < _LEVEL_DONE and self._left() > 0:
             self._step(1.0, guided=True)
         self.attempt.guided_steps = self.attempt.steps
@@ -218,14 +218,14 @@ class _Training:
 
 
 def _supervised(model: Qwen3ForCausalLM, hidden: torch.Tensor, batch: TextBatch) -> tuple[torch.Tensor, torch.Tensor]:
-    """Scores [n, vocabulary] and tokens [n] of the supervised positions, answer after answer."""
+    """Return scores [n, vocabulary] and tokens [n] of the supervised positions, answer after answer."""
     wanted = batch.labels[:, 1:]
     place = wanted != IGNORED
     return model.lm_head(hidden[:, :-1][place]), wanted[place]
 
 
 def _guidance(attentions: tuple[torch.Tensor, ...], batch: TextBatch) -> torch.Tensor:
-    """Minus the log of the attention that head 0 of each layer [B, H, T, T] pays to the place it should."""
+    """Return minus the log of the attention that head 0 of each layer [B, H, T, T] pays to the place it should."""
     real = batch.ids[:, 1:] != IDS[PAD]
     before = attentions[0][:, 0].diagonal(-1, 1, 2)[real]
     row, key, value = batch.lookups.unbind(1)
@@ -235,7 +235,7 @@ def _guidance(attentions: tuple[torch.Tensor, ...], batch: TextBatch) -> torch.T
 
 @torch.no_grad()
 def examine(model: Qwen3ForCausalLM, *, seed: int = 0, size: int = _EXAM_TEXTS) -> dict[str, float]:
-    """Exact recall of held-out facts from text, to the end token: ``{"turns": share, "page": share}``.
+    """Measure exact recall of held-out facts from text, to the end token: ``{"turns": share, "page": share}``.
 
     Every answer token is predicted from the right ones before it, which for an answer that is right
     throughout is the same as generating greedily.

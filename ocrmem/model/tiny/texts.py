@@ -53,7 +53,7 @@ class TextBatch:
 
 
 def example(history: TinyHistory, asked: Sequence[tuple[str, str]], *, page: bool) -> Example:
-    """The history in page or turns form, then facts or links of it asked for and answered, one by one."""
+    """Return the history in page or turns form, then questions on its facts or links with their answers."""
     words: list[str] = [TURN_START, "user", NEWLINE, MARKS.start] if page else []
     for index, line in enumerate(history.lines):
         role = _ROLES[index % 2]
@@ -73,7 +73,7 @@ def example(history: TinyHistory, asked: Sequence[tuple[str, str]], *, page: boo
 
 
 def answered(history: TinyHistory, pair: tuple[str, str]) -> TinyHistory:
-    """The history as the second question finds it: the first question and its answer are part of it."""
+    """Return the history as the second question finds it: with the first question and its answer."""
     return TinyHistory((*history.lines, (ASK, pair[0]), pair), history.facts, history.links)
 
 
@@ -108,7 +108,7 @@ class Lessons:
         self.level = 0
 
     def batch(self, size: int) -> TextBatch:
-        """The next texts, of this level, in both forms."""
+        """Return the next texts, of this level, in both forms."""
         return collate([self._one() for _ in range(size)])
 
     def _one(self) -> Example:
@@ -124,7 +124,7 @@ class Lessons:
 
 
 def exam(seed: int, size: int, *, page: bool) -> TextBatch:
-    """Texts with one question each about held-out pairs, which no lesson states."""
+    """Return texts with one question each about held-out pairs, which no lesson states."""
     source = random.Random(f"tiny exam {seed} {page}")
     examples = []
     for _ in range(size):
