@@ -33,7 +33,7 @@ def page_problems(page_size: int, token_size: int, line_height: int) -> list[Pro
     """
     faults = []
     if token_size % CELL_WIDTH or token_size < CELL_HEIGHT:
-        message = f"is {token_size}, not a multiple of {CELL_WIDTH} px from {CELL_HEIGHT} px on, as glyphs need"
+        message = f"is {token_size}, but glyphs need a multiple of {CELL_WIDTH} px of at least {CELL_HEIGHT}"
         faults.append(("token_size", message, "Use the encoder's patch size (64 for DeepSeek-OCR)"))
     if page_size % token_size:
         message = f"is {token_size}, which does not divide render.page_size {page_size}"

@@ -22,7 +22,7 @@ def test_a_password_in_a_uri_is_never_shown(uri: str, shown: str) -> None:
     assert redact_uri(uri) == shown
 
 
-def test_redacted_text_keeps_what_is_no_key() -> None:
+def test_redacted_text_keeps_what_is_not_a_key() -> None:
     aws, hexadecimal = "AKIA" + "ABCDEFGH12345678", "0123456789abcdef" * 2 + "01234567"
     assert redact(f"use {aws} or {hexadecimal} now") == "use (hidden) or (hidden) now"
     assert [kind for *_, kind in find_in_text("nothing here")] == []

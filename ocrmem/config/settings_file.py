@@ -39,6 +39,9 @@ class RawSettings:
     problems: list[Problem] = field(default_factory=list)
     readable: bool = True
 
+    def report(self, place: str, message: str, remedy: str) -> None:
+        self.problems.append(Problem(place, redact(message), remedy))
+
     def place_of(self, path: Sequence[str]) -> str:
         """Return ``file: a.b``, or ``--set a.b`` when an override gave the value."""
         name = redact(".".join(path))
@@ -98,13 +101,13 @@ def _read_text(path: Path, settings: RawSettings) -> str | None:
             raise OSError(None, "larger than 1 MiB, too large for a settings file")
         return path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError:
-        settings.problems.append(Problem(str(path), "is not there", remedy))
+        settings.report(str(path), "is not there", remedy)
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
-        settings.problems.append(Problem(f"{path}:{line}", "is not UTF-8", "Save the file as UTF-8"))
+        settings.report(f"{path}:{line}", "is not UTF-8", "Save the file as UTF-8")
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "not a file name"
-        settings.problems.append(Problem(str(path), f"cannot be read ({reason})", remedy))
+        settings.report(str(path), f"cannot be read ({reason})", remedy)
     return None
 
 
@@ -117,22 +120,20 @@ def _parse(text: str, settings: RawSettings) -> dict[str, Any]:
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
         place = f"{settings.place}:{mark.line + 1}" if mark else settings.place
-        reason = redact(str(getattr(error, "problem", None) or getattr(error, "reason", "") or "not YAML"))
+        reason = getattr(error, "problem", None) or getattr(error, "reason", "") or "not YAML"
         remedy = "Indent with spaces, and put quotes around values that hold ': ' or '#'"
-        settings.problems.append(Problem(place, f"is not readable YAML ({reason})", remedy))
+        settings.report(place, f"is not readable YAML ({reason})", remedy)
         return {}
     finally:
         if loader is not None:
             loader.dispose()
     for line, message in loader.duplicates:
-        problem = Problem(f"{settings.place}:{line}", redact(message), "Keep the one you mean")
-        settings.problems.append(problem)
+        settings.report(f"{settings.place}:{line}", message, "Keep the one you mean")
     if value is None:
         return {}
     if not isinstance(value, dict):
-        message = f"holds a {type(value).__name__}, not sections"
         remedy = "Write sections with fields, such as `train:` and below it `  max_steps: 100`"
-        settings.problems.append(Problem(settings.place, message, remedy))
+        settings.report(settings.place, f"holds a {type(value).__name__}, not sections", remedy)
         return {}
     return {str(key): item for key, item in value.items()}
 
@@ -142,8 +143,7 @@ def _apply(override: str, settings: RawSettings) -> None:
     try:
         value = yaml.safe_load(text)
     except (yaml.YAMLError, RecursionError, ValueError):
-        message = "has a value that is not YAML"
-        settings.problems.append(Problem(f"--set {redact(name)}", message, "Put quotes around the value"))
+        settings.report(f"--set {redact(name)}", "has a value that is not YAML", "Put quotes around the value")
     else:
         _put(name, value, settings, well_formed=bool(equals))
 
@@ -151,8 +151,7 @@ def _apply(override: str, settings: RawSettings) -> None:
 def _put(name: str, value: Any, settings: RawSettings, *, well_formed: bool = True) -> None:
     path = tuple(part.strip() for part in name.split("."))
     if not well_formed or not all(path):
-        message = "is not key.path=value"
-        settings.problems.append(Problem(f"--set {redact(name)}", message, "Write for example train.max_steps=100"))
+        settings.report(f"--set {redact(name)}", "is not key.path=value", "Write for example train.max_steps=100")
         return
     level = settings.values
     for part in path[:-1]:

@@ -21,11 +21,11 @@ def faults(tmp_path: Path) -> Callable[..., str]:
         try:
             RunConfig.load(path, overrides)
         except ConfigError as error:
-            told = error
+            reported = error
         else:
             return ""
-        assert told.exit_code == 2
-        assert all(problem.place and problem.remedy for problem in told.problems)
-        return str(told).replace(f"{tmp_path}/", "")
+        assert reported.exit_code == 2
+        assert all(problem.place and problem.remedy for problem in reported.problems)
+        return str(reported).replace(f"{tmp_path}/", "")
 
     return load

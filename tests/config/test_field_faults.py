@@ -40,7 +40,7 @@ from ocrmem.errors import ConfigError
     ],
     ids=range(23),
 )
-def test_a_faulty_field_is_told_with_what_would_be_right(changes: dict[str, Any], said: str) -> None:
+def test_a_faulty_field_is_reported_with_what_would_be_right(changes: dict[str, Any], said: str) -> None:
     values = real(**changes)
     with pytest.raises(ConfigError) as caught:
         RunConfig.from_dict(values, place="p")
@@ -48,6 +48,6 @@ def test_a_faulty_field_is_told_with_what_would_be_right(changes: dict[str, Any]
     assert len(caught.value.problems) == 1
 
 
-def test_a_section_that_is_no_section_is_told() -> None:
+def test_a_value_in_place_of_a_section_is_reported() -> None:
     with pytest.raises(ConfigError, match=r"p: train: is 7. Give a section with fields below it"):
         RunConfig.from_dict({**REAL, "train": 7}, place="p")

@@ -1,4 +1,4 @@
-"""Rules over `kubernetes`: what the API server would refuse is told when the settings are read."""
+"""Rules over `kubernetes`: what the API server would refuse is reported when the settings are read."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ocrmem.config import RunConfig
+from ocrmem.config import KubernetesSection, RunConfig
 from ocrmem.config.kubernetes_values import parse_quantity
 from ocrmem.errors import ConfigError
 
@@ -61,7 +61,32 @@ def _problems(params: Path, *overrides: str) -> list[str]:
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("4", 4), ("500m", Decimal("0.5")), ("1.5Gi", 3 * 2**29), ("2k", 2000), ("1Ei", 2**60), ("", None), ("Gi", None)],
+    [
+        ("4", 4),
+        ("500m", Decimal("0.5")),
+        ("0.5", Decimal("0.5")),
+        (".5", Decimal("0.5")),
+        ("5.", 5),
+        ("+2", 2),
+        ("1.5Gi", 3 * 2**29),
+        ("2k", 2000),
+        ("1Pi", 2**50),
+        ("1Ei", 2**60),
+        ("1E", 10**18),
+        ("1e3", 1000),
+        ("12E-1", Decimal("1.2")),
+        ("100n", Decimal("1e-7")),
+        ("", None),
+        ("Gi", None),
+        (".", None),
+        ("-1", None),
+        ("1e", None),
+        ("1K", None),
+        ("16GB", None),
+        (" 4", None),
+        ("\u0664", None),
+        ("1e999999999", None),
+    ],
 )
 def test_quantities_are_read_as_kubernetes_reads_them(text: str, value: Decimal | None) -> None:
     assert parse_quantity(text) == value
@@ -71,3 +96,11 @@ def test_numbers_may_be_written_without_quotes(tmp_path: Path) -> None:
     params = tmp_path / "params.yaml"
     params.write_text("kubernetes: {cpu: 16, cpu_limit: 0.5e2}\n", encoding="utf-8")
     assert not [problem for problem in _problems(params) if "kubernetes.cpu:" in problem]
+
+
+def test_an_empty_name_is_none(tmp_path: Path) -> None:
+    params = tmp_path / "params.yaml"
+    params.write_text("data: {path: data}\n", encoding="utf-8")
+    known = _problems(params)
+    assert _problems(params, "kubernetes.queue=''", "kubernetes.volumes.models.claim=''") == known
+    assert KubernetesSection(queue="").queue is None

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import ast
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from support.run_settings import real
 
-from ocrmem.config import RenderSection, RunConfig
+from ocrmem.config import RenderSection, RunConfig, rules
 from ocrmem.config.rules import RULES, Rule
-from ocrmem.config.rules.rule import rule
+from ocrmem.config.rules.rule import FIELDS, rule
 from ocrmem.config.section import Section
 from ocrmem.errors import ConfigError
 from ocrmem.rendering import Geometry
@@ -59,8 +62,8 @@ from ocrmem.rendering import Geometry
 def test_rules_between_fields(changes: dict[str, Any], field: str, said: str) -> None:
     with pytest.raises(ConfigError) as caught:
         RunConfig.from_dict(real(**changes), place="p")
-    told = [str(problem) for problem in caught.value.problems if problem.place == f"p: {field}"]
-    assert any(said in text for text in told), str(caught.value)
+    reported = [str(problem) for problem in caught.value.problems if problem.place == f"p: {field}"]
+    assert any(said in text for text in reported), str(caught.value)
 
 
 def test_memory_may_leave_little_room_for_text_but_some() -> None:
@@ -69,12 +72,12 @@ def test_memory_may_leave_little_room_for_text_but_some() -> None:
         RunConfig.from_dict(real(model__max_seq_length=8 * 256 + 2 + 15))
 
 
-def test_pages_that_do_not_fit_at_all_are_told() -> None:
+def test_pages_that_do_not_fit_at_all_are_reported() -> None:
     with pytest.raises(ConfigError, match=r"render.max_pages: is 1: .*Raise model.max_seq_length to at least"):
         RunConfig.from_dict(real(model__max_seq_length=200, model__context_threshold=1, render__max_pages=1))
 
 
-def test_sizes_that_do_not_divide_are_told_for_an_unknown_encoder() -> None:
+def test_sizes_that_do_not_divide_are_reported_for_an_unknown_encoder() -> None:
     changes = {
         "model__ocr_model_name": "someone/else",
         "render__token_size": 96,
@@ -91,8 +94,8 @@ def refusals(read: Callable[[], object]) -> set[tuple[str, str, str]]:
     try:
         read()
     except ConfigError as error:
-        told = {(p.place.removeprefix("p: "), p.message, p.remedy) for p in error.problems}
-        return {problem for problem in told if problem[0] != "render.max_pages"}
+        reported = {(p.place.removeprefix("p: "), p.message, p.remedy) for p in error.problems}
+        return {problem for problem in reported if problem[0] != "render.max_pages"}
     return set()
 
 
@@ -140,3 +143,11 @@ def test_a_rule_names_every_field_that_it_reads(checked: Rule) -> None:
     list(checked.check(Reads(RunConfig.from_dict(values), seen)))  # type: ignore[arg-type]
     unnamed = {path for path in seen if not any(path == name or path.startswith(f"{name}.") for name in checked.fields)}
     assert not unnamed
+
+
+@pytest.mark.parametrize("path", sorted(Path(rules.__file__).parent.glob("*.py")), ids=lambda path: path.stem)
+def test_a_rules_text_names_fields_that_exist(path: Path) -> None:
+    named = re.compile(rf"\b(?:{'|'.join(name for name in FIELDS if '.' not in name)})(?:\.[a-z_]+)+")
+    texts = (node.value for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.Constant))
+    found = {name for text in texts if isinstance(text, str) for name in named.findall(text)}
+    assert not {name for name in found if name not in FIELDS}

@@ -47,7 +47,7 @@ def test_the_ancestors_settings_are_good_once_the_two_are_repaired() -> None:
 
 
 def test_every_fault_is_listed_at_once_and_rules_over_faulty_fields_are_left_out(faults: Load) -> None:
-    told = faults(
+    reported = faults(
         "model:\n  context_threshold: many\n  max_seq_length: 10\n  max_seq_length: 20\n  basename: x\n"
         "train: {max_steps: 0, global_batch_size: 3, warmup_steps: 5}\n",
         "render.page_size=banana",
@@ -65,9 +65,9 @@ def test_every_fault_is_listed_at_once_and_rules_over_faulty_fields_are_left_out
         "params.yaml: train.global_batch_size: is 3",
         "params.yaml: model.vision_embedding_size: is 1024, but tiny",
     ):
-        assert expected in told
-    assert "not below model.max_seq_length" not in told
-    assert "not below train.max_steps" not in told
+        assert expected in reported
+    assert "not below model.max_seq_length" not in reported
+    assert "not below train.max_steps" not in reported
 
 
 def test_overrides_win_over_the_file_and_make_sections(tmp_path: Path) -> None:
@@ -137,7 +137,7 @@ KEYS = {
 def test_what_looks_like_a_key_is_refused_and_never_printed(faults: Load, kind: str) -> None:
     key = KEYS[kind]
     values = json.dumps(real(tracking__entity=key))
-    for told in (
+    for reported in (
         faults(values),
         faults(YAML, f"tracking.entity={json.dumps(key)}"),
         faults(json.dumps({**REAL, "model": {**REAL["model"], "precision": key}})),
@@ -146,15 +146,15 @@ def test_what_looks_like_a_key_is_refused_and_never_printed(faults: Load, kind: 
         faults(json.dumps({**REAL, key: 1})),
         faults(json.dumps(real(model__ocr_model_name="tiny", model__base_model_name=key))),
     ):
-        assert "looks like" in told
-        assert key not in told
+        assert "looks like" in reported
+        assert key not in reported
 
 
 def test_a_key_in_a_comment_or_broken_file_is_not_printed(faults: Load) -> None:
     key = KEYS["hugging face"]
-    told = faults(f"{YAML}\n# {key}\n")
-    assert "params.yaml:2: holds what looks like a Hugging Face token" in told
-    assert key not in told
+    reported = faults(f"{YAML}\n# {key}\n")
+    assert "params.yaml:2: holds what looks like a Hugging Face token" in reported
+    assert key not in reported
     assert key not in faults(f"a: [{key}: {{")
     assert key not in faults(YAML, f"{key}", f"{key}=[")
 
@@ -178,7 +178,7 @@ def test_a_field_named_like_a_key_is_refused(name: str) -> None:
     ],
     ids=range(5),
 )
-def test_ordinary_values_are_no_keys(changes: dict[str, Any]) -> None:
+def test_ordinary_values_are_not_keys(changes: dict[str, Any]) -> None:
     RunConfig.from_dict(real(**changes))
 
 
@@ -198,7 +198,7 @@ NAMES = st.sampled_from([*RunConfig().as_dict(), *(k for s in RunConfig().as_dic
 
 @given(st.dictionaries(NAMES, PLAIN | st.dictionaries(NAMES, PLAIN | st.lists(PLAIN, max_size=2), max_size=5)))
 @settings(max_examples=120, deadline=None)
-def test_any_values_load_or_are_told(values: dict[str, Any]) -> None:
+def test_any_values_load_or_are_reported(values: dict[str, Any]) -> None:
     try:
         config = RunConfig.from_dict(values)
     except ConfigError as error:
@@ -209,7 +209,7 @@ def test_any_values_load_or_are_told(values: dict[str, Any]) -> None:
 
 @given(st.binary(max_size=80))
 @settings(max_examples=200, deadline=None)
-def test_any_bytes_are_read_or_told(tmp_path_factory: pytest.TempPathFactory, raw: bytes) -> None:
+def test_any_bytes_are_read_or_reported(tmp_path_factory: pytest.TempPathFactory, raw: bytes) -> None:
     path = tmp_path_factory.mktemp("any") / "params.yaml"
     path.write_bytes(raw)
     with pytest.raises(ConfigError):  # even an empty file: the tiny models need a small page

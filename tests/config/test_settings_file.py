@@ -36,11 +36,11 @@ Load = Callable[..., str]
     ],
     ids=range(14),
 )
-def test_a_file_that_cannot_be_read_is_told(faults: Load, text: str | bytes, said: str) -> None:
+def test_a_file_that_cannot_be_read_is_reported(faults: Load, text: str | bytes, said: str) -> None:
     assert said in faults(text)
 
 
 @pytest.mark.parametrize("name", ["missing.yaml", ".", "nul\x00.yaml"])
-def test_a_path_that_is_no_file_is_told(tmp_path: Path, name: str) -> None:
+def test_a_path_that_is_not_a_file_is_reported(tmp_path: Path, name: str) -> None:
     with pytest.raises(ConfigError, match=r"is not there|cannot be read"):
         RunConfig.load(tmp_path / name)

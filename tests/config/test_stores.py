@@ -1,4 +1,4 @@
-"""Settings of the DVC remote, the registry and its store: what is contradictory or no address is told on loading."""
+"""The DVC remote, the registry and its store: contradictions and invalid addresses are reported on loading."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_sound_settings_load(sections: dict[str, Any]) -> None:
         ),
     ],
 )
-def test_a_contradiction_is_told_with_its_remedy(sections: dict[str, Any], said: str) -> None:
+def test_a_contradiction_is_reported_with_its_remedy(sections: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError) as caught:
         load(**sections)
     assert said in str(caught.value)

@@ -117,7 +117,7 @@ def test_words_that_the_tiny_model_does_not_know_are_a_note(folder: Path) -> Non
     assert any("unknown to the tokenizer of tiny" in line for line in result["notes"])
 
 
-def test_an_answer_that_can_never_fit_is_told_with_its_line(folder: Path) -> None:
+def test_an_answer_that_can_never_fit_is_reported_with_its_line(folder: Path) -> None:
     with (folder / "data" / "train.jsonl").open("a") as handle:
         handle.write(say("ask ana", "tea " * 300) + "\n")
     with pytest.raises(CheckFailed, match=r"train.jsonl:31: .*max_seq_length"):
@@ -148,7 +148,7 @@ def test_with_skip_bad_the_good_lines_are_enough(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("skip_bad", [False, True])
-def test_missing_data_is_told(tmp_path: Path, skip_bad: bool) -> None:
+def test_missing_data_is_reported(tmp_path: Path, skip_bad: bool) -> None:
     with pytest.raises(CheckFailed, match="data: is not there"):
         validate(config_of(tmp_path, data__skip_bad=skip_bad))
 
@@ -173,7 +173,7 @@ def with_cuda(monkeypatch: pytest.MonkeyPatch, *, capability: int | None) -> Non
         ("cpu", "float32", 8, None),
     ],
 )
-def test_what_the_machine_cannot_do_is_told(
+def test_what_the_machine_cannot_do_is_reported(
     folder: Path,
     monkeypatch: pytest.MonkeyPatch,
     device: str,
@@ -235,13 +235,13 @@ def test_a_local_base_model_counts_with_its_own_tokenizer(folder: Path, local_mo
     ]
 
 
-def test_a_tokenizer_that_does_not_load_is_told_together_with_the_data(folder: Path) -> None:
+def test_a_tokenizer_that_does_not_load_is_reported_together_with_the_data(folder: Path) -> None:
     (folder / "data" / "more.jsonl").write_text("{")
     with pytest.raises(ConfigError) as caught:
         validate(RunConfig.from_dict(real_settings(folder, "nobody/has-this-model")))
-    told = str(caught.value)
-    assert "no tokenizer loads from 'nobody/has-this-model'" in told
-    assert "more.jsonl:1: is JSON spread over lines" in told
+    reported = str(caught.value)
+    assert "no tokenizer loads from 'nobody/has-this-model'" in reported
+    assert "more.jsonl:1: is JSON spread over lines" in reported
 
 
 def write_config(folder: Path, values: dict[str, Any]) -> Path:
@@ -261,13 +261,15 @@ def test_faults_of_settings_and_data_come_in_one_list(folder: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         validate_file(path)
     assert caught.value.exit_code == 2
-    told = str(caught.value)
+    reported = str(caught.value)
     for expected in ("model.features: is 'mean'", "render.line_height: is 7", "eval.jsonl:7: holds a number"):
-        assert expected in told
+        assert expected in reported
     assert len(report(folder)["problems"]) == len(caught.value.problems)
 
 
-def test_an_unreadable_file_is_told_without_looking_for_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreadable_file_is_reported_without_looking_for_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data").mkdir()
     (tmp_path / "params.yaml").write_text("model: [")
@@ -299,7 +301,9 @@ def test_what_is_known_of_the_tiny_preset_is_what_it_is() -> None:
     assert TINY_ENCODER.sizes == {"sum": width, "concat": 2 * width}
 
 
-def test_a_template_that_refuses_a_role_is_told_with_the_line(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_template_that_refuses_a_role_is_reported_with_the_line(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tokenizer = build_tiny_tokenizer()
     tokenizer.chat_template = (
         "{% for m in messages %}{% if m.role == 'tool' %}{{ raise_exception('no tools') }}{% endif %}"
@@ -322,7 +326,7 @@ def test_progress_is_shown_by_conversation(folder: Path, monkeypatch: pytest.Mon
     assert sum(advanced) == 42
 
 
-def test_a_report_that_cannot_be_written_is_told(folder: Path) -> None:
+def test_a_report_that_cannot_be_written_is_reported(folder: Path) -> None:
     (folder / "file").write_text("")
     with pytest.raises(ConfigError, match=r"validation.json: cannot be written"):
         validate(config_of(folder, paths__reports=str(folder / "file")))
