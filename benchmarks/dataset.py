@@ -39,8 +39,8 @@ from common.texts import ENGLISH
 from ocrmem.config import RunConfig
 from ocrmem.conversations import Conversation, Message
 from ocrmem.dataset import build
-from ocrmem.dataset.loader import MemoryDataset
-from ocrmem.dataset.making import SampleMaker, page_row
+from ocrmem.dataset.memory_dataset import MemoryDataset
+from ocrmem.dataset.samples import SampleMaker, page_row
 from ocrmem.dataset.shards import page_writer
 from ocrmem.rendering import load_atlas, render_text
 from ocrmem.tokens import load_tokenizer
@@ -134,7 +134,7 @@ def rates(root: Path, samples: int) -> dict[str, float]:
         pass
     result["read samples/s, in order"] = len(stored) / (processor_seconds() - start)
     order = random.Random(0).sample(range(len(stored)), min(2000, len(stored)))
-    with mock.patch("ocrmem.dataset.stored._CACHED_BYTES", 0):
+    with mock.patch("ocrmem.dataset.stored_samples._CACHED_BYTES", 0):
         start = processor_seconds()
         for index in order[:200]:
             stored[index]

@@ -35,13 +35,13 @@ from common.texts import texts
 from transformers.models.unlimited_ocr.modeling_unlimited_ocr import UnlimitedOcrSamVisionSdpaAttention
 
 from ocrmem.config import RenderSection, RunConfig
-from ocrmem.dataset.making import SampleMaker, page_row
+from ocrmem.dataset.samples import SampleMaker, page_row
 from ocrmem.dataset.schema import SCHEMA_VERSION
 from ocrmem.dataset.shards import describe, page_writer
 from ocrmem.encoder.attention import BlockedAttention
 from ocrmem.encoder.deepencoder import DeepEncoder
 from ocrmem.encoder.encode import encode_dataset
-from ocrmem.encoder.pages import batch_size, encode_pages
+from ocrmem.encoder.page_encoding import batch_size, encode_pages
 from ocrmem.facts import tokens_per_page
 from ocrmem.files import write_json
 from ocrmem.model.tiny.encoder import random_tiny_encoder

@@ -23,7 +23,7 @@ from ocrmem.conversations import Message
 from ocrmem.encoder.architecture import deepseek_ocr_config
 from ocrmem.encoder.deepencoder import DeepEncoder, Features
 from ocrmem.encoder.device import DTYPES, pick_device
-from ocrmem.encoder.pages import encode_pages
+from ocrmem.encoder.page_encoding import encode_pages
 from ocrmem.rendering import Page, load_atlas, render_text, transcript
 
 TURNS = [

@@ -28,11 +28,11 @@ from transformers import Qwen3ForCausalLM, TrainerCallback
 from ocrmem import console
 from ocrmem.config import RunConfig
 from ocrmem.dataset import build
-from ocrmem.dataset.loader import MemoryDataset
+from ocrmem.dataset.memory_dataset import MemoryDataset
 from ocrmem.dataset.sequence import SequenceBuilder
-from ocrmem.dataset.stored import StoredSamples
-from ocrmem.encoder.features import FeatureStore, RowFormat
-from ocrmem.encoder.writer import RowWriter, publish
+from ocrmem.dataset.stored_samples import StoredSamples
+from ocrmem.encoder.feature_store import FeatureStore, RowFormat
+from ocrmem.encoder.feature_writer import FeatureWriter, publish
 from ocrmem.model.collator import MemoryCollator
 from ocrmem.model.configuration import MEMConfig
 from ocrmem.model.modeling import MEMModel
@@ -64,7 +64,7 @@ def random_features(config: RunConfig, dataset: MemoryDataset) -> FeatureStore:
     names, width = dataset.page_hashes(), config.model.vision_embedding_size
     root = Path(config.paths.features)
     form = RowFormat("random", "concat", "float32", "float32", dataset.page_size, dataset.tokens_per_page, width)
-    with RowWriter(root, form) as writer:
+    with FeatureWriter(root, form) as writer:
         for start in range(0, len(names), 256):
             some = names[start : start + 256]
             writer.append(some, torch.randn(len(some), dataset.tokens_per_page, width))

@@ -36,7 +36,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, Qwen3ForCausa
 
 from ocrmem.config import RunConfig
 from ocrmem.dataset.schema import Sample
-from ocrmem.encoder.pages import encode_pages
+from ocrmem.encoder.page_encoding import encode_pages
 from ocrmem.facts import tokens_per_page
 from ocrmem.model.collator import MemoryCollator
 from ocrmem.model.configuration import MEMConfig

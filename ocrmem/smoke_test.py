@@ -17,10 +17,10 @@ import torch
 
 from ocrmem.config import RunConfig
 from ocrmem.console import note
-from ocrmem.dataset.loader import MemoryDataset
+from ocrmem.dataset.memory_dataset import MemoryDataset
 from ocrmem.dataset.schema import Sample
 from ocrmem.dataset.sequence import SequenceBuilder
-from ocrmem.encoder.features import FeatureStore
+from ocrmem.encoder.feature_store import FeatureStore
 from ocrmem.errors import CheckFailed, ConfigError, DataError, Problem
 from ocrmem.facts import MANIFEST, PROJ, SMOKE_REPORT
 from ocrmem.files import write_json, write_text

@@ -26,10 +26,10 @@ from transformers import get_cosine_schedule_with_warmup
 from ocrmem.config import RunConfig
 from ocrmem.conversations import Conversation
 from ocrmem.conversations.parse import parse_line
-from ocrmem.dataset.making import SampleMaker
+from ocrmem.dataset.samples import SampleMaker
 from ocrmem.dataset.schema import PageRow, Sample
 from ocrmem.encoder.deepencoder import DeepEncoder
-from ocrmem.encoder.pages import encode_pages
+from ocrmem.encoder.page_encoding import encode_pages
 from ocrmem.model.collator import pad_sequences
 from ocrmem.model.modeling import MEMModel
 from ocrmem.model.tiny.build import build_tiny_base

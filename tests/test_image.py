@@ -182,7 +182,7 @@ def test_the_install_lines_make_an_ocrmem_that_runs_without_the_repository(insta
     # Files that are no modules came along: phrases and glyphs are read here.
     written = in_image(installed, ["ocrmem", "synth", "--output", "data", "--style", "mixed", "--count", "2"], tmp_path)
     assert written.returncode == 0, written.stderr
-    code = "from ocrmem.rendering.atlas import load_atlas; load_atlas('unifont')"
+    code = "from ocrmem.rendering.atlas_choice import load_atlas; load_atlas('unifont')"
     assert in_image(installed, ["python3", "-c", code], tmp_path).stderr == ""
 
 

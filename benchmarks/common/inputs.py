@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from ocrmem.config import RunConfig
 from ocrmem.conversations import Conversation, scan_conversations
-from ocrmem.dataset.making import SampleMaker
+from ocrmem.dataset.samples import SampleMaker
 from ocrmem.dataset.schema import Sample
 from ocrmem.rendering import Page
 from ocrmem.synthetic.tiny import tiny_conversations

@@ -18,12 +18,12 @@ import ocrmem
 from ocrmem.config import RunConfig
 from ocrmem.console import note, progress_bar
 from ocrmem.conversations import SPLITS, StoredConversations, locate_conversations
+from ocrmem.dataset.hash_index import first_seen
 from ocrmem.dataset.manifest import dataset_config, source_identity, tokenizer_identity
-from ocrmem.dataset.names import first_seen
-from ocrmem.dataset.parts import Counts, Parts
+from ocrmem.dataset.render_workers import Job, run_jobs, worker_count
 from ocrmem.dataset.schema import SCHEMA_VERSION
 from ocrmem.dataset.shards import copy_pages, describe, page_digests, place_copy
-from ocrmem.dataset.workers import Job, run_jobs, worker_count
+from ocrmem.dataset.unfinished_shards import Counts, UnfinishedShards
 from ocrmem.errors import DataError, Problem
 from ocrmem.facts import MANIFEST
 from ocrmem.files import replacing_directory, sha256_file, sha256_json, write_json
@@ -60,7 +60,7 @@ def build_dataset(config: RunConfig) -> dict[str, Any]:
         "tokenizer": tokenizer_identity(config, tokenizer),
         "atlas": load_atlas(config.render.atlas).version,
     }
-    parts = Parts(directory.with_name(f".{directory.name}.parts"), sha256_json([identity, _code()]))
+    parts = UnfinishedShards(directory.with_name(f".{directory.name}.parts"), sha256_json([identity, _code()]))
     rejects = parts.directory / REJECTS if config.data.skip_bad else None
     conversations = locate_conversations(config, rejects)
 
@@ -88,7 +88,7 @@ def build_dataset(config: RunConfig) -> dict[str, Any]:
 
 
 def _make(
-    config: RunConfig, parts: Parts, conversations: StoredConversations, shards: Sequence[range]
+    config: RunConfig, parts: UnfinishedShards, conversations: StoredConversations, shards: Sequence[range]
 ) -> list[dict[str, Any]]:
     """The records of all shards, made or found complete.
 
@@ -114,7 +114,9 @@ def _make(
     return [parts.record(index) for index in range(len(shards))]
 
 
-def _assemble(parts: Parts, records: Sequence[dict[str, Any]], target: Path) -> tuple[int, list[dict[str, Any]]]:
+def _assemble(
+    parts: UnfinishedShards, records: Sequence[dict[str, Any]], target: Path
+) -> tuple[int, list[dict[str, Any]]]:
     """Put the parts in their places, every page once.
 
     Returns:

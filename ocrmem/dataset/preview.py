@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
-from ocrmem.config import RunConfig
+from ocrmem.config import RenderSection, RunConfig
 from ocrmem.conversations import Conversation, read_conversations, split_turns
-from ocrmem.rendering import transcript, write_preview
+from ocrmem.files import write_bytes
+from ocrmem.rendering import load_atlas, render_text, transcript
 
 DIRECTORY = Path("preview")
 
 
-def preview_dataset(config: RunConfig, limit: int, directory: Path = DIRECTORY) -> dict[str, Any]:
+class PreviewResult(TypedDict):
+    """Result of `preview_dataset`; ``pages`` are paths."""
+
+    pages: list[str]
+    summary: list[str]
+
+
+def preview_dataset(config: RunConfig, limit: int, directory: Path = DIRECTORY) -> PreviewResult:
     """Draw the longest history of each conversation and write the first ``limit`` pages.
 
     Args:
@@ -29,6 +39,17 @@ def preview_dataset(config: RunConfig, limit: int, directory: Path = DIRECTORY) 
         "pages": [str(path) for path in paths],
         "summary": [f"preview: {len(paths)} pages of {config.render.page_size} px in {directory}/"],
     }
+
+
+def write_preview(texts: Iterable[str], directory: Path, settings: RenderSection, limit: int) -> list[Path]:
+    """Write the first ``limit`` of all pages of some texts, each of which starts a page; replace existing files."""
+    atlas = load_atlas(settings.atlas)
+    pages = (page for text in texts for page in render_text(text, settings, atlas).pages)
+    paths = []
+    for number, page in enumerate(islice(pages, limit)):
+        paths.append(directory / f"page-{number:03d}.png")
+        write_bytes(paths[-1], page.png())
+    return paths
 
 
 def _history(conversation: Conversation, config: RunConfig) -> str:

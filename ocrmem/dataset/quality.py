@@ -15,7 +15,7 @@ from typing import Any
 
 from ocrmem.config import RunConfig
 from ocrmem.dataset.expectations import Expectation, expectations
-from ocrmem.dataset.loader import MemoryDataset
+from ocrmem.dataset.memory_dataset import MemoryDataset
 from ocrmem.dataset.tables import Table, check_tables
 from ocrmem.errors import CheckFailed, Problem
 from ocrmem.facts import MANIFEST

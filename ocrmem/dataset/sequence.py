@@ -72,7 +72,6 @@ class SequenceBuilder:
     Args:
         tokenizer: with a chat template and the family's three marks.
         max_seq_length: most tokens of a sequence, memory and answer included.
-        memory_window: most memory tokens of a sequence; None leaves ``max_seq_length`` as the only bound.
         family: of the base model.
 
     Raises:
@@ -83,12 +82,10 @@ class SequenceBuilder:
         self,
         tokenizer: PreTrainedTokenizerBase,
         max_seq_length: int,
-        memory_window: int | None = None,
         family: Family = DEFAULT,
     ) -> None:
         self.tokenizer = tokenizer
         self.max_seq_length = max_seq_length
-        self.memory_window = memory_window
         self.memory = memory_tokens(tokenizer, family)
         self._template_options = family.template_options
         self._content_cache: dict[str, tuple[int, ...]] = {}
@@ -134,7 +131,6 @@ class SequenceBuilder:
         answer: str | None,
         memory_tokens: int = 0,
         history: Sequence[Message] = (),
-        history_limit: int | None = None,
     ) -> TokenSequence:
         """The token sequence of one sample.
 
@@ -144,7 +140,6 @@ class SequenceBuilder:
             answer: the assistant's message; None ends the sequence with the generation prompt.
             memory_tokens: placeholders to write; 0 writes no memory tokens at all.
             history: older messages that stay text; they come after the opening system messages.
-            history_limit: keep only the last so many content tokens of ``history``; None keeps all.
 
         Returns:
             The sequence, at most ``max_seq_length`` long. To fit, text is dropped oldest first: history,
@@ -154,13 +149,7 @@ class SequenceBuilder:
             DataError: memory, answer and the template alone are too long, or the prompt has no user message
                 for memory to stand in.
         """
-        if self.memory_window is not None and memory_tokens > self.memory_window:
-            raise DataError.of(
-                "memory",
-                f"{memory_tokens} memory tokens are more than the {self.memory_window} allowed",
-                "Lower render.max_pages",
-            )
-        turns, droppable, bearer = self._arrange(prompt, history, history_limit, bool(memory_tokens))
+        turns, droppable, bearer = self._arrange(prompt, history, bool(memory_tokens))
         offered = sum(len(self.encode_content(message.content)) for message in (*history, *prompt))
         answer_ids: list[int] = [] if answer is None else [*self.encode_content(answer), *self.closing_ids]
         fixed = len(answer_ids) + with_marks(memory_tokens)
@@ -178,12 +167,10 @@ class SequenceBuilder:
         return TokenSequence(ids + answer_ids, labels, memory_tokens, dropped)
 
     def _arrange(
-        self, prompt: Sequence[Message], history: Sequence[Message], limit: int | None, with_memory: bool
+        self, prompt: Sequence[Message], history: Sequence[Message], with_memory: bool
     ) -> tuple[list[_Turn], list[_Turn], _Turn | None]:
         """Turns in the order of the sequence, the same in the order of dropping, and the one with memory."""
         old = [_Turn(message.role, list(self.encode_content(message.content))) for message in history]
-        if limit is not None:
-            old = _last_tokens(old, limit)
         new = [_Turn(message.role, list(self.encode_content(message.content))) for message in prompt]
         bearer = next((turn for turn in new if turn.role == "user"), None)
         if with_memory:
@@ -337,14 +324,3 @@ def _remember(cache: dict[Key, Ids], key: Key, ids: Ids) -> None:
     if len(cache) >= _CACHE_ENTRIES:
         cache.clear()
     cache[key] = ids
-
-
-def _last_tokens(turns: list[_Turn], limit: int) -> list[_Turn]:
-    """The last ``limit`` content tokens, in the turns that hold them."""
-    kept: list[_Turn] = []
-    for turn in reversed(turns):
-        if limit <= 0:
-            break
-        kept.append(_Turn(turn.role, turn.ids[-limit:]))
-        limit -= len(turn.ids)
-    return kept[::-1]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import compress
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 
-from ocrmem.dataset.names import digests_of
+from ocrmem.dataset.hash_index import digests_of
 from ocrmem.dataset.schema import (
     PAGE_ROWS,
     SAMPLE_ROWS,
@@ -25,17 +25,19 @@ from ocrmem.dataset.schema import (
     samples_table,
     unbanded,
 )
+from ocrmem.errors import DataError, OcrMemError
 from ocrmem.files import sha256_file
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    import pyarrow.parquet as pq
 
 Row = TypeVar("Row")
 _MESSAGES_A_GROUP = 50_000
 _DICTIONARY_BYTES = 64 << 20
 
 
-class RowWriter(Generic[Row]):
+class ShardWriter(Generic[Row]):
     """Writes rows to a parquet file, a row group at a time; the file takes its name when the block ends well.
 
     A file without rows is not written.
@@ -70,7 +72,7 @@ class RowWriter(Generic[Row]):
         self._writer: Any = None
         self._temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
 
-    def __enter__(self) -> RowWriter[Row]:
+    def __enter__(self) -> ShardWriter[Row]:
         return self
 
     def add(self, row: Row) -> None:
@@ -109,9 +111,9 @@ class RowWriter(Generic[Row]):
         self._pending_weight = 0
 
 
-def sample_writer(path: Path) -> RowWriter[Sample]:
+def sample_writer(path: Path) -> ShardWriter[Sample]:
     """A writer of samples. A message that many samples repeat is stored once a row group (its dictionary)."""
-    return RowWriter(
+    return ShardWriter(
         path,
         samples_schema(),
         samples_table,
@@ -122,11 +124,41 @@ def sample_writer(path: Path) -> RowWriter[Sample]:
     )
 
 
-def page_writer(path: Path) -> RowWriter[PageRow]:
+def page_writer(path: Path) -> ShardWriter[PageRow]:
     """A writer of pages."""
     # Statistics would put whole pages into the file's footer, and no two pages are alike.
     options = {"use_dictionary": False, "write_statistics": False}
-    return RowWriter(path, pages_schema(), pages_table, PAGE_ROWS, options)
+    return ShardWriter(path, pages_schema(), pages_table, PAGE_ROWS, options)
+
+
+def open_shard(path: Path, shard: dict[str, Any], schema: pa.Schema, repeated: Sequence[str] = ()) -> pq.ParquetFile:
+    """A shard, if it is parquet with the expected columns and number of rows.
+
+    Args:
+        shard: the manifest's line.
+        schema: the columns it must have.
+        repeated: columns to be read as dictionaries.
+
+    Raises:
+        DataError: it is not.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        file = pq.ParquetFile(path, read_dictionary=list(repeated))
+    except (pa.ArrowInvalid, OSError) as error:
+        raise changed(path, f"cannot be read as parquet ({error})") from None
+    if file.schema_arrow.names != schema.names:
+        raise changed(path, f"has the columns {', '.join(file.schema_arrow.names)}")
+    if file.metadata.num_rows != shard["rows"]:
+        raise changed(path, f"has {file.metadata.num_rows} rows, the manifest says {shard['rows']}")
+    return file
+
+
+def changed(path: Path, message: str) -> OcrMemError:
+    """A file of the dataset is not as `render` left it."""
+    return DataError.of(str(path), message, "Run `ocrmem render` again")
 
 
 def describe(path: Path, root: Path, rows: int) -> dict[str, Any]:

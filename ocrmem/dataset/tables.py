@@ -17,9 +17,9 @@ import numpy as np
 
 from ocrmem.console import progress_bar
 from ocrmem.conversations import SPLITS, Message
-from ocrmem.dataset.loader import MemoryDataset
+from ocrmem.dataset.hash_index import occurrences, sides
 from ocrmem.dataset.manifest import shards_of
-from ocrmem.dataset.names import occurrences, sides
+from ocrmem.dataset.memory_dataset import MemoryDataset
 from ocrmem.dataset.schema import PageRow, Sample
 from ocrmem.dataset.shards import read_pages
 from ocrmem.files import sha256_file

@@ -158,9 +158,9 @@ class DeepEncoder(nn.Module):
         hidden = self.vision_encoder.pre_layrnorm(tokens + resized_positions(table, *tokens_map.shape[-2:]))
         return tokens + self.vision_encoder.encoder(inputs_embeds=hidden).last_hidden_state
 
-    def fingerprint(self) -> str:
+    def weights_sha256(self) -> str:
         """The hex sha256 of the weights by name and float32 value, whatever file or dtype they came in."""
-        return weights_fingerprint(self.state_dict())
+        return sha256_of_weights(self.state_dict())
 
 
 def load_encoder(config: RunConfig) -> DeepEncoder:
@@ -229,7 +229,7 @@ def resized_positions(table: torch.Tensor, height: int, width: int) -> torch.Ten
     return resized.flatten(2).transpose(1, 2)
 
 
-def weights_fingerprint(tensors: dict[str, torch.Tensor]) -> str:
+def sha256_of_weights(tensors: dict[str, torch.Tensor]) -> str:
     """The hex sha256 over names, shapes and float32 values of tensors, in the order of their names."""
     digest = hashlib.sha256()
     for name in sorted(tensors):

@@ -11,17 +11,17 @@ import torch
 
 from ocrmem.config import RunConfig
 from ocrmem.console import progress_bar
-from ocrmem.dataset.loader import MemoryDataset
+from ocrmem.dataset.memory_dataset import MemoryDataset
 from ocrmem.encoder.deepencoder import load_encoder
-from ocrmem.encoder.features import RowFormat, row_tensor
-from ocrmem.encoder.pages import Encoder, batch_size, encode_pages
-from ocrmem.encoder.writer import RowWriter, publish
+from ocrmem.encoder.feature_store import RowFormat, row_tensor
+from ocrmem.encoder.feature_writer import FeatureWriter, publish
+from ocrmem.encoder.page_encoding import Encoder, batch_size, encode_pages
 from ocrmem.errors import CheckFailed, ConfigError, DataError, OcrMemError, Problem
 from ocrmem.rendering.page import Page
 
-# Spread of a feature over pages, in units of the features' root mean square. One black pixel more gives
+# Range of a feature over pages, in units of the features' root mean square. One black pixel more gives
 # 1e-3 with weights at 0.001 and 0.1 at 0.02; the SAM config's 1e-10 gives 1e-38.
-_LEAST_SPREAD = 1e-4
+_LEAST_RANGE = 1e-4
 _EARLY = 16  # pages after which an encoder that looks at none of them is given up
 
 
@@ -60,7 +60,7 @@ def encode_dataset(config: RunConfig, encoder: Encoder | None = None) -> dict[st
         encoder = load_encoder(config)
     check_fit(config, encoder)
     format_ = RowFormat(
-        weights_sha256=encoder.fingerprint(),
+        weights_sha256=encoder.weights_sha256(),
         features=encoder.features,
         computed_in=str(encoder.dtype).removeprefix("torch."),
         dtype=config.model.precision,
@@ -69,7 +69,7 @@ def encode_dataset(config: RunConfig, encoder: Encoder | None = None) -> dict[st
         feature_size=encoder.feature_size,
     )
     directory = Path(config.paths.features)
-    with RowWriter(directory, format_) as writer:
+    with FeatureWriter(directory, format_) as writer:
         missing = writer.missing(hashes)
         _encode_missing(dataset, missing, encoder, writer)
         rows = len(writer)
@@ -136,12 +136,12 @@ def check_fit(config: RunConfig, encoder: Encoder) -> None:
         raise ConfigError(problems)
 
 
-def _encode_missing(dataset: MemoryDataset, missing: np.ndarray, encoder: Encoder, writer: RowWriter) -> None:
+def _encode_missing(dataset: MemoryDataset, missing: np.ndarray, encoder: Encoder, writer: FeatureWriter) -> None:
     if not len(missing):
         return
     hashes = dataset.page_hashes()
     step = batch_size(writer.format.page_size, encoder.device)
-    spread = _Spread()
+    span = _PageRange()
     with progress_bar("encoding pages", total=len(missing)) as bar:
         for at in range(0, len(missing), step):
             names = [hashes[int(place)] for place in missing[at : at + step]]
@@ -150,9 +150,9 @@ def _encode_missing(dataset: MemoryDataset, missing: np.ndarray, encoder: Encode
                 _check_page(name, page)
             stored = writer.append(names, encode_pages(encoder, pages))
             for row in stored:
-                spread.add(row)
-            if spread.pages >= _EARLY and not spread.enough:
-                raise _page_blind(spread)
+                span.add(row)
+            if span.pages >= _EARLY and not span.enough:
+                raise _page_blind(span)
             bar.advance(len(names))
 
 
@@ -179,17 +179,17 @@ def _statistics(
     total = torch.zeros(format_.feature_size, dtype=torch.float64)
     squares = torch.zeros_like(total)
     count = 0
-    spread = _Spread()
+    span = _PageRange()
     for page, features in zip(hashes, _rows(rows, path, format_), strict=True):
         kept = features[torch.from_numpy(np.asarray(dataset.kept(page)))].double()
         total += kept.sum(dim=0)
         squares += kept.square().sum(dim=0)
         count += len(kept)
-        spread.add(features)
-    if spread.pages == 1:
-        spread.add(_blank_features(dataset.page(hashes[0]), encoder, format_))
-    if not spread.enough:
-        raise _page_blind(spread)
+        span.add(features)
+    if span.pages == 1:
+        span.add(_blank_features(dataset.page(hashes[0]), encoder, format_))
+    if not span.enough:
+        raise _page_blind(span)
     mean = total / max(1, count)
     variance = (squares / max(1, count) - mean.square()).clamp_min(0)
     return mean.float(), variance.sqrt().float()
@@ -213,7 +213,7 @@ def _blank_features(page: Page, encoder: Encoder, format_: RowFormat) -> torch.T
     return encode_pages(encoder, [blank])[0].to("cpu", format_.torch_dtype).float()
 
 
-class _Spread:
+class _PageRange:
     """How far features at one place and dimension lie apart over pages."""
 
     def __init__(self) -> None:
@@ -239,14 +239,14 @@ class _Spread:
 
     @property
     def enough(self) -> bool:
-        return self.relative >= _LEAST_SPREAD
+        return self.relative >= _LEAST_RANGE
 
 
-def _page_blind(spread: _Spread) -> OcrMemError:
+def _page_blind(span: _PageRange) -> OcrMemError:
     return CheckFailed.of(
         "encode",
-        f"features do not depend on the page: over {spread.pages} different pages they vary by "
-        f"{spread.relative:.1e} of their size",
+        f"features do not depend on the page: over {span.pages} different pages they vary by "
+        f"{span.relative:.1e} of their size",
         "Load trained weights; a random encoder needs SAM's initializer_range at about 0.02 "
         "(transformers' default is 1e-10)",
     )

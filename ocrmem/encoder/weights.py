@@ -19,8 +19,8 @@ from safetensors.torch import save_file
 from transformers import UnlimitedOcrVisionConfig
 from transformers.utils import cached_file
 
-from ocrmem.encoder.architecture import clip_of, read_architecture, sam_of
-from ocrmem.encoder.naming import QKV_PARTS, Source, is_original, native_sources, original_name
+from ocrmem.encoder.architecture import read_architecture
+from ocrmem.encoder.tensor_names import QKV_PARTS, Source, is_original, native_sources, original_name
 from ocrmem.errors import ModelError, Problem, first_line
 from ocrmem.files import write_json
 from ocrmem.retry import retrying
@@ -133,50 +133,6 @@ def check_tensors(files: EncoderFiles, expected: Mapping[str, tuple[int, ...]]) 
 def save_native(directory: Path, config: UnlimitedOcrVisionConfig, tensors: Mapping[str, torch.Tensor]) -> None:
     """Write config.json and model.safetensors under native names; each file appears whole or not at all."""
     _save(directory, config.to_dict(), tensors)
-
-
-def export_original(directory: Path, config: UnlimitedOcrVisionConfig, tensors: Mapping[str, torch.Tensor]) -> None:
-    """Write an encoder as DeepSeek-OCR publishes it: its key names, fused qkv, its config.json's dialect.
-
-    Args:
-        tensors: native name -> tensor.
-    """
-    fused: dict[str, dict[int, torch.Tensor]] = defaultdict(dict)
-    original: dict[str, torch.Tensor] = {}
-    for native, tensor in tensors.items():
-        name, part = original_name(native)
-        if part is None:
-            original[name] = tensor
-        else:
-            fused[name][part] = tensor
-    for name, parts in fused.items():
-        original[name] = torch.cat([parts[part] for part in range(len(QKV_PARTS))])
-    sam, clip = sam_of(config), clip_of(config)
-    values: dict[str, object] = {
-        "model_type": "deepseek_vl_v2",
-        "vision_config": {
-            "model_type": "vision",
-            "model_name": "deeplip_b_l",
-            "image_size": sam.image_size,
-            "width": {
-                "sam_vit_b": {
-                    "width": sam.hidden_size,
-                    "layers": sam.num_hidden_layers,
-                    "heads": sam.num_attention_heads,
-                    "global_attn_indexes": list(sam.global_attn_indexes),
-                    "downsample_channels": list(sam.downsample_channels),
-                },
-                "clip-l-14-224": {
-                    "width": clip.hidden_size,
-                    "layers": clip.num_hidden_layers,
-                    "heads": clip.num_attention_heads,
-                    "image_size": clip.image_size,
-                    "patch_size": clip.patch_size,
-                },
-            },
-        },
-    }
-    _save(directory, values, original)
 
 
 def _save(directory: Path, config: dict[str, object], tensors: Mapping[str, torch.Tensor]) -> None:

@@ -17,12 +17,12 @@ from torch import nn
 
 from ocrmem.config import RunConfig
 from ocrmem.console import Bar, note, progress_bar
-from ocrmem.dataset.loader import MemoryDataset
+from ocrmem.dataset.memory_dataset import MemoryDataset
 from ocrmem.dataset.schema import Sample
 from ocrmem.dataset.sequence import SequenceBuilder
 from ocrmem.encoder.deepencoder import DeepEncoder, load_encoder
-from ocrmem.encoder.features import FeatureStore
-from ocrmem.encoder.pages import encode_kept_tokens
+from ocrmem.encoder.feature_store import FeatureStore
+from ocrmem.encoder.page_encoding import encode_kept_tokens
 from ocrmem.errors import DataError
 from ocrmem.evaluation.baselines import CaseMaker, scrambled, strangers
 from ocrmem.evaluation.html_report import write_report

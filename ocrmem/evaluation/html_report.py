@@ -12,7 +12,7 @@ import jinja2
 from markupsafe import Markup
 
 from ocrmem.config import RunConfig
-from ocrmem.dataset.loader import MemoryDataset
+from ocrmem.dataset.memory_dataset import MemoryDataset
 from ocrmem.dataset.schema import Sample
 from ocrmem.evaluation import svg_charts
 from ocrmem.evaluation.result import VARIANTS

@@ -15,7 +15,7 @@ import torch
 
 from ocrmem.config import RenderSection
 from ocrmem.dataset.schema import Sample
-from ocrmem.encoder.pages import Encoder, encode_kept_tokens
+from ocrmem.encoder.page_encoding import Encoder, encode_kept_tokens
 from ocrmem.evaluation.baselines import CaseMaker
 from ocrmem.evaluation.scoring import Case, Scorer
 from ocrmem.rendering.history import HistoryRenderer

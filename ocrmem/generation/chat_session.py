@@ -18,9 +18,9 @@ from transformers import PreTrainedTokenizerBase
 from ocrmem.adapter import has_provenance, verify_package
 from ocrmem.config import RunConfig
 from ocrmem.conversations import Conversation
-from ocrmem.dataset.making import SampleMaker
+from ocrmem.dataset.samples import SampleMaker
 from ocrmem.dataset.schema import PageRow, Sample
-from ocrmem.encoder.pages import Encoder, encode_kept_tokens
+from ocrmem.encoder.page_encoding import Encoder, encode_kept_tokens
 from ocrmem.errors import DataError
 from ocrmem.evaluation.scoring import Case, Scorer
 from ocrmem.families import with_marks

@@ -15,8 +15,8 @@ from ocrmem.facts import IGNORED
 from ocrmem.rendering.page import pixel_batch
 
 if TYPE_CHECKING:
-    from ocrmem.dataset.loader import MemoryDataset
-    from ocrmem.encoder.features import FeatureStore
+    from ocrmem.dataset.memory_dataset import MemoryDataset
+    from ocrmem.encoder.feature_store import FeatureStore
 
 
 class MemoryCollator:

@@ -8,7 +8,7 @@ from typing import Any, TypedDict
 
 from ocrmem.config import TINY, RunConfig
 from ocrmem.encoder.deepencoder import tokens_for
-from ocrmem.encoder.features import RowFormat
+from ocrmem.encoder.feature_store import RowFormat
 from ocrmem.errors import ConfigError
 from ocrmem.planning.flops import Flops, flops
 from ocrmem.planning.gpus import CPU, Gpu, find_gpu

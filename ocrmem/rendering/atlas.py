@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ocrmem.errors import ConfigError, DataError
+from ocrmem.errors import DataError
 from ocrmem.facts import CELL_HEIGHT
-from ocrmem.rendering.breaking import CODE_POINTS, break_classes
+from ocrmem.rendering.line_breaking import CODE_POINTS, break_classes
 
 UNIFONT = Path(__file__).parent / "data" / "unifont.npz"
 _REBUILD = "Install ocrmem again, or run scripts/build_atlas.py"
@@ -119,7 +119,7 @@ class Atlas:
 
     @cached_property
     def break_class(self) -> np.ndarray:
-        """uint8 [0x110000] of `ocrmem.rendering.breaking.Break`."""
+        """uint8 [0x110000] of `ocrmem.rendering.line_breaking.Break`."""
         return break_classes(self.marks)
 
     def prepare(self, code_points: np.ndarray) -> None:
@@ -130,32 +130,3 @@ class Atlas:
 def unifont_data() -> AtlasData:
     """The vendored cells as stored."""
     return AtlasData.read(UNIFONT)
-
-
-@cache
-def load_atlas(spec: str = "unifont") -> Atlas:
-    """The atlas that `render.atlas` names; loaded once a process.
-
-    Args:
-        spec: "unifont", or the path of a .ttf, .otf or .ttc font. What that font lacks is drawn from Unifont.
-
-    Raises:
-        ConfigError: the name is neither, the file is not there or is not a usable font.
-        DataError: the vendored atlas is damaged.
-    """
-    if spec == "unifont":
-        return Atlas(unifont_data())
-    if Path(spec).suffix.lower() not in {".ttf", ".otf", ".ttc"}:
-        raise ConfigError.of(
-            "render.atlas", f"{spec!r} is not an atlas", 'Write "unifont" or the path of a .ttf or .otf font'
-        )
-    try:
-        # Pillow and fontTools are optional: only pages drawn with another font need them.
-        from ocrmem.rendering.truetype import TrueTypeAtlas
-    except ImportError as error:
-        raise ConfigError.of(
-            "render.atlas",
-            f"{spec!r} needs Pillow and fontTools ({error})",
-            "Run `pip install 'ocrmem[fonts]'`, or use render.atlas: unifont",
-        ) from error
-    return TrueTypeAtlas(Path(spec))

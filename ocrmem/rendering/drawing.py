@@ -15,7 +15,7 @@ from ocrmem.rendering.atlas import Atlas
 from ocrmem.rendering.geometry import Geometry
 from ocrmem.rendering.layout import Rows, wrap
 from ocrmem.rendering.page import Page
-from ocrmem.rendering.units import Units, to_units
+from ocrmem.rendering.text_units import Units, to_units
 
 PIECE = 1 << 14  # characters laid out at a time
 

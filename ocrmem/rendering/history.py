@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 
 from ocrmem.config import RenderSection
 from ocrmem.conversations import Message
-from ocrmem.rendering.atlas import load_atlas
+from ocrmem.rendering.atlas_choice import load_atlas
 from ocrmem.rendering.drawing import lay_out, paginate
 from ocrmem.rendering.geometry import Geometry
 from ocrmem.rendering.page import Page
-from ocrmem.rendering.text import transcript
+from ocrmem.rendering.transcript import transcript
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ocrmem.rendering.breaking import Break, may_break, may_split, pairs
-from ocrmem.rendering.units import Units
+from ocrmem.rendering.line_breaking import Break, may_break, may_split, pairs
+from ocrmem.rendering.text_units import Units
 
 
 @dataclass(frozen=True)

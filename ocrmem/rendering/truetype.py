@@ -16,7 +16,7 @@ from ocrmem.errors import ConfigError
 from ocrmem.facts import CELL_HEIGHT, CELL_WIDTH
 from ocrmem.files import sha256_file
 from ocrmem.rendering.atlas import Atlas, unifont_data
-from ocrmem.rendering.breaking import CODE_POINTS
+from ocrmem.rendering.line_breaking import CODE_POINTS
 from ocrmem.rendering.rasterise import cells_of, has_own_cell
 
 _LARGEST, _SMALLEST = 20, 6  # px

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch.utils.data import Sampler
 
-from ocrmem.dataset.stored import StoredSamples
+from ocrmem.dataset.stored_samples import StoredSamples
 from ocrmem.errors import TrainingError
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ocrmem.dataset.stored import StoredSamples
+from ocrmem.dataset.stored_samples import StoredSamples
 from ocrmem.errors import TrainingError
 from ocrmem.training.curriculum import RunSampler, mixed_seed, sample_field, shuffled
 

@@ -16,11 +16,11 @@ import torch
 
 from ocrmem import console
 from ocrmem.config import RunConfig
-from ocrmem.dataset.loader import MemoryDataset
+from ocrmem.dataset.memory_dataset import MemoryDataset
 from ocrmem.dataset.sequence import SequenceBuilder
-from ocrmem.dataset.stored import StoredSamples
+from ocrmem.dataset.stored_samples import StoredSamples
 from ocrmem.encoder.device import DTYPES
-from ocrmem.encoder.features import FeatureStore
+from ocrmem.encoder.feature_store import FeatureStore
 from ocrmem.errors import ConfigError, DataError, PreemptedError
 from ocrmem.facts import PACKAGE_FILES, TRAIN_REPORT
 from ocrmem.files import replacing_directory, sha256_json, sha256_tree, write_json

@@ -11,11 +11,11 @@ from support.chat import conversation, tree, write_jsonl
 
 from ocrmem.conversations import SPLITS, Conversation, Message, read_conversations
 from ocrmem.dataset.build import build_dataset
-from ocrmem.dataset.loader import MemoryDataset
-from ocrmem.dataset.making import SampleMaker
 from ocrmem.dataset.manifest import shards_of
+from ocrmem.dataset.memory_dataset import MemoryDataset
 from ocrmem.dataset.preview import preview_dataset
 from ocrmem.dataset.quality import check_dataset
+from ocrmem.dataset.samples import SampleMaker
 from ocrmem.errors import ConfigError, DataError
 from ocrmem.rendering import load_atlas, render_text, transcript
 from ocrmem.tokens import load_tokenizer

@@ -12,12 +12,13 @@ import pytest
 from support.chat import conversation, write_jsonl
 
 from ocrmem.conversations import SPLITS, locate_conversations, read_conversations
-from ocrmem.dataset import build, schema, shards, stored, tables
+from ocrmem.dataset import build, schema, shards, stored_samples, tables
 from ocrmem.dataset.build import build_dataset
 from ocrmem.dataset.expectations import expectations
-from ocrmem.dataset.loader import MemoryDataset
-from ocrmem.dataset.making import SampleMaker
+from ocrmem.dataset.memory_dataset import MemoryDataset
+from ocrmem.dataset.samples import SampleMaker
 from ocrmem.dataset.schema import banded, unbanded
+from ocrmem.dataset.stored_samples import StoredSamples
 from ocrmem.errors import DataError
 from ocrmem.tokens import load_tokenizer
 
@@ -57,17 +58,25 @@ def read_one(line: dict):
     return Conversation(line["id"], messages, "train", "here")
 
 
+def counted_reads(samples: StoredSamples) -> list[int]:
+    """The row groups that ``samples`` reads from now on."""
+    reads: list[int] = []
+    read = samples._read
+    samples._read = lambda number: (reads.append(number), read(number))[1]
+    return reads
+
+
 def test_samples_are_a_sequence_that_reads_a_group_when_it_is_asked(dataset):
     samples = dataset.samples("train")
     in_order = list(samples)
     assert len(in_order) == len(samples) > 10
     fresh = dataset.samples("train")
-    assert fresh.groups_read == 0
+    reads = counted_reads(fresh)
     begin, end = fresh._starts[1:3]
     assert fresh[begin] == in_order[begin]
-    assert fresh.groups_read == 1
+    assert len(reads) == 1
     assert [fresh[i] for i in range(begin, end)] == in_order[begin:end]
-    assert fresh.groups_read == 1, "samples of one group are decoded together"
+    assert len(reads) == 1, "samples of one group are decoded together"
     assert fresh[-1] == in_order[-1]
     assert fresh[2:4] == in_order[2:4]
     with pytest.raises(IndexError):
@@ -77,20 +86,22 @@ def test_samples_are_a_sequence_that_reads_a_group_when_it_is_asked(dataset):
 
 def test_columns_come_without_reading_samples(dataset):
     samples = dataset.samples("train")
+    reads = counted_reads(samples)
     lengths = samples.column("memory_tokens")
-    assert samples.groups_read == 0
+    assert not reads
     assert lengths.dtype == np.int32
     assert lengths.tolist() == [sample.memory_tokens for sample in samples]
     assert len(dataset.samples("eval").column("memory_tokens")) == len(dataset.samples("eval"))
 
 
 def test_few_groups_stay_in_memory(dataset, monkeypatch):
-    monkeypatch.setattr(stored, "_CACHED_BYTES", 1)
+    monkeypatch.setattr(stored_samples, "_CACHED_BYTES", 1)
     samples = dataset.samples("train")
+    reads = counted_reads(samples)
     for index in range(len(samples)):
         samples[index]
     assert len(samples._groups) == 1
-    assert samples.groups_read == len(samples._places)
+    assert len(reads) == len(samples._places)
 
 
 def test_opening_a_dataset_takes_less_than_200_bytes_a_page(dataset):
@@ -202,7 +213,7 @@ def test_the_documented_order_of_stored_bits_holds():
 
 def test_a_full_page_of_prose_takes_less_than_25_kb(tmp_path):
     from ocrmem.config import RenderSection
-    from ocrmem.dataset.making import page_row
+    from ocrmem.dataset.samples import page_row
     from ocrmem.rendering import load_atlas, render_text
 
     docs = sorted((Path(__file__).parents[2] / "docs").glob("*.md"))

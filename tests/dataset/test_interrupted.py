@@ -14,11 +14,11 @@ import pytest
 from support.chat import MODEL, RENDER, conversation, tree, write_jsonl
 
 from ocrmem.conversations import read_conversations
-from ocrmem.dataset import workers
+from ocrmem.dataset import render_workers
 from ocrmem.dataset.build import build_dataset
-from ocrmem.dataset.loader import MemoryDataset
-from ocrmem.dataset.making import SampleMaker
-from ocrmem.dataset.parts import Parts, write_part
+from ocrmem.dataset.memory_dataset import MemoryDataset
+from ocrmem.dataset.samples import SampleMaker
+from ocrmem.dataset.unfinished_shards import UnfinishedShards, write_part
 from ocrmem.errors import DataError, ModelError
 from ocrmem.files import sha256_file
 from ocrmem.tokens import load_tokenizer
@@ -49,7 +49,7 @@ def test_an_error_in_a_worker_process_arrives_whole(make_config, small_data, bas
 
 @pytest.mark.slow
 def test_a_worker_that_dies_is_an_error_with_a_remedy(make_config, small_data, tmp_path, monkeypatch):
-    monkeypatch.setattr(workers, "_start", _die)
+    monkeypatch.setattr(render_workers, "_start", _die)
     with pytest.raises(DataError, match=r"Lower data\.workers"):
         build_dataset(make_config(data={"workers": 2}))
 
@@ -64,12 +64,12 @@ def _die(*_: object) -> None:
 )
 def test_processes_are_no_more_than_shards_and_worth_their_start(asked, shards, size, expected):
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    assert workers.worker_count(asked, shards, size) == (expected or min(cores, 5))
+    assert render_workers.worker_count(asked, shards, size) == (expected or min(cores, 5))
 
 
 def test_a_damaged_part_is_not_complete(make_config, small_data, tmp_path):
     config = make_config()
-    parts = Parts(tmp_path / ".dataset.parts", "key")
+    parts = UnfinishedShards(tmp_path / ".dataset.parts", "key")
     maker = SampleMaker(config, load_tokenizer(config))
     write_part(parts.directory, 0, read_conversations(config)[:3], maker)
     assert parts.complete(0)
@@ -79,8 +79,8 @@ def test_a_damaged_part_is_not_complete(make_config, small_data, tmp_path):
     pages.write_bytes(content[:-1])
     assert not parts.complete(0)
     pages.write_bytes(content)
-    assert Parts(parts.directory, "key").complete(0)
-    assert not Parts(parts.directory, "another key").complete(0)
+    assert UnfinishedShards(parts.directory, "key").complete(0)
+    assert not UnfinishedShards(parts.directory, "another key").complete(0)
 
 
 def test_parts_of_other_settings_are_not_gone_on_with(make_config, small_data, tmp_path):
@@ -88,7 +88,7 @@ def test_parts_of_other_settings_are_not_gone_on_with(make_config, small_data, t
     build_dataset(config)
     clean = tree(Path(config.paths.dataset))
     other = make_config(render={"page_size": 640})
-    parts = Parts(tmp_path / ".dataset.parts", "key of the other settings")
+    parts = UnfinishedShards(tmp_path / ".dataset.parts", "key of the other settings")
     maker = SampleMaker(other, load_tokenizer(other))
     assert write_part(parts.directory, 0, read_conversations(other)[:3], maker) == []
     build_dataset(config)

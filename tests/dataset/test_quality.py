@@ -18,7 +18,7 @@ from support.chat import MODEL, RENDER, conversation, write_jsonl
 from ocrmem.config import RunConfig
 from ocrmem.dataset.build import build_dataset
 from ocrmem.dataset.expectations import expectations
-from ocrmem.dataset.loader import MemoryDataset
+from ocrmem.dataset.memory_dataset import MemoryDataset
 from ocrmem.dataset.quality import check_dataset
 from ocrmem.errors import CheckFailed, MissingInputError
 from ocrmem.files import sha256_file

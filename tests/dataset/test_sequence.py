@@ -225,15 +225,6 @@ def test_count_leaves_out_a_system_message_that_the_template_makes_up(make_token
     assert SequenceBuilder(make_tokenizer(default + PLAIN), 512).count(OLD) == plain.count(OLD)
 
 
-@pytest.mark.parametrize("limit", range(0, 30, 3))
-def test_history_limit_keeps_the_last_content_tokens(builder, qwen_like, limit):
-    sequence = builder.build([QUESTION], "4711", history=OLD, history_limit=limit)
-    content = [token for message in OLD for token in builder.encode_content(message.content)]
-    assert sequence.dropped_tokens == len(content) - limit
-    last = qwen_like.decode(content[len(content) - limit :])
-    assert "".join(text for text in last.split("\n")) in _contents(qwen_like, sequence)
-
-
 def _contents(tokenizer, sequence) -> str:
     """The contents of the messages, run together."""
     text = tokenizer.decode(sequence.input_ids)
@@ -277,11 +268,6 @@ def test_dropping_goes_on_through_the_prompt_and_takes_the_system_message_last(q
 def test_no_room_for_memory_and_answer_is_an_error_that_says_what_to_change(qwen_like):
     with pytest.raises(DataError, match=r"more than max_seq_length 64.*Raise model\.max_seq_length"):
         SequenceBuilder(qwen_like, 64).build([QUESTION], "4711", memory_tokens=60)
-
-
-def test_memory_over_its_window_is_an_error(qwen_like):
-    with pytest.raises(DataError, match="more than the 8 allowed"):
-        SequenceBuilder(qwen_like, 512, memory_window=8).build([QUESTION], "4711", memory_tokens=9)
 
 
 def test_memory_needs_a_user_message(builder):

@@ -15,10 +15,11 @@ from support.page_dataset import write_page_dataset, written_page
 from ocrmem.config import RunConfig
 from ocrmem.dataset import shards
 from ocrmem.dataset.build import build_dataset
-from ocrmem.dataset.loader import MemoryDataset
-from ocrmem.encoder import FeatureStore, encode_dataset
+from ocrmem.dataset.memory_dataset import MemoryDataset
 from ocrmem.encoder.deepencoder import DeepEncoder
-from ocrmem.encoder.pages import batch_size
+from ocrmem.encoder.encode import encode_dataset
+from ocrmem.encoder.feature_store import FeatureStore
+from ocrmem.encoder.page_encoding import batch_size
 
 BATCH = batch_size(256, torch.device("cpu"))
 

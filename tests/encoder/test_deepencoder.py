@@ -131,15 +131,15 @@ def test_weights_come_in_the_dtype_asked_for(published: Path) -> None:
     assert (features.float() - full).norm() / full.norm() < 0.05
 
 
-def test_the_fingerprint_follows_values_and_not_the_file(published: Path, tmp_path: Path) -> None:
+def test_the_hash_of_the_weights_follows_values_and_not_the_file(published: Path, tmp_path: Path) -> None:
     encoder = DeepEncoder.from_pretrained(published)
     encoder.save(tmp_path)
     same = DeepEncoder.from_pretrained(tmp_path, features="concat")
-    assert same.fingerprint() == encoder.fingerprint()
+    assert same.weights_sha256() == encoder.weights_sha256()
     half = DeepEncoder.from_pretrained(tmp_path, dtype=torch.bfloat16)
-    assert half.to(torch.float32).fingerprint() == half.to(torch.bfloat16).fingerprint()
+    assert half.to(torch.float32).weights_sha256() == half.to(torch.bfloat16).weights_sha256()
     same.sam_encoder.pos_embed[0, 0, 0, 0] += 1
-    assert same.fingerprint() != encoder.fingerprint()
+    assert same.weights_sha256() != encoder.weights_sha256()
 
 
 def test_an_unknown_feature_mode_is_refused() -> None:

@@ -17,10 +17,11 @@ from support.page_dataset import write_page_dataset, written_page
 from transformers import UnlimitedOcrVisionModel
 
 from ocrmem.config import RunConfig
-from ocrmem.dataset.loader import MemoryDataset
-from ocrmem.encoder import FeatureStore, encode_dataset, encode_pages
+from ocrmem.dataset.memory_dataset import MemoryDataset
 from ocrmem.encoder.deepencoder import DeepEncoder
-from ocrmem.encoder.pages import batch_size
+from ocrmem.encoder.encode import encode_dataset
+from ocrmem.encoder.feature_store import FeatureStore
+from ocrmem.encoder.page_encoding import batch_size, encode_pages
 from ocrmem.errors import CheckFailed, ConfigError, DataError, MissingInputError
 from ocrmem.rendering.page import Page
 
@@ -145,7 +146,7 @@ def test_the_manifest_tells_where_the_features_came_from(tmp_path: Path) -> None
     manifest = FeatureStore.open(tmp_path / "features").manifest
     assert manifest["encoder"] == "deepseek-ai/DeepSeek-OCR"
     assert manifest["revision"] == "abc"
-    assert manifest["weights_sha256"] == encoder.fingerprint()
+    assert manifest["weights_sha256"] == encoder.weights_sha256()
     assert (manifest["features"], manifest["dtype"], manifest["dataset_pages"]) == ("sum", "float32", 2)
 
 
@@ -153,7 +154,7 @@ def test_the_configured_encoder_is_used_when_none_is_given(tmp_path: Path) -> No
     write_page_dataset(tmp_path / "dataset", pages(2))
     small_encoder(seed=6).save(tmp_path / "encoder")
     result = encode_dataset(run_config(tmp_path, ocr_model_name=str(tmp_path / "encoder")))
-    assert result["manifest"]["weights_sha256"] == small_encoder(seed=6).fingerprint()
+    assert result["manifest"]["weights_sha256"] == small_encoder(seed=6).weights_sha256()
 
 
 def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path: Path) -> None:

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from support.encoders import random_pages, small_config, small_encoder
+from support.encoders import export_original, random_pages, small_config, small_encoder
 
 from ocrmem.encoder.architecture import deepseek_ocr_config
 from ocrmem.encoder.deepencoder import DeepEncoder
-from ocrmem.encoder.weights import export_original, open_encoder
+from ocrmem.encoder.weights import open_encoder
 from ocrmem.errors import ModelError
 
 LAYER0 = "model.vision_model.transformer.layers.0."
@@ -281,18 +281,18 @@ def test_a_hub_model_in_the_cache_is_read_at_the_revision_asked_for(
     monkeypatch.setattr("transformers.utils.hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
     for revision in ("v1", commit):
         encoder = DeepEncoder.from_pretrained("someone/Some-OCR", revision=revision)
-        assert encoder.fingerprint() == small_encoder(seed=3).fingerprint()
+        assert encoder.weights_sha256() == small_encoder(seed=3).weights_sha256()
     with pytest.raises(ModelError, match="cannot be fetched"):
         DeepEncoder.from_pretrained("someone/Some-OCR", revision="v2")
 
 
 def test_weights_do_not_change_when_their_file_does(published: Path) -> None:
     encoder = DeepEncoder.from_pretrained(published)
-    before = encoder.fingerprint()
+    before = encoder.weights_sha256()
     with (published / "model.safetensors").open("r+b") as handle:
         handle.seek(-4096, 2)
         handle.write(b"\1" * 4096)
-    assert encoder.fingerprint() == before
+    assert encoder.weights_sha256() == before
 
 
 def test_geometry_without_a_config_default_is_the_published_one() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from support.launched import Launched, only_object, write_settings
 
-from ocrmem.dataset.loader import MemoryDataset
+from ocrmem.dataset.memory_dataset import MemoryDataset
 
 pytestmark = pytest.mark.slow
 

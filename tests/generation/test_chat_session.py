@@ -11,7 +11,7 @@ from support.models import small_base, small_config, small_encoder
 
 from ocrmem.config import RunConfig
 from ocrmem.conversations import Conversation
-from ocrmem.dataset.making import SampleMaker
+from ocrmem.dataset.samples import SampleMaker
 from ocrmem.errors import DataError
 from ocrmem.generation.chat_session import ChatSession, as_trained
 from ocrmem.generation.question import read_question

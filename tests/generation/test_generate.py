@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from support.evaluated import workspace_with_adapter
 
 from ocrmem.config import RunConfig
-from ocrmem.dataset.loader import MemoryDataset
+from ocrmem.dataset.memory_dataset import MemoryDataset
 from ocrmem.dataset.schema import Sample
 from ocrmem.errors import ConfigError, DataError, MissingInputError, ModelError, OcrMemError
 from ocrmem.evaluation.evaluate import evaluate

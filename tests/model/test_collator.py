@@ -11,9 +11,9 @@ import pytest
 import torch
 from support.models import small_workspace
 
-from ocrmem.dataset.loader import MemoryDataset
+from ocrmem.dataset.memory_dataset import MemoryDataset
 from ocrmem.dataset.sequence import SequenceBuilder
-from ocrmem.encoder.features import FeatureStore
+from ocrmem.encoder.feature_store import FeatureStore
 from ocrmem.errors import DataError
 from ocrmem.model.collator import MemoryCollator
 from ocrmem.model.modeling import MEMModel

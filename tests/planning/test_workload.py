@@ -10,7 +10,7 @@ from support.models import small_settings, write_conversations
 
 from ocrmem.config import RunConfig
 from ocrmem.dataset.build import build_dataset
-from ocrmem.dataset.loader import MemoryDataset
+from ocrmem.dataset.memory_dataset import MemoryDataset
 from ocrmem.planning.workload import ASSUMED_ANSWER, longest_of, longest_of_neighbours, workload
 
 

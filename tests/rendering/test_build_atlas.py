@@ -13,7 +13,8 @@ import pytest
 from PIL import Image, ImageFont
 
 from ocrmem.files import sha256_file
-from ocrmem.rendering.atlas import UNIFONT, AtlasData, load_atlas
+from ocrmem.rendering.atlas import UNIFONT, AtlasData
+from ocrmem.rendering.atlas_choice import load_atlas
 from ocrmem.rendering.rasterise import _into, cells_of, has_own_cell
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "build_atlas.py"

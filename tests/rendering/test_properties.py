@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from ocrmem.config import RenderSection
 from ocrmem.rendering import Rendering, load_atlas, render_text
 from ocrmem.rendering.history import GrowingPages
-from ocrmem.rendering.units import NEWLINE_MARK
+from ocrmem.rendering.text_units import NEWLINE_MARK
 
 ATLAS = load_atlas()
 NEWLINES = {0x0A, 0x0B, 0x0C, 0x0D, 0x85, 0x2028, 0x2029}

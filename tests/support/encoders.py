@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -13,8 +16,9 @@ from transformers import (
     UnlimitedOcrVisionEncoderConfig,
 )
 
+from ocrmem.encoder.architecture import clip_of, sam_of
 from ocrmem.encoder.deepencoder import DeepEncoder
-from ocrmem.encoder.weights import export_original
+from ocrmem.encoder.tensor_names import QKV_PARTS, native_sources, original_name
 
 
 def small_config(hidden: int = 64, **sam: object) -> UnlimitedOcrVisionConfig:
@@ -54,14 +58,60 @@ def small_encoder(features: str = "sum", seed: int = 0, hidden: int = 64) -> Dee
 
 def randomise_state(encoder: DeepEncoder, seed: int) -> None:
     reference = randomise(ReferenceModel(encoder.config), seed)
-    from ocrmem.encoder.naming import native_sources
-
     state = {f"model.{name}": tensor for name, tensor in reference.state_dict().items()}
     native = {}
     for name, source in native_sources(list(state)).items():
         tensor = state[source.key]
         native[name] = tensor if source.part is None else tensor.chunk(3)[source.part]
     encoder.load_state_dict(native)
+
+
+def export_original(directory: Path, config: UnlimitedOcrVisionConfig, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Write an encoder as DeepSeek-OCR publishes it: its key names, fused qkv, its config.json's dialect.
+
+    Args:
+        tensors: native name -> tensor.
+    """
+    fused: dict[str, dict[int, torch.Tensor]] = defaultdict(dict)
+    original: dict[str, torch.Tensor] = {}
+    for native, tensor in tensors.items():
+        name, part = original_name(native)
+        if part is None:
+            original[name] = tensor
+        else:
+            fused[name][part] = tensor
+    for name, parts in fused.items():
+        original[name] = torch.cat([parts[part] for part in range(len(QKV_PARTS))])
+    sam, clip = sam_of(config), clip_of(config)
+    values: dict[str, object] = {
+        "model_type": "deepseek_vl_v2",
+        "vision_config": {
+            "model_type": "vision",
+            "model_name": "deeplip_b_l",
+            "image_size": sam.image_size,
+            "width": {
+                "sam_vit_b": {
+                    "width": sam.hidden_size,
+                    "layers": sam.num_hidden_layers,
+                    "heads": sam.num_attention_heads,
+                    "global_attn_indexes": list(sam.global_attn_indexes),
+                    "downsample_channels": list(sam.downsample_channels),
+                },
+                "clip-l-14-224": {
+                    "width": clip.hidden_size,
+                    "layers": clip.num_hidden_layers,
+                    "heads": clip.num_attention_heads,
+                    "image_size": clip.image_size,
+                    "patch_size": clip.patch_size,
+                },
+            },
+        },
+    }
+    directory.mkdir(parents=True, exist_ok=True)
+    save_file(
+        {name: tensor.detach().contiguous() for name, tensor in original.items()}, directory / "model.safetensors"
+    )
+    (directory / "config.json").write_text(json.dumps(values), encoding="utf-8")
 
 
 def publish_as_deepseek(directory: Path, reference: ReferenceModel, config: UnlimitedOcrVisionConfig) -> Path:

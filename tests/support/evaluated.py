@@ -8,7 +8,7 @@ from typing import Any
 from support.models import small_workspace
 
 from ocrmem.config import RunConfig
-from ocrmem.encoder.features import FeatureStore
+from ocrmem.encoder.feature_store import FeatureStore
 from ocrmem.files import write_json
 from ocrmem.model.modeling import MEMModel
 

@@ -19,7 +19,7 @@ import torch
 from support.models import small_settings, small_workspace
 
 from ocrmem.config import RunConfig
-from ocrmem.dataset.loader import MemoryDataset
+from ocrmem.dataset.memory_dataset import MemoryDataset
 from ocrmem.errors import ConfigError, DataError, MissingInputError, PreemptedError, TrainingError
 from ocrmem.model.modeling import MEMModel
 from ocrmem.training.train import train

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from ocrmem.conversations import SPLITS, Conversation
-from ocrmem.dataset.making import SampleMaker
+from ocrmem.dataset.samples import SampleMaker
 from ocrmem.dataset.schema import PageRow, Sample
-from ocrmem.dataset.shards import RowWriter, describe, page_writer, sample_writer
+from ocrmem.dataset.shards import ShardWriter, describe, page_writer, sample_writer
 from ocrmem.errors import OcrMemError, Problem
 from ocrmem.families import with_marks
 from ocrmem.files import read_json, sha256_file, write_json, write_text
@@ -82,7 +82,7 @@ class Counts:
             setattr(self, name, max(getattr(self, name), getattr(other, name)))
 
 
-class Parts:
+class UnfinishedShards:
     """The folder of unfinished shards.
 
     Args:
@@ -124,7 +124,7 @@ def write_part(directory: Path, index: int, conversations: Sequence[Conversation
     """Make one part and, when all of it is written, its record.
 
     Args:
-        directory: of `Parts`.
+        directory: of `UnfinishedShards`.
         index: of the shard.
         conversations: those of the shard, in order.
         maker: makes the samples.
@@ -137,8 +137,8 @@ def write_part(directory: Path, index: int, conversations: Sequence[Conversation
     problems: list[Problem] = []
     seen: set[str] = set()
     with ExitStack() as stack:
-        pages: RowWriter[PageRow] = stack.enter_context(page_writer(directory / f"{index:05d}-pages.parquet"))
-        samples: dict[str, RowWriter[Sample]] = {
+        pages: ShardWriter[PageRow] = stack.enter_context(page_writer(directory / f"{index:05d}-pages.parquet"))
+        samples: dict[str, ShardWriter[Sample]] = {
             split: stack.enter_context(sample_writer(directory / f"{index:05d}-{split}.parquet")) for split in SPLITS
         }
         for conversation in conversations:
@@ -155,7 +155,7 @@ def write_part(directory: Path, index: int, conversations: Sequence[Conversation
     if problems and not maker.config.data.skip_bad:
         return problems
     counts.left_out = len(problems)
-    writers: dict[str, RowWriter] = {"pages": pages, **samples}
+    writers: dict[str, ShardWriter] = {"pages": pages, **samples}
     files = [
         {"kind": kind, **describe(writer.path, directory, writer.rows)}
         for kind, writer in writers.items()

@@ -8,7 +8,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from ocrmem.dataset.names import NameTable, digests_of, first_seen, occurrences, sides
+from ocrmem.dataset.hash_index import HashIndex, digests_of, first_seen, occurrences, sides
 from ocrmem.errors import DataError
 from ocrmem.files import sha256_json
 
@@ -20,22 +20,22 @@ def names(count: int, seed: int = 0) -> list[str]:
 @pytest.mark.parametrize("count", [0, 1, 5000])
 def test_a_table_says_what_the_list_says(count):
     expected = names(count)
-    table = NameTable.of(expected)
+    table = HashIndex.of(expected)
     assert (len(table), list(table), table[1:3]) == (count, expected, expected[1:3])
     assert [table.find(name) for name in expected] == list(range(count))
     assert table.sha256() == sha256_json(expected)
     other = names(7, seed=1)
     assert not any(name in table for name in (*other, "", "zz", "00", 5))
-    assert table.places(NameTable.of([*other, *expected[::-1]])).tolist() == [-1] * 7 + list(range(count))[::-1]
+    assert table.places(HashIndex.of([*other, *expected[::-1]])).tolist() == [-1] * 7 + list(range(count))[::-1]
 
 
 def test_names_that_begin_alike_are_told_apart():
     """The table is sorted by the first 8 bytes alone."""
     alike = [f"{number:064x}" for number in (3, 1, 2)]
-    table = NameTable.of(alike)
+    table = HashIndex.of(alike)
     assert [table.find(name) for name in alike] == [0, 1, 2]
     assert table.find(f"{9:064x}") is None
-    assert table.places(NameTable.of([alike[2], f"{9:064x}", alike[1]])).tolist() == [2, -1, 1]
+    assert table.places(HashIndex.of([alike[2], f"{9:064x}", alike[1]])).tolist() == [2, -1, 1]
 
 
 @pytest.mark.parametrize("bad", ["", "00", "x" * 64, "0" * 66])
@@ -61,7 +61,7 @@ def test_a_name_takes_less_than_fifty_bytes():
     expected = names(count)
     tracemalloc.start()
     try:
-        table = NameTable.of(expected)
+        table = HashIndex.of(expected)
         assert table.find(expected[7]) == 7
         assert tracemalloc.get_traced_memory()[0] < 50 * count
     finally:

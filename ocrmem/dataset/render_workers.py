@@ -15,8 +15,8 @@ from pathlib import Path
 
 from ocrmem.config import RunConfig
 from ocrmem.conversations import Conversation
-from ocrmem.dataset.making import SampleMaker
-from ocrmem.dataset.parts import write_part
+from ocrmem.dataset.samples import SampleMaker
+from ocrmem.dataset.unfinished_shards import write_part
 from ocrmem.errors import DataError, OcrMemError, Problem
 from ocrmem.tokens import load_tokenizer
 

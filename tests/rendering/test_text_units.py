@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ocrmem.rendering import load_atlas
-from ocrmem.rendering.units import code_points_of, to_units
+from ocrmem.rendering.text_units import code_points_of, to_units
 
 
 def shown(text: str, newlines: str = "break", tab_width: int = 4) -> str:

@@ -19,7 +19,7 @@ DIGEST = 32  # bytes of a sha256
 _AT_A_TIME = 4096
 
 
-class NameTable(Sequence[str]):
+class HashIndex(Sequence[str]):
     """Names in their order, and where each one stands.
 
     Args:
@@ -33,7 +33,7 @@ class NameTable(Sequence[str]):
         self._keys = keys[self._order]
 
     @classmethod
-    def of(cls, names: Iterable[str]) -> NameTable:
+    def of(cls, names: Iterable[str]) -> HashIndex:
         """The table of names given as hex."""
         return cls(digests_of(names))
 
@@ -73,7 +73,7 @@ class NameTable(Sequence[str]):
                 return row
         return None
 
-    def places(self, other: NameTable) -> np.ndarray:
+    def places(self, other: HashIndex) -> np.ndarray:
         """int64 [len(other)]: where each name of another table stands in this one; -1: it does not."""
         if not len(self) or not len(other):
             return np.full(len(other), -1, np.int64)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ocrmem.encoder.deepencoder import check_pixels, resized_positions, tokens_for, weights_fingerprint
+from ocrmem.encoder.deepencoder import check_pixels, resized_positions, sha256_of_weights, tokens_for
 from ocrmem.errors import ModelError
 
 _PARTS = ("sam", "clip_pre", "clip_tr", "clip_pos_table", "embed_dim")
@@ -83,6 +83,6 @@ class WrappedEncoder(nn.Module):
         hidden = self.clip_pre(tokens + resized_positions(table, *tokens_map.shape[-2:]))
         return tokens + self.clip_tr(hidden)
 
-    def fingerprint(self) -> str:
+    def weights_sha256(self) -> str:
         """The hex sha256 of the weights by name and float32 value."""
-        return weights_fingerprint(self.state_dict())
+        return sha256_of_weights(self.state_dict())

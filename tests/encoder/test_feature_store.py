@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from ocrmem.dataset.names import NameTable
-from ocrmem.encoder.features import FeatureStore, RowFormat, read_journal
-from ocrmem.encoder.writer import RowWriter, publish
+from ocrmem.dataset.hash_index import HashIndex
+from ocrmem.encoder.feature_store import FeatureStore, RowFormat, read_journal
+from ocrmem.encoder.feature_writer import FeatureWriter, publish
 from ocrmem.errors import CheckFailed, ConfigError, MissingInputError
 from ocrmem.files import sha256_json
 
@@ -35,8 +35,8 @@ def row(number: int) -> torch.Tensor:
 def write(directory: Path, count: int, dtype: str = "float32", weights: str = "w") -> list[str]:
     pages = [name(number) for number in range(count)]
     format_ = row_format(dtype, weights)
-    with RowWriter(directory, format_) as writer:
-        missing = set(writer.missing(NameTable.of(pages)).tolist())
+    with FeatureWriter(directory, format_) as writer:
+        missing = set(writer.missing(HashIndex.of(pages)).tolist())
         for at in range(0, count, 2):
             new = [pages[number] for number in range(at, min(at + 2, count)) if number in missing]
             if new:
@@ -73,7 +73,7 @@ def test_gather_puts_the_kept_tokens_of_pages_one_after_the_other(tmp_path: Path
 def test_gather_copies_each_kept_token_once(tmp_path: Path) -> None:
     """Bytes that numpy holds: the result, and little else."""
     wide = RowFormat("w", "sum", "float32", "float32", 256, TOKENS, 512)
-    with RowWriter(tmp_path, wide) as writer:
+    with FeatureWriter(tmp_path, wide) as writer:
         writer.append([name(0)], torch.randn(1, TOKENS, 512))
         publish(tmp_path, wide, 1, torch.zeros(512), torch.ones(512), {"dataset_pages_sha256": ""})
     store = FeatureStore.open(tmp_path)
@@ -171,7 +171,7 @@ def test_a_damaged_store_is_refused_with_a_remedy(tmp_path: Path, damage: object
 def test_a_value_that_is_not_finite_names_its_page_and_writes_nothing(tmp_path: Path, bad: float) -> None:
     features = torch.stack([row(0), row(1)])
     features[1, 2, 0] = bad
-    with RowWriter(tmp_path, row_format()) as writer:
+    with FeatureWriter(tmp_path, row_format()) as writer:
         with pytest.raises(CheckFailed, match=f"page {name(1)}: features are not finite"):
             writer.append([name(0), name(1)], features)
         assert len(writer) == 0
@@ -180,7 +180,7 @@ def test_a_value_that_is_not_finite_names_its_page_and_writes_nothing(tmp_path: 
 
 def test_a_value_too_large_for_the_stored_dtype_is_not_finite(tmp_path: Path) -> None:
     with (
-        RowWriter(tmp_path, row_format("float16")) as writer,
+        FeatureWriter(tmp_path, row_format("float16")) as writer,
         pytest.raises(CheckFailed, match="not finite in float16"),
     ):
         writer.append([name(0)], torch.full((1, TOKENS, WIDTH), 1e5))
@@ -206,9 +206,9 @@ def test_what_a_kill_left_is_cut_back_to_whole_batches(
     cut = {"all": None, "nothing": 0, "batch and a half": len(whole_rows) * 3 // 4, "more": None}[rows_left]
     rows.write_bytes(whole_rows[:cut] + (b"half a row" if rows_left == "more" else b""))
     journal.write_bytes(whole_journal[: {"all": None, "nothing": 0, "torn": -30, "no newline": -1}[journal_left]])
-    with RowWriter(tmp_path, row_format()) as writer:
+    with FeatureWriter(tmp_path, row_format()) as writer:
         assert len(writer) == pages
-        assert writer.missing(NameTable.of(map(name, range(4)))).tolist() == list(range(pages, 4))
+        assert writer.missing(HashIndex.of(map(name, range(4)))).tolist() == list(range(pages, 4))
         assert rows.read_bytes() == whole_rows[: pages * TOKENS * WIDTH * 4]
     write(tmp_path, 4)
     assert (rows.read_bytes(), journal.read_bytes()) == (whole_rows, whole_journal)
@@ -230,24 +230,24 @@ def test_a_journal_of_something_else_is_an_error_not_a_traceback(tmp_path: Path)
 
 
 def test_two_writers_at_once_are_refused(tmp_path: Path) -> None:
-    with RowWriter(tmp_path, row_format()) as writer:
+    with FeatureWriter(tmp_path, row_format()) as writer:
         with (
             pytest.raises(ConfigError, match="another `ocrmem encode` is writing"),
-            RowWriter(tmp_path, row_format()),
+            FeatureWriter(tmp_path, row_format()),
         ):
             pass
         writer.append([name(0)], row(0)[None])
-    with RowWriter(tmp_path, row_format()) as writer:
+    with FeatureWriter(tmp_path, row_format()) as writer:
         assert len(writer) == 1
 
 
 def test_the_old_store_is_readable_until_the_new_one_is_published(tmp_path: Path) -> None:
     pages = write(tmp_path, 2)
-    grown = RowWriter(tmp_path, row_format())
+    grown = FeatureWriter(tmp_path, row_format())
     with grown as writer:
         writer.append([name(7)], row(7)[None])
         assert len(FeatureStore.open(tmp_path, pages=pages)) == 2
-    other = RowWriter(tmp_path, row_format(weights="other"))
+    other = FeatureWriter(tmp_path, row_format(weights="other"))
     with other as writer:
         writer.append([name(0)], row(5)[None])
         assert torch.equal(FeatureStore.open(tmp_path).get(name(0)), row(0))

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 
 from ocrmem.conversations import Message
-from ocrmem.dataset.files import open_shard
 from ocrmem.dataset.schema import Sample, read_samples, samples_schema
+from ocrmem.dataset.shards import open_shard
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -61,7 +61,6 @@ class StoredSamples(Sequence[Sample]):
         self._starts = np.array(starts)
         self._groups: OrderedDict[int, _Group] = OrderedDict()
         self._bytes = 0
-        self.groups_read = 0
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (StoredSamples, (self._root, self._shards))
@@ -113,7 +112,6 @@ class StoredSamples(Sequence[Sample]):
 
     def _read(self, number: int) -> pa.Table:
         file, group = self._places[number]
-        self.groups_read += 1
         return self._open(file).read_row_group(group, use_threads=False)
 
     def _open(self, number: int) -> Any:

@@ -6,7 +6,7 @@ from support.deepseek_reference import ReferenceModel
 from transformers import UnlimitedOcrVisionModel
 
 from ocrmem.encoder.architecture import deepseek_ocr_config
-from ocrmem.encoder.naming import Source, native_sources, original_name
+from ocrmem.encoder.tensor_names import Source, native_sources, original_name
 
 
 @pytest.fixture(scope="module")

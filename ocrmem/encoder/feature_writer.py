@@ -15,14 +15,14 @@ import numpy as np
 import torch
 from safetensors.torch import save
 
-from ocrmem.dataset.names import NameTable
-from ocrmem.encoder.features import FORMAT, RowFormat, read_journal
+from ocrmem.dataset.hash_index import HashIndex
+from ocrmem.encoder.feature_store import FORMAT, RowFormat, read_journal
 from ocrmem.errors import CheckFailed, ConfigError
 from ocrmem.facts import MANIFEST
 from ocrmem.files import write_bytes, write_json
 
 
-class RowWriter:
+class FeatureWriter:
     """Appends batches to the rows file of a format and to its journal. A context manager.
 
     A batch is written and synced before its line enters the journal, so the journal never promises a row
@@ -37,10 +37,10 @@ class RowWriter:
         self.format = format_
         self.rows_path = directory / format_.rows_name
         self.journal_path = directory / format_.journal_name
-        self._found = NameTable.of(())
+        self._found = HashIndex.of(())
         self._count = 0
 
-    def __enter__(self) -> RowWriter:
+    def __enter__(self) -> FeatureWriter:
         self.journal_path.parent.mkdir(parents=True, exist_ok=True)
         self._journal = self.journal_path.open("ab")
         try:
@@ -66,11 +66,11 @@ class RowWriter:
         """Rows, those of this run included."""
         return self._count
 
-    def missing(self, pages: NameTable) -> np.ndarray:
+    def missing(self, pages: HashIndex) -> np.ndarray:
         """int64 [m]: which of these pages had no row when the block was entered, by their places."""
         return np.flatnonzero(self._found.places(pages) < 0)
 
-    def rows(self, pages: NameTable) -> np.ndarray:
+    def rows(self, pages: HashIndex) -> np.ndarray:
         """int64 [n]: the rows of these pages; -1 for a page that has none."""
         return read_journal(self.journal_path).places(pages)
 

@@ -11,7 +11,7 @@ from support.encoders import publish_as_deepseek, random_pages, small_config
 from torch import nn
 
 from ocrmem.encoder.deepencoder import DeepEncoder
-from ocrmem.encoder.wrapped import WrappedEncoder
+from ocrmem.encoder.wrapped_encoder import WrappedEncoder
 from ocrmem.errors import ModelError
 
 deepseek_ocr_encoder = pytest.importorskip("deepseek_ocr_encoder")
@@ -83,7 +83,7 @@ def test_a_wrapped_encoder_is_frozen_and_counts_as_the_native_one(
     assert (wrapped.feature_size, wrapped.token_size, wrapped.features) == (1024, 32, "sum")
     assert wrapped.tokens_for(256) == native.tokens_for(256) == 64
     assert (wrapped.dtype, wrapped.device) == (torch.float32, torch.device("cpu"))
-    assert len(wrapped.fingerprint()) == 64
+    assert len(wrapped.weights_sha256()) == 64
 
 
 def test_the_packages_own_dtype_is_kept(reference: ReferenceModel) -> None:

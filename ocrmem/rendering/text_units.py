@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 
 from ocrmem.rendering.atlas import Atlas
-from ocrmem.rendering.breaking import Break
+from ocrmem.rendering.line_breaking import Break
 
 NEWLINE_MARK = 0x21B5  # downwards arrow with corner leftwards
 _CR, _LF, _SPACE = 0x0D, 0x0A, 0x20

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from ocrmem.encoder.deepencoder import DeepEncoder
-from ocrmem.encoder.wrapped import WrappedEncoder
+from ocrmem.encoder.wrapped_encoder import WrappedEncoder
 from ocrmem.rendering.page import Page, pixel_batch
 
 _CPU_PIXELS, _GPU_PIXELS = 1 << 20, 1 << 24  # a page of 1024 px, or 16; no gain from more on a CPU

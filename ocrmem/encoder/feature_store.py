@@ -24,7 +24,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from ocrmem.dataset.names import DIGEST, NameTable
+from ocrmem.dataset.hash_index import DIGEST, HashIndex
 from ocrmem.encoder.device import DTYPES
 from ocrmem.errors import MissingInputError, OcrMemError
 from ocrmem.facts import MANIFEST
@@ -38,7 +38,7 @@ class RowFormat:
     """All that decides what a row holds. Two equal formats may share a file.
 
     Attributes:
-        weights_sha256: the encoder's fingerprint.
+        weights_sha256: of the encoder.
         features: ``sum`` or ``concat``.
         computed_in: dtype of the encoder's arithmetic.
         dtype: dtype of the stored features.
@@ -138,7 +138,7 @@ class FeatureStore:
                 "Set model.features and model.vision_embedding_size as they belong together "
                 "(1024 for sum, 2048 for concat with DeepSeek-OCR), then run `ocrmem encode`",
             )
-        names = pages if pages is None or isinstance(pages, NameTable) else NameTable.of(pages)
+        names = pages if pages is None or isinstance(pages, HashIndex) else HashIndex.of(pages)
         if names is not None and manifest["dataset_pages_sha256"] != names.sha256():
             missing = int((store._names.places(names) < 0).sum())
             raise MissingInputError.of(
@@ -228,7 +228,7 @@ def map_rows(path: Path, format_: RowFormat, rows: int) -> np.ndarray:
     return np.asarray(np.memmap(path, dtype=format_.numpy_dtype, mode="r", shape=shape))
 
 
-def read_journal(path: Path, count: int | None = None) -> NameTable:
+def read_journal(path: Path, count: int | None = None) -> HashIndex:
     """Page hashes of the rows that are on disk whole. A line that a kill cut short does not count.
 
     Args:
@@ -245,7 +245,7 @@ def read_journal(path: Path, count: int | None = None) -> NameTable:
         digests = np.frombuffer(bytes.fromhex(whole.decode("ascii")), np.uint8).reshape(-1, DIGEST)
     except ValueError as error:
         raise _broken(path, f"is not a list of page hashes ({error})") from None
-    return NameTable(digests[:count])
+    return HashIndex(digests[:count])
 
 
 def _broken(path: Path, what: str) -> OcrMemError:

@@ -7,14 +7,13 @@ from pathlib import Path
 from PIL import Image
 
 from ocrmem.config import RenderSection
-from ocrmem.rendering import load_atlas, preview_pages, render_text, write_preview
+from ocrmem.dataset.preview import write_preview
 
 SECTION = RenderSection(page_size=64, token_size=32)  # four rows a page
 
 
 def test_pages_are_written_up_to_the_limit(tmp_path: Path) -> None:
-    pages = render_text("x\n" * 12, SECTION, load_atlas()).pages
-    paths = preview_pages(pages, tmp_path / "new", limit=2)
+    paths = write_preview(["x\n" * 12], tmp_path / "new", SECTION, limit=2)
     assert [path.name for path in paths] == ["page-000.png", "page-001.png"]
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["page-000.png", "page-001.png"]
     assert Image.open(paths[0]).size == (64, 64)
