@@ -1,7 +1,7 @@
-"""Writing files so that a reader never sees half of one, and hashing them.
+"""Atomic files and directories, and their hashes.
 
-Every output is written beside its place under a temporary name and then renamed: a kill at any moment
-leaves the old file or the new one.
+Every output is written beside its place under a temporary name and then renamed: a kill at any moment leaves the old
+one or the new one. The temporary name is fixed, so that the next run overwrites what a killed one leaves.
 """
 
 from __future__ import annotations
@@ -13,28 +13,30 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from ocrmem.errors import ConfigError, MissingInputError
 
-_CHUNK = 1 << 20
 
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write ``content`` to ``path`` atomically, making its folder.
-
-    The temporary name is fixed, so that what a killed run left there is overwritten by the next.
-    """
+@contextmanager
+def replacing_file(path: Path) -> Iterator[BinaryIO]:
+    """Give a new file that takes the place of ``path`` if the block succeeds, making its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         with temporary.open("wb") as handle:
-            handle.write(content)
+            yield handle
             handle.flush()
             os.fsync(handle.fileno())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write ``content`` to ``path`` atomically, making its folder."""
+    with replacing_file(path) as handle:
+        handle.write(content)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -65,10 +67,9 @@ def read_json(path: Path, *, made_by: str) -> Any:
 
 @contextmanager
 def replacing_directory(path: Path) -> Iterator[Path]:
-    """Give a fresh temporary directory that takes the place of ``path`` when the block ends well.
+    """Give an empty directory that takes the place of ``path`` if the block succeeds.
 
-    What an interrupted run left under the temporary name is deleted first. The old directory is moved
-    aside before the new one is moved in, and only then deleted, so no moment shows a mixture.
+    The old directory is moved aside before the new one is moved in, and then deleted, so no moment shows a mixture.
 
     Raises:
         ConfigError: ``path`` is a mount point, which cannot be moved.
@@ -93,22 +94,19 @@ def replacing_directory(path: Path) -> Iterator[Path]:
 
 
 def sha256_file(path: Path) -> str:
-    """The hex sha256 of a file's bytes."""
-    digest = hashlib.sha256()
+    """Return the hex sha256 of a file's bytes."""
     with path.open("rb") as handle:
-        while chunk := handle.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def sha256_json(value: Any) -> str:
-    """The hex sha256 of ``value`` as canonical JSON (sorted keys, no spaces)."""
+    """Return the hex sha256 of ``value`` as canonical JSON (sorted keys, no spaces)."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(text.encode("ascii")).hexdigest()
 
 
 def sha256_tree(path: Path) -> str:
-    """The hex sha256 of a file, or of a directory's relative names and file hashes in sorted order."""
+    """Return the hex sha256 of a file, or of a directory's relative names and file hashes in sorted order."""
     if path.is_file():
         return sha256_file(path)
     files = sorted(p for p in path.rglob("*") if p.is_file())

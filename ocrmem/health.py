@@ -20,17 +20,11 @@ class NoAnswerError(Exception):
 
 @dataclass(frozen=True)
 class Answer:
-    """An answer of a service, a refusal included.
-
-    Attributes:
-        status: of HTTP.
-        reason: the phrase beside the status, without secrets.
-        body: what was sent; of a refusal, nothing.
-    """
+    """An answer of a service, a refusal included: HTTP's status and reason (without secrets), and the body."""
 
     status: int
-    reason: str = ""
-    body: bytes = b""
+    reason: str
+    body: bytes = b""  # of a refusal, nothing
 
     @property
     def refused(self) -> bool:
@@ -45,12 +39,7 @@ class Answer:
 
 
 def ask(url: str, token: str | None = None, seconds: float = ANSWER_SECONDS) -> Answer:
-    """Send one GET.
-
-    Args:
-        url: of http or https.
-        token: a bearer token.
-        seconds: for the connection, and for each wait on it.
+    """Send one GET, with a bearer token if there is one; ``seconds`` bound the connection and each wait on it.
 
     Raises:
         NoAnswerError: there is no such address, or no answer came in time.

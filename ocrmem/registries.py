@@ -51,5 +51,4 @@ def registry_kind(uri: str) -> RegistryKind:
 
     MLflow takes other databases and the schemes of its plugins too, so a scheme that nobody else has is MLflow's.
     """
-    scheme = re.match(r"[A-Za-z0-9]*", uri)
-    return REGISTRIES.get(scheme[0] if scheme else "", MLFLOW)
+    return REGISTRIES.get(re.split(r"[^A-Za-z0-9]", uri)[0], MLFLOW)

@@ -31,7 +31,7 @@ def line_of(*messages: Any, **fields: Any) -> bytes:
 
 
 def config_for(path: Path, **data: Any) -> RunConfig:
-    return RunConfig(data=DataSection(path=str(path), **data))
+    return RunConfig(data=DataSection(**data).model_copy(update={"path": str(path)}))
 
 
 def write(folder: Path, **files: str | bytes) -> Path:

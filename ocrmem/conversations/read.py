@@ -12,7 +12,7 @@ from ocrmem.console import note, progress_bar
 from ocrmem.conversations.lines import MAX_LINE_BYTES, Line, read_lines
 from ocrmem.conversations.located import StoredConversations
 from ocrmem.conversations.parse import CONTENT_ID, parse_line
-from ocrmem.conversations.rejects import RejectsFile
+from ocrmem.conversations.rejects import rejects_file
 from ocrmem.conversations.sources import data_files, name_split, shown_path, split_of, whole_file_fault
 from ocrmem.conversations.types import Conversation
 from ocrmem.errors import DataError, Problem
@@ -93,7 +93,7 @@ def _good(reader: _Reader, config: RunConfig, rejects: Path | None) -> Iterator[
     if rejects is not None and any(rejects.resolve() == file.resolve() for file in reader.files):
         raise DataError.of(str(rejects), "is one of the data files to be read", "Move it out of data.path")
     good = 0
-    with RejectsFile(rejects) as rejected:
+    with rejects_file(rejects) as rejected:
         for found in reader.read(rejected.add):
             good += 1
             yield found

@@ -8,52 +8,26 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from ocrmem.errors import DataError, Problem
+from ocrmem.files import replacing_file
 
 
-class RejectsFile:
-    """A context manager; the file takes its name only if the block succeeds.
-
-    Args:
-        path: where to write; None writes nothing and only counts.
+class Rejects:
+    """The rejected lines of one reading.
 
     Attributes:
-        count: lines rejected so far.
+        count: of the lines rejected so far.
     """
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path | None, handle: BinaryIO | None) -> None:
         self._path = path
-        self._handle: BinaryIO | None = None
+        self._handle = handle
         self.count = 0
-
-    def __enter__(self) -> RejectsFile:
-        if self._path is not None:
-            try:
-                self._path.parent.mkdir(parents=True, exist_ok=True)
-                self._handle = self._temporary.open("wb")
-            except OSError as error:
-                raise self._unwritable(error) from None
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: Any) -> None:
-        if self._path is None or self._handle is None:
-            return
-        try:
-            if kind is None:
-                self._handle.flush()
-                os.fsync(self._handle.fileno())
-                self._handle.close()
-                self._temporary.replace(self._path)
-        except OSError as error:
-            raise self._unwritable(error) from None
-        finally:
-            self._handle.close()
-            self._temporary.unlink(missing_ok=True)
 
     def add(self, place: str, problems: list[Problem], content: bytes | Iterator[bytes]) -> None:
         """Write one rejected line.
@@ -76,17 +50,28 @@ class RejectsFile:
             _write_content(self._handle, content)
             self._handle.write(b"}\n")
         except OSError as error:
-            raise self._unwritable(error) from None
+            raise _unwritable(self._path, error) from None
 
-    @property
-    def _temporary(self) -> Path:
-        path = self._path or Path()
-        # A fixed name, so that the next run overwrites what a killed one leaves.
-        return path.with_name(f".{path.name}.tmp")
 
-    def _unwritable(self, error: OSError) -> DataError:
-        problem = Problem(str(self._path), f"cannot be written ({error.strerror})", "Check disk and permissions")
-        return DataError(problem)
+@contextmanager
+def rejects_file(path: Path | None) -> Iterator[Rejects]:
+    """Open rejects.jsonl, which takes its name if the block succeeds; None writes nothing and only counts.
+
+    Raises:
+        DataError: the file cannot be written.
+    """
+    if path is None:
+        yield Rejects(None, None)
+        return
+    try:
+        with replacing_file(path) as handle:
+            yield Rejects(path, handle)
+    except OSError as error:
+        raise _unwritable(path, error) from None
+
+
+def _unwritable(path: Path | None, error: OSError) -> DataError:
+    return DataError.of(str(path), f"cannot be written ({error.strerror})", "Check disk and permissions")
 
 
 def _write_content(handle: BinaryIO, content: bytes | Iterator[bytes]) -> None:

@@ -17,8 +17,7 @@ from ocrmem.console import note
 from ocrmem.errors import CheckFailed, OcrMemError, Problem
 from ocrmem.readiness import models, resources
 from ocrmem.readiness.outcome import CheckOutcome
-from ocrmem.registry import registry_problems
-from ocrmem.registry.backend import sqlite_path
+from ocrmem.registry.backend import backend_of, sqlite_path
 from ocrmem.secrets import redact_uri
 from ocrmem.storage import store_at
 
@@ -89,7 +88,7 @@ def _registry(config: RunConfig) -> CheckOutcome:
     said = f"{redact_uri(section.uri)} {'can be written to' if sqlite_path(section.uri) else 'answers'}"
     if section.store:
         said += f", {section.store} can be written to"
-    return said, registry_problems(config)
+    return said, backend_of(config).problems(config)
 
 
 def _dataset_remote(config: RunConfig) -> CheckOutcome:

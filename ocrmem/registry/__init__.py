@@ -4,14 +4,8 @@
 Each kind of registry is one file beside them; `ocrmem.registries` lists them by the scheme of their addresses.
 """
 
-from ocrmem.registry.backend import registry_directory, registry_problems
+from ocrmem.registry.backend import backend_of, registry_directory
 from ocrmem.registry.registration import RegisterResult, register
 from ocrmem.registry.resolve import resolve_adapter
 
-__all__ = [
-    "RegisterResult",
-    "register",
-    "registry_directory",
-    "registry_problems",
-    "resolve_adapter",
-]
+__all__ = ["RegisterResult", "backend_of", "register", "registry_directory", "resolve_adapter"]

@@ -92,11 +92,6 @@ def backend_of(config: RunConfig) -> type[Backend]:
     return found
 
 
-def registry_problems(config: RunConfig) -> list[Problem]:
-    """Return what would keep `register` from the registry, within seconds and without writing a version."""
-    return backend_of(config).problems(config)
-
-
 def registry_directory(config: RunConfig) -> Path:
     """Return the folder of the registry's local files: the sqlite file's, or ``registry/`` for a server."""
     database = sqlite_path(config.registry.uri)

@@ -14,7 +14,7 @@ import os
 import re
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -220,12 +220,9 @@ class Address:
             ConfigError: there is none, and the registry's client refuses https without a token.
         """
         token = os.environ.get(TOKEN, "").strip()
-        path = Path(os.environ.get(_TOKEN_PATH) or _POD_TOKEN)
         if not token:
-            try:
-                token = path.read_text(encoding="utf-8").strip()
-            except OSError:
-                token = ""
+            with suppress(OSError):
+                token = Path(os.environ.get(_TOKEN_PATH) or _POD_TOKEN).read_text(encoding="utf-8").strip()
         if not token and self.url.startswith("https:"):
             raise ConfigError.of(_FIELD, f"{self.url} needs a token, and there is none", _SET_TOKEN)
         return token or None
@@ -233,11 +230,9 @@ class Address:
     def problem(self) -> Problem | None:
         """Ask for one registered model, within seconds; return what keeps the registry from answering, or None."""
         try:
-            token = self.token()
+            answer = ask(self.url + _MODELS, self.token())
         except ConfigError as error:
             return error.problems[0]
-        try:
-            answer = ask(self.url + _MODELS, token)
         except NoAnswerError as error:
             return self.silent(error)
         if answer.refused:

@@ -16,7 +16,7 @@ from ocrmem.adapter import verify_package
 from ocrmem.config import RunConfig
 from ocrmem.errors import ConfigError, Problem
 from ocrmem.registries import KUBEFLOW, MLFLOW, REGISTRIES, RegistryKind, registry_kind
-from ocrmem.registry import register, registry_problems, resolve_adapter
+from ocrmem.registry import backend_of, register, resolve_adapter
 from ocrmem.registry.backend import PACKAGE_TAG, Backend, Version
 
 
@@ -96,7 +96,7 @@ def shelf(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 @pytest.mark.usefixtures("shelf")
 def test_a_new_registry_takes_an_entry_and_a_class(tmp_path: Path) -> None:
     run = finished_run(tmp_path, register={"uri": "shelf://here"})
-    assert registry_problems(run) == []
+    assert backend_of(run).problems(run) == []
     assert (register(run)["version"], register(run)["version"]) == (1, 1)
     verify_package(resolve_adapter("models:/adapter@champion", run))
 

@@ -19,7 +19,7 @@ from ocrmem.adapter import verify_package
 from ocrmem.config import RunConfig
 from ocrmem.errors import CheckFailed, ConfigError, ModelError
 from ocrmem.files import sha256_file, sha256_tree, write_json
-from ocrmem.registry import register, registry_problems, resolve_adapter
+from ocrmem.registry import backend_of, register, resolve_adapter
 
 pytest.importorskip("model_registry")
 NAME = "ocrmem-adapter"
@@ -273,7 +273,7 @@ def test_an_unreachable_registry_is_told_within_seconds(run: RunConfig) -> None:
     elsewhere = run.model_copy(update={"registry": section})
     with pytest.raises(ConfigError, match=r"http://127\.0\.0\.1:9 does not answer .*refused"):
         register(elsewhere)
-    (problem,) = registry_problems(elsewhere)
+    (problem,) = backend_of(elsewhere).problems(elsewhere)
     assert problem.place == "register.uri"
 
 
@@ -320,10 +320,11 @@ def test_the_logging_of_the_process_is_left_alone(run: RunConfig, capfd: pytest.
 
 
 def test_problems_are_told_of_the_registry_and_of_the_store_at_once(run: RunConfig, tmp_path: Path) -> None:
-    assert registry_problems(run) == []
+    assert backend_of(run).problems(run) == []
     (tmp_path / "store").rmdir()
     section = run.registry.model_copy(update={"uri": "kubeflow+http://127.0.0.1:9"})
-    problems = registry_problems(run.model_copy(update={"registry": section}))
+    changed = run.model_copy(update={"registry": section})
+    problems = backend_of(changed).problems(changed)
     assert [problem.place for problem in problems] == ["register.uri", "register.store"]
 
 
@@ -331,7 +332,7 @@ def test_packages_may_lie_in_a_bucket(server: ModelRegistryServer, tmp_path: Pat
     s3.make_bucket("kubeflow-packages")
     store = {"store": "s3://kubeflow-packages/adapters", "endpoint_url": s3.url}
     run = finished(server, tmp_path, register=store)
-    assert registry_problems(run) == []
+    assert backend_of(run).problems(run) == []
     # Cut off while the files go up: no version, and the next run begins with the files.
     s3.fault = lambda method, path: (403, "AccessDenied") if path.endswith("provenance.json") else None
     with pytest.raises(ConfigError, match=r"register\.store"):
