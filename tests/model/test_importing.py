@@ -143,8 +143,8 @@ def test_a_malicious_pickle_is_refused_and_not_run(tmp_path, how):
     ("weights", "match"),
     [
         (nn.Linear(4, 4).state_dict(), "not a projector of two linear layers"),
-        (nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 4)).state_dict(), "no projector"),
-        (nn.Sequential(nn.Linear(4, 4, bias=False), nn.Linear(4, 4)).state_dict(), "no projector"),
+        (nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 4)).state_dict(), "not a projector"),
+        (nn.Sequential(nn.Linear(4, 4, bias=False), nn.Linear(4, 4)).state_dict(), "not a projector"),
         (
             nn.Sequential(nn.Linear(4, 8), nn.GELU(), nn.Linear(4, 4)).state_dict(),
             "fc2.weight has shape",
