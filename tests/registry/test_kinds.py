@@ -86,9 +86,8 @@ class ShelfBackend(Backend):
 
 @pytest.fixture
 def shelf(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    kind = RegistryKind(
-        "a shelf", f"{__name__}:ShelfBackend", "json", "none", keeps_files=True, address="shelf://.+", example="shelf://here"
-    )  # fmt: skip
+    backend = f"{__name__}:ShelfBackend"
+    kind = RegistryKind("a shelf", backend, "json", keeps_files=True, address="shelf://.+", example="shelf://here")
     monkeypatch.setitem(REGISTRIES, "shelf", kind)
     monkeypatch.chdir(tmp_path)
 
