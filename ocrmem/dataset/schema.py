@@ -55,9 +55,13 @@ class Sample(TurnSample):
 
         Text on dropped pages does not count: leaving text out is not compression. 0.0 without memory.
         """
-        text = self.history_tokens if self.pictured_tokens is None else self.pictured_tokens
         memory = with_marks(self.memory_tokens)
-        return text / memory if memory else 0.0
+        return self.text_tokens / memory if memory else 0.0
+
+    @property
+    def text_tokens(self) -> int:
+        """Text tokens of the history, without those whose pages were dropped."""
+        return self.history_tokens if self.pictured_tokens is None else self.pictured_tokens
 
 
 _SAMPLE_FIELDS = tuple(field.name for field in fields(Sample))

@@ -60,8 +60,7 @@ class Counts:
         self.with_memory[sample.split] += 1
         self.pages += len(sample.pages)
         self.dropped_pages += sample.dropped_pages
-        pictured = sample.pictured_tokens
-        self.history_tokens += sample.history_tokens if pictured is None else pictured
+        self.history_tokens += sample.text_tokens
         self.memory_tokens += with_marks(sample.memory_tokens)
 
     def add(self, other: Counts) -> None:

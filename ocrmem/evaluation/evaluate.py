@@ -95,9 +95,9 @@ class _Evaluation:
                 "Hold out longer conversations (eval*.jsonl), or lower model.context_threshold",
             )
         self.with_memory = len(with_memory)
-        self.samples = [with_memory[i] for i in evenly_spaced(len(with_memory), config.evaluate.max_samples)]
+        self.samples = evenly_spaced(with_memory, config.evaluate.max_samples)
         changed = [sample for sample in self.dataset.samples("counterfactual") if sample.has_memory]
-        self.counterfactual = [changed[i] for i in evenly_spaced(len(changed), config.evaluate.max_samples)]
+        self.counterfactual = evenly_spaced(changed, config.evaluate.max_samples)
 
         self.model = MEMModel.from_pretrained(self.adapter, run_config=config).eval()
         self.encoder = load_encoder(config)
@@ -146,22 +146,14 @@ def evaluate(config: RunConfig) -> EvaluateResult:
     """
     run = _Evaluation(config)
     partner = strangers(run.samples)
-    few = [run.samples[i] for i in evenly_spaced(len(run.samples), _PIXEL_SAMPLES)]
+    few = evenly_spaced(run.samples, _PIXEL_SAMPLES)
     probes = [probe for sample in few if (probe := scrambled(sample, config.train.seed))]
     total = 7 * len(run.samples) + len(run.counterfactual) + len(few) + len(probes)
     with progress_bar("evaluate", total) as bar:
         _score_variants(run, partner, few, probes, bar)
     note("Timing the steps from text to answer.")
-    timed = [run.samples[i] for i in evenly_spaced(len(run.samples), _LATENCY_SAMPLES)]
-    latency = measure_latency(
-        timed,
-        run.scorer,
-        run.maker,
-        run.encoder,
-        config.render,
-        drop_blank_tokens=config.model.drop_blank_tokens,
-    )
-    result = _result(run, latency)
+    timed = evenly_spaced(run.samples, _LATENCY_SAMPLES)
+    result = _result(run, measure_latency(timed, run.scorer, run.maker, run.encoder, config))
     write_json(config.paths.report(EVALUATION), result)
     report = config.paths.report(REPORT)
     write_report(report, result, run.scored, run.samples, run.dataset, config)

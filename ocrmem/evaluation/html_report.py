@@ -65,8 +65,7 @@ def choose_examples(samples: Sequence[Sample], memory: Sequence[Scored], count: 
     wrong = [sample for sample in samples if not right_by_id[sample.id]]
     right = [sample for sample in samples if right_by_id[sample.id]]
     failures = min(len(wrong), count // 3 if right else count)
-    shown = [wrong[i] for i in evenly_spaced(len(wrong), failures)]
-    return shown + [right[i] for i in evenly_spaced(len(right), count - failures)]
+    return evenly_spaced(wrong, failures) + evenly_spaced(right, count - failures)
 
 
 def training_curve(path: Path) -> list[tuple[float, float]]:

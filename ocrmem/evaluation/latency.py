@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from ocrmem.config import RenderSection
+from ocrmem.config import RunConfig
 from ocrmem.dataset.schema import Sample
 from ocrmem.encoder.page_encoding import Encoder, encode_kept_tokens
 from ocrmem.evaluation.baselines import CaseMaker
@@ -46,13 +46,7 @@ class Stopwatch:
 
 
 def measure_latency(
-    samples: Sequence[Sample],
-    scorer: Scorer,
-    maker: CaseMaker,
-    encoder: Encoder,
-    settings: RenderSection,
-    *,
-    drop_blank_tokens: bool,
+    samples: Sequence[Sample], scorer: Scorer, maker: CaseMaker, encoder: Encoder, config: RunConfig
 ) -> dict[str, Any]:
     """Time each sample alone, by memory and by full text.
 
@@ -62,12 +56,10 @@ def measure_latency(
     """
 
     def by_memory(sample: Sample, watch: Stopwatch) -> None:
-        pages = watch.time(
-            "render",
-            lambda: HistoryRenderer(settings).draw(sample.history).pages,
-        )
+        pages = watch.time("render", lambda: HistoryRenderer(config.render).draw(sample.history).pages)
+        dropping = config.model.drop_blank_tokens
         features = watch.time(
-            "encode", lambda: torch.cat(encode_kept_tokens(encoder, pages, drop_blank_tokens=drop_blank_tokens))
+            "encode", lambda: torch.cat(encode_kept_tokens(encoder, pages, drop_blank_tokens=dropping))
         )
         _answer(watch, scorer, maker.with_memory(sample, features), sample)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, TypedDict
+from typing import Any, TypedDict, TypeVar
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from ocrmem.dataset.schema import Sample
 from ocrmem.evaluation.scoring import Scored
 from ocrmem.families import with_marks
 
+T = TypeVar("T")
 _Z95 = 1.959964  # two-sided 95 % of the normal distribution
 _BINS = 12
 _PERCENTILES = (5, 25, 50, 75, 95)
@@ -66,7 +67,7 @@ def compression(samples: Sequence[Sample]) -> dict[str, Any]:
     Returns:
         ``ratio`` over all samples together, the totals, and the distribution over samples.
     """
-    text = sum(_pictured(sample) for sample in samples)
+    text = sum(sample.text_tokens for sample in samples)
     memory = sum(with_marks(sample.memory_tokens) for sample in samples)
     ratios = np.array([sample.compression_ratio for sample in samples])
     counts, edges = np.histogram(ratios, bins=_BINS)
@@ -82,12 +83,8 @@ def compression(samples: Sequence[Sample]) -> dict[str, Any]:
     }
 
 
-def evenly_spaced(count: int, wanted: int | None) -> list[int]:
-    """Return the indices of ``wanted`` of ``count`` things, evenly spaced; all of them if that is not fewer."""
-    if wanted is None or wanted >= count:
-        return list(range(count))
-    return [index * count // wanted for index in range(wanted)]
-
-
-def _pictured(sample: Sample) -> int:
-    return sample.history_tokens if sample.pictured_tokens is None else sample.pictured_tokens
+def evenly_spaced(things: Sequence[T], wanted: int | None) -> list[T]:
+    """Choose ``wanted`` things, evenly spaced; all of them where there are no more, or for None."""
+    if wanted is None or wanted >= len(things):
+        return list(things)
+    return [things[index * len(things) // wanted] for index in range(wanted)]

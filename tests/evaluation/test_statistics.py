@@ -53,7 +53,7 @@ def test_compression_counts_the_marks_and_not_the_dropped_text() -> None:
     [(4, None, [0, 1, 2, 3]), (3, 9, [0, 1, 2]), (10, 2, [0, 5]), (10, 0, []), (7, 7, [0, 1, 2, 3, 4, 5, 6])],
 )
 def test_a_part_of_the_samples_is_spread_over_all(count: int, wanted: int | None, chosen: list[int]) -> None:
-    assert evenly_spaced(count, wanted) == chosen
+    assert evenly_spaced(range(count), wanted) == chosen
 
 
 @pytest.mark.parametrize(
