@@ -8,10 +8,10 @@ from typing import Any
 from ocrmem.config import RunConfig
 from ocrmem.encoder.device import DTYPES
 from ocrmem.families import Shape
-from ocrmem.planning.activations import Activations, Projection, activations
+from ocrmem.planning.activations import Projection, activations
 from ocrmem.planning.gpus import CPU, GPUS, Gpu
 from ocrmem.planning.shapes import Parameters, base_config, count, shape_of
-from ocrmem.planning.sharding import Sharding, States, sharding, states
+from ocrmem.planning.sharding import Sharding, sharding, states
 from ocrmem.planning.workload import BatchShape, Workload, workload
 
 CONTEXT_BYTES = 1_500_000_000
@@ -46,52 +46,34 @@ class ModelFacts:
         return cls(shape, proj, count(config, base), DTYPES[model.precision].itemsize)
 
 
-@dataclass(frozen=True)
-class Need:
-    """Bytes of one process at the peak of a step.
+def memory_need(
+    config: RunConfig, facts: ModelFacts, cut: Sharding, batch: BatchShape, *, on_cpu: bool = False
+) -> dict[str, float]:
+    """Return the bytes of one process at the peak of a step, part by part.
 
-    Attributes:
-        states: held all the time.
-        activations: of the largest batch.
-        context: CUDA context, libraries and communication buffers (assumed).
-        fragments: what the allocator holds and cannot use (assumed).
+    Returns:
+        ``frozen``, ``gathered``, ``proj``, ``gradients``, ``optimizer``: held all the time (`States`). ``activations``,
+        ``peak``: of the batch. ``context``: CUDA context, libraries and communication buffers (assumed). ``fragments``:
+        what the allocator holds and cannot use (assumed). ``total`` of these. ``host``: moved to the host's memory.
     """
-
-    states: States
-    activations: Activations
-    context: float
-    fragments: float
-
-    @property
-    def total(self) -> float:
-        held = self.states.total + self.activations.kept + self.activations.at_peak
-        return held + self.context + self.fragments
-
-    def as_dict(self) -> dict[str, float]:
-        """Return every part in bytes, and their sum."""
-        held, kept = self.states, self.activations
-        return {
-            "frozen": held.frozen,
-            "gathered": held.gathered,
-            "proj": held.weights,
-            "gradients": held.gradients,
-            "optimizer": held.optimizer,
-            "activations": kept.kept,
-            "peak": kept.at_peak,
-            "context": self.context,
-            "fragments": self.fragments,
-            "total": self.total,
-            "host": held.host,
-        }
-
-
-def need(config: RunConfig, facts: ModelFacts, cut: Sharding, batch: BatchShape, *, on_cpu: bool = False) -> Need:
-    """Return what one process of a run needs at its peak."""
-    made = activations(
-        facts.shape, facts.proj, batch, facts.element, checkpointing=config.train.activation_checkpointing
-    )
+    checkpointing = config.train.activation_checkpointing
+    held = states(facts.parameters, facts.shape, cut)
+    made = activations(facts.shape, facts.proj, batch, facts.element, checkpointing=checkpointing)
     context = 0.0 if on_cpu else CONTEXT_BYTES
-    return Need(states(facts.parameters, facts.shape, cut), made, context, FRAGMENTATION * (made.kept + made.at_peak))
+    fragments = FRAGMENTATION * (made.kept + made.at_peak)
+    return {
+        "frozen": held.frozen,
+        "gathered": held.gathered,
+        "proj": held.weights,
+        "gradients": held.gradients,
+        "optimizer": held.optimizer,
+        "activations": made.kept,
+        "peak": made.at_peak,
+        "context": context,
+        "fragments": fragments,
+        "total": held.total + made.kept + made.at_peak + context + fragments,
+        "host": held.host,
+    }
 
 
 def memory_plan(
@@ -99,20 +81,20 @@ def memory_plan(
 ) -> dict[str, Any]:
     """Return what the run needs as configured and under every other sharding, whether that fits, and what would."""
     on_cpu = device.name == CPU
-    chosen = need(config, facts, cut, load.largest, on_cpu=on_cpu)
+    total = memory_need(config, facts, cut, load.largest, on_cpu=on_cpu)["total"]
     cuts = [Sharding(stage, offload, cut.processes, cut.live) for stage, offload in _WAYS]
     if all(other.name != cut.name for other in cuts):
         cuts.append(cut)
     available = device.memory_bytes // (cut.processes if on_cpu else 1)  # processes share a machine's memory
-    fits = chosen.total <= available
+    fits = total <= available
     return {
         "chosen": cut.name,
         "activation_checkpointing": config.train.activation_checkpointing,
         "available_bytes": available,
-        "total_bytes": chosen.total,
+        "total_bytes": total,
         "fits": fits,
-        "fits_on": [other.name for other in GPUS.values() if chosen.total <= other.memory_bytes],
-        "ways": {other.name: need(config, facts, other, load.largest, on_cpu=on_cpu).as_dict() for other in cuts},
+        "fits_on": [other.name for other in GPUS.values() if total <= other.memory_bytes],
+        "ways": {other.name: memory_need(config, facts, other, load.largest, on_cpu=on_cpu) for other in cuts},
         "remedies": [] if fits or on_cpu else _remedies(config, facts, device, answer_tokens),
     }
 
@@ -125,7 +107,7 @@ def _remedies(config: RunConfig, facts: ModelFacts, device: Gpu, answer_tokens: 
         if not settings:
             continue
         other = config.model_copy(update={"train": config.train.model_copy(update=settings)})
-        total = need(other, facts, sharding(other), workload(other, answer_tokens).largest).total
+        total = memory_need(other, facts, sharding(other), workload(other, answer_tokens).largest)["total"]
         if total <= device.memory_bytes:
             found.append({"settings": {f"train.{name}": v for name, v in settings.items()}, "total_bytes": total})
     return found[:2]
