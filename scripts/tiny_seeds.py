@@ -130,14 +130,14 @@ class Bench:
         return right / len(split.samples)
 
     def fit(self, seed: int) -> MEMModel:
-        from ocrmem.training.curriculum import CurriculumSampler
+        from ocrmem.training.curriculum import RunSampler
 
         arguments, model = self.arguments, self.model(seed)
         steps, size = arguments.steps, arguments.batch_size
         optimizer = torch.optim.AdamW(model.proj.parameters(), lr=arguments.learning_rate, weight_decay=0.01)
         schedule = get_cosine_schedule_with_warmup(optimizer, arguments.warmup, steps)
         lengths = [len(memory) for memory in self.train.memory]
-        sampler = CurriculumSampler(lengths, size, steps, arguments.curriculum, seed)
+        sampler = RunSampler(lengths, size, steps, arguments.curriculum, seed)
         for step in range(steps):
             loss = model(**self.batch(self.train, sampler.step_indices(step))).loss
             optimizer.zero_grad()
