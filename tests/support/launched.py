@@ -15,7 +15,7 @@ from support.ranks import environment
 
 from ocrmem.training.checkpoint import CheckpointStore
 
-DEADLINE = 300.0  # seconds; bounds a hang, nothing else
+DEADLINE = 900.0  # seconds; bounds a hang, nothing else
 
 
 class Launched:

@@ -35,7 +35,7 @@ def refusing(samples: list[dict[str, Any]]) -> dict[str, Any]:
 def wait_until_alone() -> None:
     """Until no forked child is there; DataLoader ends its workers when their iterator is collected."""
     gc.collect()
-    this, end = psutil.Process(), time.monotonic() + 60
+    this, end = psutil.Process(), time.monotonic() + 300
     while left := [child.pid for child in this.children() if is_fork(child, this)]:
         assert time.monotonic() < end, f"worker processes were left behind: {left}"
         time.sleep(0.05)

@@ -25,6 +25,7 @@ from ocrmem.model.modeling import MEMModel
 from ocrmem.training.train import train
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+DEADLINE = 900.0  # seconds; bounds a hang, nothing else
 
 
 @pytest.fixture(scope="module")
@@ -270,7 +271,7 @@ def test_interrupted_command_leaves_a_checkpoint_and_goes_on(
     values: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:
     # No step is saved but by the interruption, which a terminal sends to the workers of the loader as well.
-    settings = {"max_steps": 60, "save_steps": 1000, "logging_steps": 1, "loader_workers": 1}
+    settings = {"max_steps": 200, "save_steps": 1000, "logging_steps": 1, "loader_workers": 1}
     (tmp_path / "params.yaml").write_text(json.dumps(values(train=settings)), encoding="utf-8")
     running = subprocess.Popen(
         command(),
@@ -283,12 +284,12 @@ def test_interrupted_command_leaves_a_checkpoint_and_goes_on(
     )
     wait_for_training(running, tmp_path)
     os.killpg(running.pid, signal.SIGINT)
-    _, stderr = running.communicate(timeout=300)
+    _, stderr = running.communicate(timeout=DEADLINE)
     assert running.returncode == 130, stderr
     assert "Traceback" not in stderr
     assert "Stopped at step" in stderr
     (left,) = (tmp_path / "checkpoints").glob("checkpoint-*")
-    assert 0 < int(left.name.removeprefix("checkpoint-")) < 60
+    assert 0 < int(left.name.removeprefix("checkpoint-")) < 200
     assert not (tmp_path / "adapter").exists()
 
     finished = subprocess.run(
@@ -309,7 +310,8 @@ def test_interrupted_command_leaves_a_checkpoint_and_goes_on(
 
 def wait_for_training(running: subprocess.Popen[str], root: Path) -> None:
     """Until the trainer has made its checkpoint folder, just before the first step."""
-    for _ in range(3000):
+    end = time.monotonic() + DEADLINE
+    while time.monotonic() < end:
         if (root / "checkpoints").exists():
             return
         if running.poll() is not None:
