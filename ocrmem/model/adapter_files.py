@@ -37,9 +37,7 @@ def read_config(directory: Path) -> MEMConfig:
         MissingInputError: there is none.
         ModelError: it is not JSON, or not an ocrmem adapter's.
     """
-    path = directory / CONFIG
-    if not path.is_file():
-        raise MissingInputError.of(str(path), "is not there", "Give an adapter directory, or run `ocrmem train` first")
+    path = _existing(directory / CONFIG)
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -61,12 +59,16 @@ def read_weights(directory: Path) -> dict[str, torch.Tensor]:
         MissingInputError: the file is not there.
         ModelError: it is not a whole safetensors file.
     """
-    path = directory / WEIGHTS
-    if not path.is_file():
-        raise MissingInputError.of(str(path), "is not there", "Give an adapter directory, or run `ocrmem train` first")
+    path = _existing(directory / WEIGHTS)
     try:
         return load_safetensors(path.read_bytes())
     except SafetensorError as error:
         raise ModelError.of(
             str(path), f"is not a whole safetensors file ({first_line(error)})", "Copy the adapter again"
         ) from None
+
+
+def _existing(path: Path) -> Path:
+    if not path.is_file():
+        raise MissingInputError.of(str(path), "is not there", "Give an adapter directory, or run `ocrmem train` first")
+    return path

@@ -143,7 +143,7 @@ class _Trained:
     @property
     def loss(self) -> float:
         """Return the last logged loss; infinite where none was logged."""
-        return self.curve[-1]["loss"] if self.curve else math.inf
+        return self.report["loss"]["last"] if self.report["loss"] else math.inf
 
 
 def _train_once(config: RunConfig, resume: bool) -> _Trained:

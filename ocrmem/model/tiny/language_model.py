@@ -234,7 +234,7 @@ def _guidance(attentions: tuple[torch.Tensor, ...], batch: TextBatch) -> torch.T
 
 
 @torch.no_grad()
-def examine(model: Qwen3ForCausalLM, *, seed: int = 0, size: int = _EXAM_TEXTS) -> dict[str, float]:
+def examine(model: Qwen3ForCausalLM) -> dict[str, float]:
     """Measure exact recall of held-out facts from text, to the end token: ``{"turns": share, "page": share}``.
 
     Every answer token is predicted from the right ones before it, which for an answer that is right
@@ -244,7 +244,7 @@ def examine(model: Qwen3ForCausalLM, *, seed: int = 0, size: int = _EXAM_TEXTS) 
     model.eval()
     recall = {}
     for name in ("turns", "page"):
-        batch = exam(seed, size, page=name == "page")
+        batch = exam(0, _EXAM_TEXTS, page=name == "page")
         hidden = model.model(input_ids=batch.ids).last_hidden_state
         scores, wanted = _supervised(model, hidden, batch)
         recall[name] = (scores.argmax(-1) == wanted).view(-1, ANSWER_TOKENS).all(1).float().mean().item()
