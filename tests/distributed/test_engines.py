@@ -43,7 +43,7 @@ def one(folder: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def ranks(folder: Path, one: dict[str, Any]) -> Results:
-    """What each rank did; it also goes on from what `one` left."""
+    """What each rank did; it also resumes from what `one` left."""
     for name, dtype in DTYPES.items():
         small_base().to(dtype).save_pretrained(folder / f"base-{name}")
     return run_ranks("distributed/engines_script.py", folder)
@@ -136,9 +136,9 @@ def test_ranks_share_the_mapped_file_and_copy_none_of_it(engine: str, ranks: Res
 
 @pytest.mark.parametrize("engine", ["ddp", "zero2"])
 def test_loss_that_is_not_finite_on_one_rank_stops_all_with_its_step_and_samples(engine: str, ranks: Results) -> None:
-    told = {rank["nan"][engine] for rank in ranks}
-    assert len(told) == 1
-    message = told.pop()
+    reported = {rank["nan"][engine] for rank in ranks}
+    assert len(reported) == 1
+    message = reported.pop()
     assert "step 3: the loss is nan for the samples s3, s1 on process 1." in message
     assert "process 0" not in message
 

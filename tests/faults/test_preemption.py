@@ -1,4 +1,4 @@
-"""SIGTERM, kill -9 and truncated checkpoints on real processes, and what goes on from what they left."""
+"""SIGTERM, kill -9 and truncated checkpoints on real processes, and what resumes from what they left."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def losses(root: Path) -> list[float]:
         return [float(row["loss"]) for row in csv.DictReader(handle)]
 
 
-def test_preempted_run_goes_on_past_a_truncated_checkpoint_on_other_numbers_of_processes(
+def test_preempted_run_resumes_past_a_truncated_checkpoint_on_other_numbers_of_processes(
     values: Values, tmp_path: Path
 ) -> None:
     write_settings(tmp_path, values(tmp_path, **LONG, global_batch_size=4, per_device_batch_size=2))
 
-    # Two ranks, of which one alone is told to stop: both save the same step.
+    # Two ranks, of which one alone is asked to stop: both save the same step.
     first = Launched(tmp_path, "--nproc", "2", "--deepspeed", "zero2", "--json")
     first.wait_for_step(6)
     first.ranks()[1].send_signal(signal.SIGTERM)
@@ -45,14 +45,14 @@ def test_preempted_run_goes_on_past_a_truncated_checkpoint_on_other_numbers_of_p
     assert "Traceback" not in stderr
     newest = CheckpointStore(tmp_path / "checkpoints").paths()[-1]
     step = int(newest.name.removeprefix("checkpoint-"))
-    told = only_object(stdout)
-    assert told["ok"] is False
-    (problem,) = told["problems"]
+    reported = only_object(stdout)
+    assert reported["ok"] is False
+    (problem,) = reported["problems"]
     assert f"stopped by SIGTERM after step {step};" in problem["message"]
     assert "--resume" in problem["remedy"]
     assert CheckpointStore(tmp_path / "checkpoints").newest_complete().step == step  # type: ignore[union-attr]
 
-    # One rank goes on from the checkpoint before, for the newest was cut short; the launcher is told to stop.
+    # One rank resumes from the checkpoint before, for the newest was cut short; the launcher is asked to stop.
     file = newest / "optimizer.safetensors"
     file.write_bytes(file.read_bytes()[:-100])
     before = CheckpointStore(tmp_path / "checkpoints").newest_complete()

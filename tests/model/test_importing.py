@@ -71,7 +71,7 @@ def test_half_precision_weights_become_float32(tmp_path):
     assert model.proj.fc1.weight.dtype == torch.float32
 
 
-def test_the_ancestor_s_own_adapter_is_imported_and_every_fault_of_it_told(tmp_path):
+def test_the_ancestor_s_own_adapter_is_imported_and_every_fault_of_it_reported(tmp_path):
     result = import_adapter(write(tmp_path / "old", ancestor().state_dict()), tmp_path / "new")
     assert {p["place"] for p in result["problems"]} == {"context_threshold", "vision_embedding_size"}
     summary = "\n".join(result["summary"])
@@ -92,7 +92,7 @@ def test_a_projector_of_another_width_is_refused_beside_an_encoder(tmp_path):
         MEMModel.from_pretrained(tmp_path / "new", base_llm_model=small_base(), ocr_embed=small_encoder())
 
 
-def test_the_weights_width_wins_over_the_settings_and_is_told(tmp_path):
+def test_the_weights_width_wins_over_the_settings_and_is_reported(tmp_path):
     source = write(tmp_path / "old", ancestor(VISION).state_dict(), FITTING | {"vision_embedding_size": 1024})
     result = import_adapter(source, tmp_path / "new")
     assert result["vision_embedding_size"] == VISION

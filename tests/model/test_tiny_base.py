@@ -186,7 +186,7 @@ def test_a_failed_seed_is_followed_by_another_and_said(monkeypatch: pytest.Monke
     assert Attempt(0).worst == 0.0
 
 
-def test_training_goes_on_while_steps_are_left(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_continues_while_steps_are_left(monkeypatch: pytest.MonkeyPatch) -> None:
     recalls = iter([0.1, 0.99])
     monkeypatch.setattr(language_model, "examine", lambda _: dict.fromkeys(("turns", "page"), next(recalls)))
     monkeypatch.setattr(language_model, "_COOL_STEPS", 1)

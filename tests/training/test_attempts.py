@@ -1,4 +1,4 @@
-"""Training begins anew from another seed while the loss stays above the target, and keeps the best attempt."""
+"""Training starts again from another seed while the loss stays above the target, and keeps the best attempt."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ def test_workers_change_no_loss_and_are_gone_afterwards(tmp_path: Path, strategy
     wait_until_alone()
 
 
-def test_resuming_with_workers_goes_on_to_the_same_losses(tmp_path: Path) -> None:
+def test_resuming_with_workers_gives_the_same_losses(tmp_path: Path) -> None:
     whole = standalone_trainer(tmp_path / "whole")
     whole.train()
     trainer = standalone_trainer(tmp_path / "whole", dataloader_num_workers=1)

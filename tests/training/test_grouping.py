@@ -128,7 +128,7 @@ def test_a_batch_cut_into_accumulation_steps_has_the_same_samples(tmp_path: Path
     assert len(whole) == 6
 
 
-def test_a_resumed_run_goes_on_in_the_same_order(tmp_path: Path) -> None:
+def test_a_resumed_run_keeps_the_order(tmp_path: Path) -> None:
     changes = {"train_sampling_strategy": "group_by_length", "save_steps": 4}
     whole = standalone_trainer(tmp_path / "run", **changes)
     whole.train()

@@ -1,4 +1,4 @@
-"""How many processes start, and which one outcome is told of what many of them said."""
+"""How many processes start, and the one outcome that is reported for all of them."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def crashed(time: float, text: str) -> dict[str, Any]:
     [
         pytest.param(
             {0: failed(2, PROBLEM), 1: failed(1, PROBLEM)}, {0: 1, 1: 1}, None, TrainingError, 1, "step 3: the loss",
-            id="the same error everywhere is told once",
+            id="the same error everywhere is reported once",
         ),
         pytest.param(
             {0: crashed(1, "Connection closed"), 1: failed(2, OTHER, "DataError")}, {0: 1, 1: 1}, None, OcrMemError, 1,
@@ -130,7 +130,7 @@ def crashed(time: float, text: str) -> dict[str, Any]:
         ),
     ],
 )  # fmt: skip
-def test_one_error_is_told(
+def test_one_error_is_reported(
     outcomes: dict[int, dict[str, Any]],
     exit_codes: dict[int, int],
     first: int | None,

@@ -1,4 +1,4 @@
-"""A training that was cut off, in whatever way, goes on to the very losses of one that was not."""
+"""A training that was cut off, in whatever way, resumes to the very losses of one that was not."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def assert_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) ->
 
 
 @pytest.mark.slow
-def test_killed_run_goes_on_exactly(tmp_path: Path) -> None:
+def test_killed_run_resumes_exactly(tmp_path: Path) -> None:
     # 24 samples in batches of 4 are 6 steps an epoch: the kill falls into the fourth one.
     changes = {"max_steps": 20, "save_steps": 7}
     expected, proj = whole(tmp_path / "whole", **changes)
@@ -117,7 +117,7 @@ def test_kill_while_a_checkpoint_is_written_leaves_the_one_before(tmp_path: Path
         pytest.param({"logging_steps": 4, "max_steps": 12, "save_steps": 6}, id="between two log entries"),
     ],
 )
-def test_every_checkpoint_goes_on_exactly(tmp_path: Path, changes: dict[str, Any]) -> None:
+def test_every_checkpoint_resumes_exactly(tmp_path: Path, changes: dict[str, Any]) -> None:
     expected, proj = whole(tmp_path, **changes)
     checkpoints = sorted(tmp_path.glob("checkpoint-*"))
     assert len(checkpoints) >= 2
@@ -187,7 +187,7 @@ def test_saving_and_logging_may_change(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.glob("checkpoint-*")] == ["checkpoint-6"]
 
 
-def test_nothing_to_go_on_from(tmp_path: Path) -> None:
+def test_nothing_to_resume_from(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="has no complete checkpoint"):
         resumed(tmp_path)
     with pytest.raises(TrainingError, match="not a complete checkpoint"):

@@ -107,7 +107,7 @@ def test_same_settings_give_the_same_adapter_and_set_old_checkpoints_aside(
     assert other["adapter_sha256"] != first["adapter_sha256"]
 
 
-def test_resume_goes_on_and_ends_in_the_same_adapter(config: Callable[..., RunConfig], tmp_path: Path) -> None:
+def test_resumed_run_ends_in_the_same_adapter(config: Callable[..., RunConfig], tmp_path: Path) -> None:
     first = train(config())
     curve = rows(tmp_path)
     shutil.rmtree(tmp_path / "checkpoints" / "checkpoint-4")
@@ -195,7 +195,7 @@ def test_encoder_is_not_loaded_where_features_are(
     assert len(made) == 1
 
 
-def test_no_training_sample_is_told(config: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_training_sample_is_an_error(config: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ocrmem.training.train.MemoryDataset.samples", lambda self, split: [])
     with pytest.raises(DataError, match="no sample in the split train"):
         train(config())
@@ -267,7 +267,7 @@ def test_mounted_volume_gets_the_adapter_in_place(
 
 
 @pytest.mark.slow
-def test_interrupted_command_leaves_a_checkpoint_and_goes_on(
+def test_interrupted_command_leaves_a_checkpoint_and_resumes(
     values: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:
     # No step is saved but by the interruption, which a terminal sends to the workers of the loader as well.
