@@ -1,4 +1,4 @@
-"""Write k8s/overlays/*/trainjob/trainjob.yaml anew: what the command in the comment beside each prints.
+"""Rewrite k8s/overlays/*/trainjob/trainjob.yaml with what the command in the comment beside each prints.
 
 make manifests
 """

@@ -170,7 +170,7 @@ class Diagnosis:
     def _lost(self, missing: int) -> Finding:
         cut = next((c for mask, c in reversed(self._record.observed.cuts) if mask & missing), None)
         if cut is not None:
-            evidence = f"after {cut.operation} its value went on outside torch"
+            evidence = f"after {cut.operation} its value continued outside torch"
             return self._finding("GF019", cut.place.module, cut.place.source, evidence)
         last = next((c for c in reversed(self._record.calls) if c.output_depends & missing), None)
         module, source = (last.path, last.source) if last else (self._trained, self._source)

@@ -52,7 +52,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Cut:
-    """The operation at which a value that needed gradients went on without them.
+    """The operation at which a value that needed gradients continued without them.
 
     Attributes:
         operation: the torch function, such as ``Tensor.detach``.
