@@ -1,5 +1,5 @@
 # syntax=docker/dockerfile:1
-# The image of every pod: `docker build -t registry.example.org/ocrmem:0.1.0 .`; docs/image.md.
+# The image of every pod: `make image`, or `make image VARIANT=cpu` without CUDA; docs/image.md.
 
 # Python 3.11 is what the tests run on. Pin it to a digest in your own registry; none could be looked up for this file.
 ARG PYTHON_IMAGE=python:3.11.14-slim-bookworm
@@ -7,6 +7,8 @@ ARG PYTHON_IMAGE=python:3.11.14-slim-bookworm
 FROM ${PYTHON_IMAGE} AS dependencies
 # Extras of pyproject.toml, separated by blanks. Components need dataset, quality, model, pipelines at least.
 ARG EXTRAS="all"
+# Empty: PyPI's build of PyTorch, with CUDA. "cpu": PyTorch's own index, a tenth of the size.
+ARG TORCH_BACKEND=""
 # DeepSpeed builds no operator while it is installed (that would need nvcc): docs/image.md says what works without.
 ENV DS_BUILD_OPS=0 \
     UV_COMPILE_BYTECODE=1 \
@@ -16,10 +18,16 @@ WORKDIR /build
 COPY constraints.txt pyproject.toml ./
 RUN python -m pip install --no-cache-dir --constraint constraints.txt uv \
  && uv venv --python /usr/local/bin/python /opt/ocrmem
-# Only a change of these two files makes this layer of several GB anew.
+# Only a change of these two files makes this layer of several GB again. Triton compiles kernels, which ocrmem has
+# none of and the image no compiler for; the rest that goes is for building and testing other software.
 RUN --mount=type=cache,target=/root/.cache/uv \
     set --; for extra in ${EXTRAS}; do set -- "$@" --extra "${extra}"; done; \
-    uv pip install --python /opt/ocrmem --constraint constraints.txt --requirement pyproject.toml "$@"
+    uv pip install --python /opt/ocrmem ${TORCH_BACKEND:+--torch-backend=${TORCH_BACKEND}} \
+      --constraint constraints.txt --requirement pyproject.toml "$@" \
+ && uv pip uninstall --python /opt/ocrmem triton \
+ && find /opt/ocrmem/lib -name '*.a' -delete \
+ && find /opt/ocrmem/lib -depth -type d \( -path '*/site-packages/torch/include' -o -path '*/site-packages/torch/bin' \
+      -o -path '*/site-packages/nvidia/*/include' -o -path '*/tests' \) -exec rm -rf {} +
 
 FROM dependencies AS package
 COPY README.md LICENSE ./

@@ -16,7 +16,7 @@ export WANDB_SILENT ?= true
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format manifests reference lock bench clean
+.PHONY: help install demo test lint format manifests reference lock bench image clean
 
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -67,6 +67,10 @@ lock: $(VENV)/.test-installed  ## resolve constraints.txt again, for Python 3.11
 
 bench: $(VENV)/.test-installed  ## the measured comparisons of benchmarks/, on a machine with nothing else to do
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python benchmarks/run_all.py
+
+VARIANT ?= training
+image:  ## the container image, by docker, podman or buildah; VARIANT=cpu leaves CUDA out
+	$(PYTHON) scripts/build_image.py --variant $(VARIANT) -- $(BUILD_OPTIONS)
 
 clean:  ## remove what the verbs wrote (not .venv)
 	rm -rf $$($(PYTHON) -m ocrmem.steps outputs)
