@@ -26,14 +26,15 @@ RUN --mount=type=cache,target=/root/.cache/uv \
       --constraint constraints.txt --requirement pyproject.toml "$@" \
  && uv pip uninstall --python /opt/ocrmem triton \
  && find /opt/ocrmem/lib -name '*.a' -delete \
- && find /opt/ocrmem/lib -depth -type d \( -path '*/site-packages/torch/include' -o -path '*/site-packages/torch/bin' \
+ && find /opt/ocrmem/lib -depth -type d \( -path '*/site-packages/torch/include' \
       -o -path '*/site-packages/nvidia/*/include' -o -path '*/tests' \) -exec rm -rf {} +
 
 FROM dependencies AS package
 COPY README.md LICENSE ./
 COPY ocrmem ocrmem
 RUN --mount=type=cache,target=/root/.cache/uv \
-    uv build --wheel --build-constraints constraints.txt --out-dir /wheels .
+    uv build --wheel --build-constraints constraints.txt --out-dir /wheels . \
+ && uv pip install --python /opt/ocrmem --prefix /staged --no-index --no-deps /wheels/*.whl
 
 FROM ${PYTHON_IMAGE}
 ARG PYTHON_IMAGE
@@ -57,10 +58,8 @@ RUN groupadd --gid 10001 ocrmem \
       /workspace/models /workspace/output /minio /s3 /gcs
 
 COPY --from=dependencies /opt/ocrmem /opt/ocrmem
-RUN --mount=type=bind,from=dependencies,source=/usr/local/bin/uv,target=/usr/local/bin/uv \
-    --mount=type=bind,from=package,source=/wheels,target=/wheels \
-    uv pip install --python /opt/ocrmem --no-index --no-deps --no-cache /wheels/*.whl \
- && /opt/ocrmem/bin/python -c 'import compileall, ocrmem; compileall.compile_dir(ocrmem.__path__[0], quiet=1)'
+# All that a change of the code adds.
+COPY --from=package /staged /opt/ocrmem
 # The tiny preset, the presets for real models, and the sample conversations, as on a checkout.
 COPY params.yaml /workspace/
 COPY configs /workspace/configs

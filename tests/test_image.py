@@ -130,6 +130,7 @@ class _Build:
             "/usr/local/bin/python": str(base / "bin" / "python"),
             "/opt/ocrmem": str(self.opt),
             "/wheels": str(directory / "wheels"),
+            "/staged": str(directory / "staged"),
         }
         outside = {name: value for name, value in os.environ.items() if name not in ("VIRTUAL_ENV", "PYTHONPATH")}
         self.environment = outside | {"PATH": f"{base}/bin:/usr/bin:/bin", "EXTRAS": extras}
@@ -140,8 +141,10 @@ class _Build:
                 self.environment |= DOCKERFILE.pairs("ENV", one.stage) | _QUICKER
             if one.name == "COPY" and one.stage != FINAL:
                 self.copy(one.body)
-            if one.name == "RUN" and "useradd" not in one.body:
+            if one.name == "RUN" and one.stage != FINAL:
                 self.shell(one.body)
+            if one.text == "--from=package /staged /opt/ocrmem":
+                self.shell("cp -r /staged/. /opt/ocrmem")
         return self.opt
 
     def copy(self, body: str) -> None:
