@@ -65,8 +65,8 @@ def test_no_builder_says_which_to_install(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_image_is_built_and_its_verbs_run_read_only_without_rights(tmp_path: Path) -> None:
-    """Without PyTorch, which a registry that serves its CPU build would be needed for: docs/image.md has what was run."""
+def test_the_image_is_built_and_its_verbs_run_as_its_user(tmp_path: Path) -> None:
+    """With one extra only; docs/image.md says what has been run of whole images."""
     if missing := missing_tools():
         pytest.skip(f"an image is built here with {missing}, not installed")
     image = Buildah(tmp_path).build(ROOT, extras="dataset")
