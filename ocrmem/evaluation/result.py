@@ -33,7 +33,7 @@ def adapter_sha256(directory: Path) -> str:
     adapter it was made from. Equal to `files.sha256_tree` of a directory with just these two files.
 
     Raises:
-        MissingInputError: one of the two files is not there.
+        MissingInputError: one of the two files does not exist.
     """
     for name in ADAPTER_FILES:
         if not (directory / name).is_file():

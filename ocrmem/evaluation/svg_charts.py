@@ -15,14 +15,13 @@ _LABEL_WIDTH = 132
 _ROW = 30
 
 
-def bar_chart(values: Sequence[tuple[str, float]], *, title: str, top: float | None = None, digits: int = 3) -> Markup:
+def bar_chart(values: Sequence[tuple[str, float]], *, title: str, top: float | None = None) -> Markup:
     """Draw horizontal bars, one a row, the first in the accent colour.
 
     Args:
         values: label and length; a length that is not finite is written but not drawn.
         title: read aloud by screen readers.
         top: the value of a full-width bar; None: the largest.
-        digits: decimals of the written values.
     """
     longest = top or max([value for _, value in values if math.isfinite(value)], default=0.0) or 1.0
     room = WIDTH - _LABEL_WIDTH - 64
@@ -36,7 +35,7 @@ def bar_chart(values: Sequence[tuple[str, float]], *, title: str, top: float | N
             f'<rect class="track" x="{_LABEL_WIDTH}" y="{y + 5}" width="{room}" height="20" rx="3"/>'
             f'<rect class="{"bar first" if row == 0 else "bar"}" x="{_LABEL_WIDTH}" y="{y + 5}" '
             f'width="{length:.1f}" height="20" rx="3"/>'
-            f'<text class="value" x="{_LABEL_WIDTH + room + 8}" y="{y + 19}">{value:.{digits}f}</text>'
+            f'<text class="value" x="{_LABEL_WIDTH + room + 8}" y="{y + 19}">{value:.3f}</text>'
         )
     return _svg(parts, WIDTH, len(values) * _ROW, title)
 

@@ -23,7 +23,7 @@ class Marks:
 
 
 def with_marks(vision_tokens: int) -> int:
-    """Return the length in the sequence of a memory of so many vision tokens."""
+    """Return the tokens that memory takes in a sequence: its vision tokens and, where there are any, two marks."""
     return vision_tokens + MARK_TOKENS if vision_tokens else 0
 
 

@@ -87,8 +87,8 @@ class ChatSession:
         model: with its encoder attached, in eval mode.
         tokenizer: of its language model.
         config: the run's settings; those that samples depend on are taken from the adapter instead.
-        cached_pages: features of so many pages are kept, or of ``max_pages`` where that is more. A page of
-            256 tokens of 1024 numbers takes 1 MiB.
+        cached_pages: pages whose features are kept, at least ``max_pages``. A page of 256 tokens of 1024 numbers
+            takes 1 MiB.
     """
 
     def __init__(

@@ -23,7 +23,6 @@ from ocrmem.families import Shape
 from ocrmem.planning.workload import BatchShape
 
 _FLOAT = 4
-_LONG = 8
 
 
 @dataclass(frozen=True)
@@ -98,11 +97,6 @@ def layer_bytes(shape: Shape, batch: BatchShape, element: int) -> float:
     mlp = 3 * shape.inner * element
     bias = batch.rows * batch.square_length * element if batch.padded else 0.0
     return batch.positions * (norms + attention + mlp) + bias
-
-
-def saved_loss_bytes(shape: Shape, batch: BatchShape) -> float:
-    """Return what the loss keeps from forward to backward: log-probabilities, targets and their number."""
-    return batch.answers * (_FLOAT * shape.vocabulary + _LONG) + _FLOAT
 
 
 def _around(shape: Shape, proj: Projection, batch: BatchShape, element: int) -> float:

@@ -1,8 +1,8 @@
 """Shapes of the language model and parameters of every part, from configurations alone.
 
-A directory's ``config.json`` (or that of a model in the hub cache) is read; some models are known by
-name; the tiny preset is defined in code. The model itself is then built on the meta device, where it has shapes and no
-memory, and its parameters are counted as those of a loaded one would be.
+The configuration is a directory's ``config.json``, that of a model in the hub cache, or what a family knows of a name.
+The model is then built on the meta device, where it has shapes and no memory, and its parameters are counted as those
+of a loaded one.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def shape_of(base: PretrainedConfig, name: str = "the base model") -> Shape:
 
 
 def meta_model(config: RunConfig, base: PretrainedConfig) -> MEMModel:
-    """The model of a run on the meta device, without the encoder."""
+    """Build the model of a run on the meta device, without the encoder."""
     from ocrmem.model.configuration import MEMConfig
     from ocrmem.model.modeling import MEMModel
 
@@ -125,7 +125,7 @@ def _bytes(parameters: Any) -> int:
 
 
 def _stored_config(name: str, revision: str | None) -> PretrainedConfig | None:
-    """The configuration in a directory or in the hub cache; None where there is none."""
+    """Read the configuration of a directory or of the hub cache; None where there is none."""
     try:
         return AutoConfig.from_pretrained(name, revision=revision, local_files_only=True)
     except (OSError, ValueError) as error:

@@ -10,6 +10,7 @@ from pathlib import Path
 from ocrmem.config import TINY, RunConfig
 from ocrmem.errors import ModelError, Problem, first_line
 from ocrmem.extras import missing_package
+from ocrmem.families import EXAMPLE
 from ocrmem.files import read_json
 from ocrmem.health import ANSWER_SECONDS
 from ocrmem.readiness.outcome import CheckOutcome
@@ -55,7 +56,7 @@ def _directory_problems(field: str, directory: Path) -> Iterator[Problem]:
         yield Problem(
             field,
             f"is {directory}, which is not there",
-            "Give a directory with the model, or a hub name such as Qwen/Qwen3-8B",
+            f"Give a directory with the model, or a hub name such as {EXAMPLE}",
         )
     elif missing := _missing_files(directory):
         yield Problem(field, f"is {directory}, which has no {missing}", "Copy the whole model there")
@@ -99,7 +100,7 @@ def _on_the_hub(field: str, name: str, revision: str | None) -> str:
     except LocalEntryNotFoundError:
         pass
     except HFValidationError:
-        remedy = "Give tiny, a directory, or a hub name such as Qwen/Qwen3-8B"
+        remedy = f"Give tiny, a directory, or a hub name such as {EXAMPLE}"
         raise ModelError.of(field, f"{name!r} is not a model's name", remedy) from None
     if constants.HF_HUB_OFFLINE:
         message = f"{name} is incomplete in the cache ({constants.HF_HUB_CACHE}), and HF_HUB_OFFLINE is set"

@@ -15,7 +15,7 @@ from typing import Any
 from ocrmem.errors import ConfigError
 from ocrmem.synthetic.phrases import FactKind, Language, LanguageName, load_language
 
-_HELD_OUT = 5  # one value in so many is kept for held-out conversations
+_HELD_OUT = 5  # one value in five is kept for held-out conversations
 _LETTERS = "ABCDEFGHJKLMNPQRSTUVWXYZ"
 _ATTEMPTS = 200
 

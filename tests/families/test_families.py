@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from support.live_bytes import saved_bytes
 from support.models import VISION, small_config
-from support.planned import made_batch
+from support.planned import made_batch, saved_loss_bytes
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
@@ -22,7 +22,7 @@ from ocrmem.errors import ModelError
 from ocrmem.families import DEFAULT, FAMILIES, Family, Marks, Shape, family_of, known_positions
 from ocrmem.generation.question import read_question
 from ocrmem.model.modeling import MEMModel
-from ocrmem.planning.activations import Projection, activations, saved_loss_bytes
+from ocrmem.planning.activations import Projection, activations
 from ocrmem.planning.flops import flops
 from ocrmem.planning.shapes import base_config, shape_of
 from ocrmem.planning.workload import BatchShape

@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 from support.live_bytes import LiveBytes, saved_bytes
-from support.planned import described, made_batch, made_model
+from support.planned import described, made_batch, made_model, saved_loss_bytes
 from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import AutoModelForCausalLM
 
 from ocrmem.config import RunConfig
 from ocrmem.families import Shape
-from ocrmem.planning.activations import Projection, activations, saved_loss_bytes
+from ocrmem.planning.activations import Projection, activations
 from ocrmem.planning.shapes import base_config, shape_of
 from ocrmem.planning.workload import BatchShape
 
