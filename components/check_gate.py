@@ -11,7 +11,7 @@ def check_gate(
     evaluation: dsl.Input[dsl.Artifact],
     report: dsl.Output[dsl.Markdown],
 ) -> bool:
-    """Compare the evaluation with register.gate and show it; register_adapter is what acts on it.
+    """Compare the evaluation with register.gate and show it; register_adapter acts on it.
 
     Args:
         settings: this task's, from validate_config; or the text of any params.yaml.

@@ -11,13 +11,13 @@ def preflight(
     report: dsl.Output[dsl.Markdown],
     launcher: str = "local",
 ):
-    """Check secrets, registry, runtime and quota before a GPU is asked for.
+    """Check secrets, registry, runtime and quota before requesting a GPU.
 
     Args:
         settings: this task's, from validate_config; or the text of any params.yaml.
-        report: what was checked.
-        launcher: local: also look at this pod's device and disk; kubernetes: ask the cluster for its runtime, rights
-            and quota; none: neither.
+        report: the checks.
+        launcher: local: check this pod's device and disk too; kubernetes: the cluster's runtime, rights and quota;
+            none: neither.
     """
     from ocrmem.workflow import tasks
 

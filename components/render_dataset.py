@@ -19,10 +19,10 @@ def render_dataset(
     Args:
         settings: this task's, from validate_config; or the text of any params.yaml.
         data: as for validate_config.
-        data_sha256: what validate_config found; other data is refused, and caches know it by this.
+        data_sha256: from validate_config; other data is refused, and the cache depends on it.
         dataset: samples and pages in parquet shards.
         metrics: counts and the compression ratio.
-        conversations: take the first so many of each file only; 0: all.
+        conversations: the first so many of each file only; 0: all.
     """
     from ocrmem.workflow import tasks
 

@@ -21,7 +21,7 @@ def smoke_test(
         dataset: from render_dataset.
         models: from build_base.
         features: from encode_pages.
-        verdict: report.json, which register_adapter asks for.
+        verdict: report.json, which register_adapter needs.
         report: the same as a page.
     """
     from ocrmem.workflow import tasks

@@ -12,7 +12,7 @@ def summarise_run(
     report: dsl.Output[dsl.Markdown],
     status: dsl.PipelineTaskFinalStatus,
 ):
-    """Write what became of the run, however it ended. The exit handler of the pipelines.
+    """Write a summary of the run, however it ended. The exit handler of the pipelines.
 
     Args:
         pipeline: its name.

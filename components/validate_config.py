@@ -30,7 +30,7 @@ def validate_config(
         ("register", str),
     ],
 ):
-    """Check settings and data; every fault is told at once.
+    """Check settings and data, and report every fault at once.
 
     Args:
         params: the text of params.yaml.
@@ -39,8 +39,8 @@ def validate_config(
         report: counts of conversations and samples.
 
     Returns:
-        The sha256 of the conversations, and for every other task the settings that it reads: a task is run again
-        when one of these has changed, and not for another.
+        The sha256 of the conversations, and for every other task the settings that it reads: a task runs again when
+        one of these changes, and not for another.
     """
     from ocrmem.workflow import tasks
 

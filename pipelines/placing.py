@@ -1,4 +1,4 @@
-"""How a task is placed in a cluster: image, user, volumes, secret, GPUs, timeouts and retries."""
+"""Place tasks in a cluster: image, user, volumes, secret, GPUs, timeouts and retries."""
 
 import math
 import re
@@ -11,7 +11,7 @@ from ocrmem.facts import RUN_ID
 from ocrmem.steps import Step
 from ocrmem.workflow.compile_settings import PipelineSettings
 
-# Keys of the secret, each optional; docs/pipelines.md says who reads which.
+# Keys of the secret, each optional; docs/pipelines.md says what each is for.
 SECRET_KEYS = (
     "AWS_ACCESS_KEY_ID",
     "AWS_SECRET_ACCESS_KEY",

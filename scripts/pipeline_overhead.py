@@ -23,13 +23,11 @@ import time
 from datetime import datetime
 from pathlib import Path
 
+from ocrmem.steps import STEPS
+
 ROOT = Path(__file__).resolve().parent.parent
 TASKS = {
-    "validate": "validate-config",
-    "base": "build-base",
-    "render": "render-dataset",
-    "encode": "encode-pages",
-    "smoke": "smoke-test",
+    name: str(STEPS[name].component).replace("_", "-") for name in ("validate", "base", "render", "encode", "smoke")
 }
 QUICK = ("base.encoder_steps=4", "base.lm_steps=4", "base.text_recall=0.0")
 CONVERSATIONS = 16

@@ -1,4 +1,4 @@
-"""What other files take from the steps.
+"""Write what other files take from the steps.
 
 python -m ocrmem.steps outputs       print what they leave in the working directory; `make clean` removes it
 python -m ocrmem.steps reference     write the table of docs/index.md, and the outputs into .gitignore

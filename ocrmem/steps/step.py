@@ -36,12 +36,12 @@ class Step:
         takes_config: whether the command has ``--config`` and ``--set``, and the function a `RunConfig`.
         reads: inputs.
         writes: outputs.
-        keeps: what stays from one run of it to the next, and is no output.
+        keeps: what stays from one run of it to the next without being an output.
         after: steps that must have passed, although nothing of theirs is read.
         settings: by dotted name, those whose change makes the outputs stale; ``*``: all but ``paths``.
         other_settings: those that it reads besides.
         is_stage: whether dvc.yaml has it.
-        component: module of components/ with its task; None: it is no task.
+        component: module of components/ with its task; None: it is not a task.
         cached: whether outputs depend on inputs and settings alone, so that a pipeline may use them again.
         network: whether it talks to something that may be away for a moment, so that a pipeline tries it again.
         gpu: whether it computes on GPUs where there are some.
@@ -73,7 +73,7 @@ class Step:
         return load(self.function)
 
     def run(self, arguments: Arguments) -> Mapping[str, Any]:
-        """Do what the command line asks for.
+        """Run what the command line asks for.
 
         Returns:
             The library function's result; ``summary`` in it is for a person.

@@ -1,4 +1,4 @@
-"""What is fixed when a pipeline is compiled: what Kubeflow Pipelines cannot take as a parameter of a run.
+"""Compile-time settings: those that Kubeflow Pipelines cannot take as parameters of a run.
 
 Everything else (settings of the run, data, image, GPUs, tolerations, node selector, secret) is a parameter of the
 pipeline.

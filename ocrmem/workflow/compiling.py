@@ -63,7 +63,7 @@ def compile_pipeline(name: str, settings: PipelineSettings, directory: Path, out
         output: the file to write; None: NAME.yaml in ``directory``.
 
     Raises:
-        ConfigError: there is no such pipeline.
+        ConfigError: the pipeline does not exist.
     """
     from kfp import compiler
 

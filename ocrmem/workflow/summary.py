@@ -14,7 +14,7 @@ from ocrmem.workflow.records import FAILED, RUNNING, Record, read_records, run_d
 from ocrmem.workflow.task import Artifact
 
 SUMMARY = "summary.json"
-# What is said of a task beside the states of a record.
+# States of a task besides those of a record.
 KILLED, CACHED, NOT_RUN, NO_RECORD = "killed", "cached", "not run", "no record"
 SUCCEEDED = "SUCCEEDED"
 _WELL = {SUCCEEDED, "COMPLETE", "COMPLETED"}  # the backends of Kubeflow Pipelines name it differently

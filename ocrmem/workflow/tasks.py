@@ -54,7 +54,7 @@ def handed_settings(config: RunConfig, step: str) -> str:
 
 
 def preflight(settings: str, launcher: str, report: Artifact) -> None:
-    """Check secrets, registry, runtime and quota before a GPU is asked for."""
+    """Check secrets, registry, runtime and quota before requesting a GPU."""
     with running("preflight", settings) as task:
         summary = task.run(launcher=launcher)["summary"]
         task.done(summary)
@@ -252,7 +252,7 @@ def evaluate(
 
 
 def gate(settings: str, evaluation: Artifact, report: Artifact) -> bool:
-    """Compare evaluation.json with ``register.gate`` and show it; `register` is what acts on it.
+    """Compare evaluation.json with ``register.gate`` and show it; `register` acts on it.
 
     Returns:
         Whether every line is met.

@@ -138,22 +138,22 @@ def test_every_output_is_on_disk_and_its_metadata_is_json(made: Made) -> None:
 
 
 def test_the_dataset_carries_hashes_counts_and_ratio(made: Made) -> None:
-    told = metadata(made, "render_dataset", "dataset")
+    found = metadata(made, "render_dataset", "dataset")
     manifest = Path(made.artifacts["render_dataset"]["dataset"].path) / "manifest.json"
-    assert told["manifest_sha256"] == sha256_file(manifest)
-    assert told["source_sha256"] == made.returned["validate_config"].data_sha256
-    assert told["samples_train"] > 0
-    assert told["compression_ratio"] > 0
+    assert found["manifest_sha256"] == sha256_file(manifest)
+    assert found["source_sha256"] == made.returned["validate_config"].data_sha256
+    assert found["samples_train"] > 0
+    assert found["compression_ratio"] > 0
     metrics = metadata(made, "render_dataset", "metrics")
-    assert metrics["unique_pages"] == told["unique_pages"] > 0
+    assert metrics["unique_pages"] == found["unique_pages"] > 0
     assert json.loads(Path(made.artifacts["render_dataset"]["metrics"].path).read_text()) == metrics
 
 
 def test_the_version_is_pushed_and_its_dvc_file_kept(made: Made) -> None:
-    told = metadata(made, "version_dataset", "versioned")
+    found = metadata(made, "version_dataset", "versioned")
     directory = Path(made.artifacts["version_dataset"]["versioned"].path)
-    assert told["md5"] in (directory / "dataset.dvc").read_text()
-    assert told["skipped"] is False
+    assert found["md5"] in (directory / "dataset.dvc").read_text()
+    assert found["skipped"] is False
     assert list((made.root / "remote").rglob("*.dir"))
 
 
@@ -210,7 +210,7 @@ def test_html_reports_are_single_files(component: str, made: Made) -> None:
     assert "url(" not in text.replace("url(data:", "")
 
 
-def test_every_task_left_a_record_and_the_summary_tells_them(made: Made) -> None:
+def test_every_task_left_a_record_and_the_summary_has_them(made: Made) -> None:
     records = read_records(made.root / "runs" / "one")
     assert list(records) == [step for step in TASKS if step != "base"]
     assert {record.status for record in records.values()} == {"done"}
@@ -251,17 +251,17 @@ def _runs() -> Path:
     return Path(os.environ[RUNS])
 
 
-def told(capsys: pytest.CaptureFixture[str]) -> list[str]:
+def errors(capsys: pytest.CaptureFixture[str]) -> list[str]:
     return capsys.readouterr().err.splitlines()
 
 
-def test_a_bad_setting_is_told_as_by_the_command_line(alone: Made, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_bad_setting_is_reported_as_by_the_command_line(alone: Made, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as left:
         alone.run(
             "validate_config", params="trian: {}\nmodel: {features: both}\n", overrides=["train.max_steps=0"], data=""
         )
     assert left.value.code == 2
-    lines = told(capsys)
+    lines = errors(capsys)
     assert any(line.startswith("params.yaml: trian: ") for line in lines)
     assert any(line.startswith("params.yaml: model.features: ") for line in lines)
     assert any(line.startswith("--set train.max_steps: ") for line in lines)
@@ -278,7 +278,7 @@ def test_data_that_changed_since_it_was_validated_is_refused(
     with pytest.raises(SystemExit) as left:
         alone.step("render_dataset", "render", data=str(made.root / "given" / "data"), data_sha256="0" * 64)
     assert left.value.code == 1
-    assert "is not what was validated" in told(capsys)[0]
+    assert "is not what was validated" in errors(capsys)[0]
 
 
 def test_a_failed_check_keeps_its_reports_in_the_runs_directory(
@@ -288,7 +288,7 @@ def test_a_failed_check_keeps_its_reports_in_the_runs_directory(
     with pytest.raises(SystemExit) as left:
         alone.step("validate_dataset", "check", dataset=made.artifacts["render_dataset"]["dataset"])
     assert left.value.code == 1
-    assert "max_compression_ratio" in " ".join(told(capsys))
+    assert "max_compression_ratio" in " ".join(errors(capsys))
     kept = _runs() / alone.root.name / "failed" / "check" / "checks"
     assert json.loads((kept / "result.json").read_text())["success"] is False
     assert (kept / "data_docs" / "index.html").is_file()
@@ -318,7 +318,7 @@ def test_an_unmet_gate_shows_first_and_then_fails_registration(
             versioned=made.artifacts["version_dataset"]["versioned"],
         )
     assert left.value.code == 1
-    assert "register.gate.min_recall: memory.recall" in " ".join(told(capsys))
+    assert "register.gate.min_recall: memory.recall" in " ".join(errors(capsys))
     kept = _runs() / alone.root.name / "failed" / "register" / "reports" / "registration.json"
     registration = json.loads(kept.read_text())
     assert registration["version"] == 1
@@ -385,7 +385,7 @@ def test_a_records_directory_that_cannot_be_written_fails_before_any_work(
     with pytest.raises(SystemExit) as left:
         alone.step("preflight", "preflight")
     assert left.value.code == 2
-    assert "output_claim=null" in told(capsys)[0]
+    assert "output_claim=null" in errors(capsys)[0]
 
 
 def test_without_a_run_a_component_leaves_no_records(alone: Made, monkeypatch: pytest.MonkeyPatch) -> None:

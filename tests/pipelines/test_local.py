@@ -88,7 +88,7 @@ def _runs(place: Path) -> set[Path]:
 
 
 def problems(err: str) -> list[str]:
-    """The lines on stderr that are no progress of the run."""
+    """Return the lines on stderr that are not the progress of the run."""
     return [line for line in err.splitlines() if line and not line.startswith(("run ", "  "))]
 
 
@@ -100,10 +100,10 @@ def trained(place: Path) -> Run:
     return done
 
 
-def test_every_task_is_run_and_told_in_one_line(trained: Run) -> None:
+def test_every_task_is_run_and_reported_in_one_line(trained: Run) -> None:
     assert trained.statuses == dict.fromkeys(STEPS, "done") | {"version": "skipped"}
-    told = [line.split()[:2] for line in trained.err.splitlines() if line.startswith("  ")]
-    assert told == [[step, trained.statuses[step]] for step in STEPS]
+    shown = [line.split()[:2] for line in trained.err.splitlines() if line.startswith("  ")]
+    assert shown == [[step, trained.statuses[step]] for step in STEPS]
     assert "Executing task" not in trained.err, "kfp's own lines go to the log"
     log = (trained.directory / "log.txt").read_text(encoding="utf-8")
     assert "Executing task" in log
@@ -237,7 +237,7 @@ def _status(directory: Path, step: str) -> str | None:
 
 
 def _wait(look: Callable[[], Any], seconds: float = 900) -> Any:
-    """What ``look`` finds as soon as it finds something; the time only bounds a hang."""
+    """Return what ``look`` finds as soon as it finds something; the time only bounds a hang."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         if found := look():

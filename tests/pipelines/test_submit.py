@@ -141,13 +141,13 @@ def test_settings_with_a_key_in_them_stay_here(config: Path, tmp_path: Path) -> 
     assert server.calls == []
 
 
-def test_a_missing_token_is_told_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_token_is_reported_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(TOKEN, raising=False)
     with kfp_server(token=SECRET) as server, pytest.raises(ConfigError, match=r"answers 401.*KF_PIPELINES_TOKEN"):
         submit(open_package("smoke_test", PIPELINES), {}, endpoint=server.url, experiment="e")
 
 
-def test_a_run_that_the_server_refuses_is_told_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_the_server_refuses_is_reported_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/nonexistent")
     with kfp_server() as server, pytest.raises(ConfigError, match=r"answers 400 .*gpus requires type STRING"):
         submit(open_package("smoke_test", PIPELINES), {"gpus": 8}, endpoint=server.url, experiment="e")
