@@ -64,10 +64,7 @@ def package_adapter(config: RunConfig, destination: Path) -> dict[str, Any]:
     provenance: dict[str, Any] = {
         "format": 1,
         "adapter_sha256": adapter_sha256(source),
-        "data": {
-            "source_sha256": manifest["source"]["sha256"],
-            "dataset_manifest_sha256": sha256_file(manifest_path),
-        },
+        "data": {"source_sha256": manifest["source"]["sha256"], "dataset_manifest_sha256": sha256_file(manifest_path)},
         "params": params,
         "metrics": metrics_of(evaluation),
         "gradient_report_sha256": sha256_file(smoke_path),

@@ -182,11 +182,7 @@ def _log_to_wandb(
     """Log the package as a W&B artifact too, once for each package; return None with tracking disabled."""
     if config.tracking.wandb == "disabled":
         return None
-    logged = {
-        "artifact": config.registry.name,
-        "project": config.tracking.project,
-        "mode": config.tracking.wandb,
-    }
+    logged = {"artifact": config.registry.name, "project": config.tracking.project, "mode": config.tracking.wandb}
     path = config.paths.report(REGISTRATION)
     before = read_json(path, made_by="register") if path.exists() else {}
     if before.get("package_sha256") == provenance["package_sha256"] and before.get("wandb") == logged:
