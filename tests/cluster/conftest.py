@@ -36,8 +36,9 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeClu
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     with running_cluster() as cluster:
         monkeypatch.setenv("KUBECONFIG", str(cluster.kubeconfig(tmp_path / "kubeconfig")))
-        monkeypatch.setattr(console, "file", _Overheard(cluster))
+        console.file = _Overheard(cluster)
         yield cluster
+        console.file = None  # the stderr of the moment, not the one of this test, which monkeypatch would put back
         assert not cluster.scenario_errors
 
 
