@@ -1,7 +1,7 @@
 """The variants of an evaluation: what each puts in front of the question.
 
 All variants share the sample's prompt, question and answer. Those that are compared at equal tokens have at
-most as many tokens in the sequence as memory has, the two tokens around memory included.
+most as many tokens in the sequence as memory has, the two marks around memory included.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ class CaseMaker:
         supervised, question = self._sequences(self.builder, sample, memory_tokens=len(features))
         return Case(sample.id, supervised, question, sample.answer, features=features)
 
-    def with_strange_memory(self, sample: Sample, features: torch.Tensor) -> Case:
+    def with_other_memory(self, sample: Sample, features: torch.Tensor) -> Case:
         """Open the prompt with another conversation's memory, in its own length.
 
-        Where there is no room for all of it, its oldest tokens are left out: a prompt is never cut to make room for a
-        stranger's memory.
+        Where there is no room for all of it, its oldest tokens are left out: a prompt is never cut to make room for
+        it.
         """
         room = self.builder.max_seq_length - len(self._sequences(self.builder, sample)[0].input_ids) - MARK_TOKENS
         return self.with_memory(sample, features[-max(room, sample.memory_tokens) :])
@@ -58,17 +58,15 @@ class CaseMaker:
     def truncated(self, sample: Sample) -> Case:
         """Give the end of the history as chat turns, in a sequence no longer than that with memory.
 
-        The template's tokens around the turns count, as the two tokens around memory do.
+        The template's tokens around the turns count, as the two marks around memory do.
         """
-        fitted = []
-        for answer, with_memory in zip(
-            (sample.answer, None),
-            self._sequences(self.builder, sample, memory_tokens=sample.memory_tokens),
-            strict=True,
-        ):
+
+        def fitted(answer: str | None) -> TokenSequence:
+            with_memory = self.builder.build(sample.prompt, answer, memory_tokens=sample.memory_tokens)
             equal = _with_length(self.builder, len(with_memory.input_ids))
-            fitted.append(equal.build(sample.prompt, answer, history=sample.history))
-        return Case(sample.id, fitted[0], fitted[1], sample.answer)
+            return equal.build(sample.prompt, answer, history=sample.history)
+
+        return Case(sample.id, fitted(sample.answer), fitted(None), sample.answer)
 
     def full_text(self, sample: Sample) -> Case:
         """Give the whole history as chat turns, as far as the language model's positions go."""
@@ -99,7 +97,7 @@ class CaseMaker:
         return supervised, question
 
 
-def strangers(samples: Sequence[Sample]) -> list[int]:
+def of_other_conversations(samples: Sequence[Sample]) -> list[int]:
     """Return for each sample the index of one from another conversation; every sample is used once.
 
     Samples are sorted by conversation and rotated by the size of the largest conversation, which is the

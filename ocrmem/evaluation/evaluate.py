@@ -24,7 +24,7 @@ from ocrmem.encoder.deepencoder import DeepEncoder, load_encoder
 from ocrmem.encoder.feature_store import FeatureStore
 from ocrmem.encoder.page_encoding import encode_kept_tokens
 from ocrmem.errors import DataError
-from ocrmem.evaluation.baselines import CaseMaker, scrambled, strangers
+from ocrmem.evaluation.baselines import CaseMaker, of_other_conversations, scrambled
 from ocrmem.evaluation.html_report import write_report
 from ocrmem.evaluation.latency import measure_latency
 from ocrmem.evaluation.result import EVALUATION, VARIANTS, adapter_sha256
@@ -145,7 +145,7 @@ def evaluate(config: RunConfig) -> EvaluateResult:
         DataError: no held-out sample has memory, or too few conversations to shuffle memory between.
     """
     run = _Evaluation(config)
-    partner = strangers(run.samples)
+    partner = of_other_conversations(run.samples)
     few = evenly_spaced(run.samples, _PIXEL_SAMPLES)
     probes = [probe for sample in few if (probe := scrambled(sample, config.train.seed))]
     total = 7 * len(run.samples) + len(run.counterfactual) + len(few) + len(probes)
@@ -162,7 +162,7 @@ def evaluate(config: RunConfig) -> EvaluateResult:
 
 def _score_variants(run: _Evaluation, partner: list[int], few: list[Sample], probes: list[Sample], bar: Bar) -> None:
     maker, samples = run.maker, run.samples
-    stranger = {sample.id: samples[partner[index]] for index, sample in enumerate(samples)}
+    other = {sample.id: samples[partner[index]] for index, sample in enumerate(samples)}
     embeddings = run.model.get_input_embeddings()
 
     def own(sample: Sample) -> Case:
@@ -170,7 +170,7 @@ def _score_variants(run: _Evaluation, partner: list[int], few: list[Sample], pro
 
     run.run("memory", samples, own, bar)
     run.run("no_memory", samples, maker.without_memory, bar)
-    run.run("shuffled", samples, lambda s: maker.with_strange_memory(s, run.features(stranger[s.id])), bar)
+    run.run("shuffled", samples, lambda s: maker.with_other_memory(s, run.features(other[s.id])), bar)
     run.run("truncated", samples, maker.truncated, bar)
     run.run("mean_pooled", samples, lambda s: maker.mean_pooled(s, embeddings), bar)
     run.run("full_text", samples, maker.full_text, bar)

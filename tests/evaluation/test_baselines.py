@@ -14,7 +14,7 @@ from ocrmem.conversations import Message
 from ocrmem.dataset.schema import Sample
 from ocrmem.dataset.sequence import SequenceBuilder
 from ocrmem.errors import DataError
-from ocrmem.evaluation.baselines import CaseMaker, embed, pool, scrambled, strangers
+from ocrmem.evaluation.baselines import CaseMaker, embed, of_other_conversations, pool, scrambled
 from ocrmem.synthetic.tokenizer import build_tiny_tokenizer
 
 LONGEST = 96
@@ -104,10 +104,12 @@ def test_the_answer_is_never_in_the_question(maker: CaseMaker) -> None:
 
 
 @pytest.mark.parametrize(("length", "used"), [(10, 10), (20, 20), (200, 83)])
-def test_a_stranger_s_memory_keeps_its_length_unless_there_is_no_room(maker: CaseMaker, length: int, used: int) -> None:
+def test_another_conversation_s_memory_keeps_its_length_unless_there_is_no_room(
+    maker: CaseMaker, length: int, used: int
+) -> None:
     features = torch.arange(float(length)).unsqueeze(1)
     given_sample = sample()
-    case = maker.with_strange_memory(given_sample, features)
+    case = maker.with_other_memory(given_sample, features)
     assert case.question.dropped_tokens == 0
     assert case.question.memory_tokens == len(case.features)
     assert len(case.supervised.input_ids) <= LONGEST
@@ -143,12 +145,12 @@ def test_every_sample_gets_another_conversation_s_memory_once(names: list[str]) 
     samples = [sample(name, turn, turns=1) for turn, name in enumerate(names)]
     if 2 * max(names.count(name) for name in names) > len(names):
         with pytest.raises(DataError, match="Hold out more conversations"):
-            strangers(samples)
+            of_other_conversations(samples)
         return
-    partner = strangers(samples)
+    partner = of_other_conversations(samples)
     assert sorted(partner) == list(range(len(samples)))
     assert all(names[i] != names[j] for i, j in enumerate(partner))
-    assert strangers(samples) == partner
+    assert of_other_conversations(samples) == partner
 
 
 def test_scrambling_keeps_every_word_and_the_answer_s_messages() -> None:
