@@ -51,41 +51,26 @@ def check_parts(config: MEMConfig, base: PreTrainedModel, encoder: nn.Module | N
     Raises:
         InvalidModelConfig: names each field and both values.
     """
-    problems = []
+    faults = []
     if config.hidden_size != hidden_size:
-        problems.append(
-            Problem(
-                "hidden_size",
-                f"is {config.hidden_size}, but the language model's is {hidden_size}",
-                "Use the language model that the adapter was made for",
-            )
-        )
+        message = f"is {config.hidden_size}, but the language model's is {hidden_size}"
+        faults.append(("hidden_size", message, "Use the language model that the adapter was made for"))
     vocabulary = cast(nn.Embedding, base.get_input_embeddings()).num_embeddings
     if config.placeholder_token_id >= vocabulary:
         placeholder = family_of(config.base_model_name, config.base_revision).marks.placeholder
-        problems.append(
-            Problem(
-                "placeholder_token_id",
-                f"is {config.placeholder_token_id}, but the language model has {vocabulary} tokens",
-                f"Set it to the id of {placeholder} in the base model's tokenizer",
-            )
-        )
+        message = f"is {config.placeholder_token_id}, but the language model has {vocabulary} tokens"
+        faults.append(("placeholder_token_id", message, f"Set it to the id of {placeholder} in its tokenizer"))
     scaled = [name for name in _HEAD_SCALES if getattr(base.config.get_text_config(), name, None) is not None]
     if scaled:
-        problems.append(
-            Problem(
-                "base_model_name",
-                f"the language model sets {', '.join(scaled)}, which the loss here leaves out",
-                f"Use a model without it, such as {EXAMPLE}",
-            )
-        )
+        message = f"the language model sets {', '.join(scaled)}, which the loss here leaves out"
+        faults.append(("base_model_name", message, f"Use a model without it, such as {EXAMPLE}"))
     for field, attribute in _ENCODER_FIELDS.items():
         wanted = getattr(config, field)
         given = getattr(encoder, attribute, wanted)
         if given != wanted:
-            problems.append(Problem(field, f"is {wanted!r}, but the encoder gives {given}", f"Set {field} to {given}"))
-    if problems:
-        raise InvalidModelConfig(problems)
+            faults.append((field, f"is {wanted!r}, but the encoder gives {given}", f"Set {field} to {given}"))
+    if faults:
+        raise InvalidModelConfig([Problem(*fault) for fault in faults])
 
 
 def check_features(features: torch.Tensor, width: int) -> None:
@@ -121,13 +106,9 @@ def check_run(config: MEMConfig, run: RunConfig) -> None:
         adapter, here = getattr(config, name), getattr(getattr(run, section), name)
         open_revision = name.endswith("_revision") and None in (adapter, here)
         if adapter != here and not open_revision:
-            problems.append(
-                Problem(
-                    f"{section}.{name}",
-                    f"is {here!r} in this run, but the adapter was trained with {adapter!r}",
-                    f"Set {section}.{name} to {adapter!r} or use an adapter of this run",
-                )
-            )
+            message = f"is {here!r} in this run, but the adapter was trained with {adapter!r}"
+            remedy = f"Set {section}.{name} to {adapter!r} or use an adapter of this run"
+            problems.append(Problem(f"{section}.{name}", message, remedy))
     if problems:
         raise AdapterMismatch(problems)
 

@@ -174,27 +174,17 @@ class MEMConfig(PretrainedConfig):
         threshold, longest = self.context_threshold, self.max_seq_length
         if not (_is_int(threshold) and _is_int(longest)) or threshold < longest:
             return []
-        return [
-            Problem(
-                "context_threshold",
-                f"is {threshold}, not below max_seq_length {longest}: no history could ever become memory",
-                "Lower context_threshold or raise max_seq_length",
-            )
-        ]
+        message = f"is {threshold}, not below max_seq_length {longest}: no history could ever become memory"
+        return [Problem("context_threshold", message, "Lower context_threshold or raise max_seq_length")]
 
     def _width_problems(self) -> list[Problem]:
         encoder = known_encoder(self.ocr_model_name) if isinstance(self.ocr_model_name, str) else None
         width = encoder.sizes.get(self.features) if encoder and isinstance(self.features, str) else None
         if width is None or self.vision_embedding_size == width:
             return []
-        return [
-            Problem(
-                "vision_embedding_size",
-                f"is {self.vision_embedding_size!r}, but {self.ocr_model_name} gives {width} "
-                f"(features: {self.features})",
-                f"Set vision_embedding_size to {width}",
-            )
-        ]
+        gives = f"{self.ocr_model_name} gives {width} (features: {self.features})"
+        message = f"is {self.vision_embedding_size!r}, but {gives}"
+        return [Problem("vision_embedding_size", message, f"Set vision_embedding_size to {width}")]
 
 
 _WHOLE_NUMBERS = (

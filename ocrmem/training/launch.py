@@ -209,11 +209,16 @@ def outcome_of(folder: Path, exit_codes: dict[int, int], signals: Signals) -> Tr
         exit_codes: of those that failed, by rank, the first to fail first; negative for a signal.
         signals: what the launcher got meanwhile.
     """
-    found = {int(path.stem.rpartition("-")[2]): _read(path) for path in folder.glob("outcome-*.json")}
+    found: dict[int, dict[str, Any]] = {
+        int(path.stem.rpartition("-")[2]): json.loads(path.read_text(encoding="utf-8"))
+        for path in folder.glob("outcome-*.json")
+    }
     if signals.repeated:
         raise KeyboardInterrupt if signals.first == signal.SIGINT else SystemExit(128 + signal.SIGTERM)
     if reported := [outcome for outcome in found.values() if "problems" in outcome]:
-        raise _error(min(reported, key=lambda outcome: outcome["time"]))
+        first = min(reported, key=lambda outcome: outcome["time"])
+        kind: type[OcrMemError] = getattr(errors, first["error"], TrainingError)
+        raise kind([Problem(**problem) for problem in first["problems"]])
     if any(outcome["exit_code"] == INTERRUPTED for outcome in found.values()):
         raise KeyboardInterrupt
     if not exit_codes:
@@ -227,11 +232,6 @@ def outcome_of(folder: Path, exit_codes: dict[int, int], signals: Signals) -> Tr
             "Resume with `ocrmem train --resume`",
         )
     raise _death(found, exit_codes)
-
-
-def _error(outcome: dict[str, Any]) -> OcrMemError:
-    kind = getattr(errors, outcome["error"], TrainingError)
-    return kind([Problem(**problem) for problem in outcome["problems"]])
 
 
 def _death(found: dict[int, dict[str, Any]], exit_codes: dict[int, int]) -> OcrMemError:
@@ -257,8 +257,3 @@ def _death(found: dict[int, dict[str, Any]], exit_codes: dict[int, int]) -> OcrM
     return TrainingError.of(
         f"process {rank}", f"failed with {crashed[rank]['crash']}", "See the traceback above; checkpoints are kept"
     )
-
-
-def _read(path: Path) -> dict[str, Any]:
-    values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return values

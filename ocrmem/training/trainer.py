@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import math
 import os
-import random
 import time
 import warnings
 from collections.abc import Iterator, Mapping
@@ -14,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import torch
 from safetensors.torch import save_file
 from torch import nn
@@ -27,6 +25,7 @@ from transformers import (
     TrainerCallback,
     TrainerControl,
     TrainerState,
+    set_seed,
 )
 from transformers.trainer import SCHEDULER_NAME, TRAINER_STATE_NAME
 from transformers.trainer_utils import TrainOutput
@@ -429,10 +428,7 @@ class AdapterOnlyTrainer(Trainer):
             return
         name = f"rng_state_{args.process_index}.pth" if args.world_size > 1 else "rng_state.pth"
         if not (resumed.path / name).is_file():
-            seed = (args.seed + 7919 * step + 104729 * args.process_index) % 2**32
-            random.seed(seed)
-            np.random.seed(seed)
-            torch.manual_seed(seed)
+            set_seed((args.seed + 7919 * step + 104729 * args.process_index) % 2**32)
 
     def _take_finished(self, checkpoint: Checkpoint) -> TrainOutput:
         """Return the outcome of a checkpoint of the last step, after which there is nothing left to train."""
