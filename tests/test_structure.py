@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -97,6 +98,51 @@ def test_imports_run_one_way(path: Path) -> None:
         if module.startswith("ocrmem.") and RANK.get(module.split(".")[1], -1) > own
     ]
     assert not upwards, f"{path.name} imports from a later layer: {upwards}"
+
+
+def runtime_imports(source: str, modules: set[str]) -> set[str]:
+    """The modules of the package that a module imports when it runs, inside functions too; not those for types alone."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            node.body = []
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            # `from package import module` imports the module; what the package itself gives comes from the package.
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= names & modules
+            if names - modules:
+                found.add(node.module)
+    return found & modules
+
+
+def module_of(path: Path) -> str:
+    return ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
+
+
+def circles(graph: dict[str, set[str]]) -> list[str]:
+    """A description of each circle of a graph."""
+    try:
+        list(graphlib.TopologicalSorter(graph).static_order())
+    except graphlib.CycleError as error:
+        return [" -> ".join(error.args[1])]
+    return []
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    modules = {module_of(path) for path in SOURCES}
+    graph = {module_of(path): runtime_imports(path.read_text(encoding="utf-8"), modules) for path in SOURCES}
+    assert not circles(graph)
+
+
+def test_a_circle_hidden_in_a_function_is_found() -> None:
+    source = "def f():\n    from ocrmem.b import g\n\nif TYPE_CHECKING:\n    from ocrmem.c import T\n"
+    found = runtime_imports(source, {"ocrmem.a", "ocrmem.b", "ocrmem.c"})
+    assert found == {"ocrmem.b"}
+    assert circles({"ocrmem.a": found, "ocrmem.b": {"ocrmem.a"}}) == ["ocrmem.a -> ocrmem.b -> ocrmem.a"]
 
 
 @pytest.mark.parametrize("library", ONLY_IN)
