@@ -101,7 +101,7 @@ def test_imports_run_one_way(path: Path) -> None:
 
 
 def runtime_imports(source: str, modules: set[str]) -> set[str]:
-    """The modules of the package that a module imports when it runs, inside functions too; not those for types alone."""
+    """The modules of the package that a module imports when it runs, inside functions too, but not for types alone."""
     tree = ast.parse(source)
     for node in ast.walk(tree):
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
