@@ -73,4 +73,4 @@ image:  ## the container image, by docker, podman or buildah; VARIANT=cpu leaves
 	$(PYTHON) scripts/build_image.py --variant $(VARIANT) -- $(BUILD_OPTIONS)
 
 clean:  ## remove what the verbs wrote (not .venv)
-	rm -rf $$($(PYTHON) -m ocrmem.steps outputs)
+	outputs=$$($(PYTHON) -m ocrmem.steps outputs) && rm -rf $$outputs

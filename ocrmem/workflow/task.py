@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -36,19 +37,19 @@ class Artifact(Protocol):
     metadata: dict[str, Any]
 
 
+@dataclass
 class Task:
     """A task that is running; `running` makes it.
 
     Attributes:
-        scratch: a directory that is removed with the task.
         record: its account of itself.
+        scratch: a directory that is removed with the task.
         overrides: ``key.path=value`` over the settings.
     """
 
-    def __init__(self, record: Record, scratch: Path, overrides: Sequence[str]) -> None:
-        self.record = record
-        self.scratch = scratch
-        self.overrides = list(overrides)
+    record: Record
+    scratch: Path
+    overrides: list[str]
 
     @property
     def params(self) -> Path:
@@ -118,7 +119,7 @@ def running(
     _write(record)
     with tempfile.TemporaryDirectory(prefix="ocrmem-") as directory:
         scratch = Path(directory)
-        task = Task(record, scratch, overrides)
+        task = Task(record, scratch, list(overrides))
         try:
             write_text(task.params, settings)
             places = _places(scratch, artifacts)
