@@ -89,16 +89,16 @@ def find_gpu(name: str) -> Gpu:
     return found
 
 
-def measured_peak(threads: int, size: int = 512, seconds: float = 0.4) -> float:
+def measured_peak(threads: int, seconds: float = 0.4) -> float:
     """Measure the operations a second of torch's float32 matrix product on this CPU: the fastest of many short ones.
 
     Args:
         threads: how many torch uses for it.
-        size: of the square matrices; 512 take a few milliseconds, short enough to run uninterrupted now and then.
         seconds: how long to try.
     """
     import torch
 
+    size = 512  # a few milliseconds, short enough to run uninterrupted now and then
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
