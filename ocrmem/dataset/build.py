@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, cast
 
 import numpy as np
 
@@ -34,17 +34,38 @@ REJECTS = "rejects.jsonl"
 LEFT_OUT = "left_out.jsonl"
 
 
-def build_dataset(config: RunConfig) -> dict[str, Any]:
+class RenderResult(TypedDict):
+    """Result of `build_dataset`: the manifest's counts (see `Counts`), ratio and places.
+
+    ``compression_ratio`` is text tokens shown per memory token; ``rejects`` is a path, or None without rejects.
+    """
+
+    dataset: str
+    conversations: int
+    samples: dict[str, int]
+    with_memory: dict[str, int]
+    pages: int
+    unique_pages: int
+    history_tokens: int
+    memory_tokens: int
+    dropped_tokens: int
+    dropped_pages: int
+    left_out: int
+    longest_history: int
+    longest_sequence: int
+    compression_ratio: float
+    rejects: str | None
+    summary: list[str]
+
+
+def build_dataset(config: RunConfig) -> RenderResult:
     """Write ``paths.dataset``: samples and pages in parquet shards, and manifest.json.
 
-    A run that was interrupted goes on with the shards it had completed, if data, settings and ocrmem's code
-    are still the same. A dataset of other settings is replaced.
+    An interrupted run is resumed from its complete shards, if data, settings and ocrmem's code are still the same.
+    A dataset of other settings is replaced.
 
     Args:
         config: sections model (thresholds and tokenizer), render, data and paths are used.
-
-    Returns:
-        The manifest's counts, "dataset", "pages", "compression_ratio", "rejects" and "summary".
 
     Raises:
         ConfigError: page sizes that do not fit each other.
@@ -97,7 +118,7 @@ def _make(
     """
     missing = [index for index in range(len(shards)) if not parts.complete(index)]
     if len(missing) < len(shards):
-        note(f"going on: {len(shards) - len(missing)} of {len(shards)} shards are already complete")
+        note(f"resuming: {len(shards) - len(missing)} of {len(shards)} shards are already complete")
     problems: dict[int, list[Problem]] = {}
     total = sum(map(len, shards))
     with progress_bar("rendering", total) as bar:
@@ -171,13 +192,13 @@ def _require_memory(config: RunConfig, counts: Counts) -> None:
 
 
 def _code() -> str:
-    """A hash of the modules that decide what a part holds: parts of an older version are not gone on with."""
+    """Return a hash of the modules that decide what a part holds: parts of another version are not used."""
     root = Path(ocrmem.__file__).parent
     files = sorted(path for name in ("conversations", "rendering", "dataset") for path in (root / name).rglob("*.py"))
     return sha256_json([sha256_file(path) for path in [root / "facts.py", root / "tokens.py", *files]])
 
 
-def _result(directory: Path, counts: dict[str, Any]) -> dict[str, Any]:
+def _result(directory: Path, counts: dict[str, Any]) -> RenderResult:
     ratio = counts["history_tokens"] / counts["memory_tokens"]
     splits = [
         f"{counts['samples'][split]:,} {split} samples ({counts['with_memory'][split]:,} with memory)"
@@ -197,10 +218,11 @@ def _result(directory: Path, counts: dict[str, Any]) -> dict[str, Any]:
         summary.append(f"{counts['left_out']:,} samples left out; see {directory / LEFT_OUT}")
     rejects = directory / REJECTS
     summary.append(f"dataset: {directory}")
-    return {
+    result = {
         "dataset": str(directory),
         **counts,
         "compression_ratio": round(ratio, 4),
         "rejects": str(rejects) if rejects.exists() else None,
         "summary": summary,
     }
+    return cast(RenderResult, result)

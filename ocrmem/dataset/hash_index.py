@@ -163,7 +163,8 @@ def sides(digests: np.ndarray, left: np.ndarray, counted: np.ndarray | None = No
 
 
 def _groups(digests: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """An order in which equal digests stand together, earlier ones first, and bool [n]: where another begins."""
+    """Return an order in which equal digests stand together, earlier ones first, and bool [n]: where another begins."""
+    # Sorted, not hashed: Arrow's dictionary_encode is twice as fast and takes twice the memory.
     words = _words(digests)
     order = np.lexsort(words.T[::-1]) if len(words) else np.empty(0, np.int64)
     starts = np.ones(len(order), bool)

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from ocrmem.config import RunConfig
 from ocrmem.dataset.expectations import Expectation, expectations
@@ -28,14 +28,26 @@ _FIGURES = {"samples": ("compression_ratio",), "pages": ("kept_tokens", "ink_sha
 _EXAMPLES = 5
 
 
-def check_dataset(config: RunConfig) -> dict[str, Any]:
+class CheckResult(TypedDict):
+    """Result of `check_dataset`: what result.json holds, the paths of it and of the data docs, and the summary.
+
+    ``expectations`` has an outcome for each, ``figures`` the min, mean and max of what has bounds.
+    """
+
+    success: bool
+    dataset: dict[str, Any]
+    figures: dict[str, dict[str, float]]
+    expectations: list[dict[str, Any]]
+    data_docs: str
+    result: str
+    summary: list[str]
+
+
+def check_dataset(config: RunConfig) -> CheckResult:
     """Check the dataset and write ``paths.checks``: result.json and Great Expectations' HTML data docs.
 
     Args:
         config: sections check and paths are used.
-
-    Returns:
-        result.json's content, "result" and "data_docs" (paths) and "summary".
 
     Raises:
         MissingInputError: there is no dataset.
@@ -51,27 +63,27 @@ def check_dataset(config: RunConfig) -> dict[str, Any]:
     with replacing_directory(directory) as target:
         outcomes = _validate(expected, _seen(check_tables(dataset), figures), target)
         failed = [outcome for outcome in outcomes if not outcome["success"]]
-        result: dict[str, Any] = {
+        checked = {"manifest_sha256": sha256_file(path / MANIFEST), "counts": dataset.manifest["counts"]}
+        result: CheckResult = {
             "success": not failed,
-            "dataset": {"manifest_sha256": sha256_file(path / MANIFEST), "counts": dataset.manifest["counts"]},
+            "dataset": checked,
             "figures": figures.as_dict(),
             "expectations": outcomes,
             "data_docs": DATA_DOCS,
+            "result": str(directory / RESULT),
+            "summary": [],
         }
-        write_json(target / RESULT, result)
+        write_json(target / RESULT, {key: value for key, value in result.items() if key not in ("result", "summary")})
     if failed:
         raise CheckFailed([_problem(outcome, path) for outcome in failed])
-    return {
-        **result,
-        "result": str(directory / RESULT),
-        "data_docs": str(directory / DATA_DOCS),
-        "summary": [
-            f"{len(outcomes)} expectations hold over {figures.rows['samples']:,} samples and "
-            f"{figures.rows['pages']:,} pages",
-            *_figure_lines(result["figures"]),
-            f"data docs: {directory / DATA_DOCS}",
-        ],
-    }
+    result["data_docs"] = str(directory / DATA_DOCS)
+    result["summary"] = [
+        f"{len(outcomes)} expectations hold over {figures.rows['samples']:,} samples and "
+        f"{figures.rows['pages']:,} pages",
+        *_figure_lines(result["figures"]),
+        f"data docs: {directory / DATA_DOCS}",
+    ]
+    return result
 
 
 def _validate(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
@@ -25,14 +25,22 @@ _LEAST_RANGE = 1e-4
 _EARLY = 16  # pages after which an encoder that looks at none of them is given up
 
 
-def encode_dataset(config: RunConfig, encoder: Encoder | None = None) -> dict[str, Any]:
+class EncodeResult(TypedDict):
+    """Result of `encode_dataset`: pages encoded now, pages of the dataset, rows of the store, and its manifest."""
+
+    encoded: int
+    pages: int
+    rows: int
+    unused_rows: int
+    manifest: dict[str, Any]
+    summary: list[str]
+
+
+def encode_dataset(config: RunConfig, encoder: Encoder | None = None) -> EncodeResult:
     """Encode the pages that the store does not hold yet, and publish the store for the dataset.
 
     Args:
         encoder: an encoder that is loaded already; by default the configured one.
-
-    Returns:
-        Counts, the store's manifest and a summary.
 
     Raises:
         ConfigError: the encoder does not fit the configured sizes.

@@ -83,7 +83,7 @@ def test_a_damaged_part_is_not_complete(make_config, small_data, tmp_path):
     assert not UnfinishedShards(parts.directory, "another key").complete(0)
 
 
-def test_parts_of_other_settings_are_not_gone_on_with(make_config, small_data, tmp_path):
+def test_parts_of_other_settings_are_not_resumed(make_config, small_data, tmp_path):
     config = make_config()
     build_dataset(config)
     clean = tree(Path(config.paths.dataset))
@@ -97,6 +97,8 @@ def test_parts_of_other_settings_are_not_gone_on_with(make_config, small_data, t
 
 
 # What a person does: the command line, killed without warning.
+
+PATIENCE = 900  # seconds; a limit for what hangs, far above what a busy machine needs
 
 
 class Run:
@@ -117,13 +119,13 @@ class Run:
         self.process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     def finish(self) -> dict:
-        out, err = self.process.communicate(timeout=120)
+        out, err = self.process.communicate(timeout=PATIENCE)
         assert self.process.returncode == 0, err
         return json.loads(out)
 
     def kill_after_shards(self, count: int) -> list[int]:
         """SIGKILL once so many shards are complete; returns the worker processes it had."""
-        deadline = time.monotonic() + 100
+        deadline = time.monotonic() + PATIENCE
         while len(list(self.parts.glob("[0-9]*.json"))) < count:
             assert self.process.poll() is None, self.process.communicate()
             assert time.monotonic() < deadline
@@ -176,14 +178,16 @@ def test_kill_9_and_another_run_give_the_bytes_of_an_undisturbed_one(tmp_path, b
 @pytest.mark.slow
 def test_ctrl_c_leaves_no_process_and_no_half_dataset(tmp_path, base_directory, long_data):
     run = Run(tmp_path, base_directory, "stopped", 2)
-    deadline = time.monotonic() + 100
-    while not list(run.parts.glob("[0-9]*.json")) and time.monotonic() < deadline:
+    deadline = time.monotonic() + PATIENCE
+    while not list(run.parts.glob("[0-9]*.json")):
+        assert run.process.poll() is None, run.process.communicate()
+        assert time.monotonic() < deadline
         time.sleep(0.002)
     children = [
         int(pid) for pid in Path(f"/proc/{run.process.pid}/task/{run.process.pid}/children").read_text().split()
     ]
     run.process.send_signal(signal.SIGINT)
-    _, err = run.process.communicate(timeout=60)
+    _, err = run.process.communicate(timeout=PATIENCE)
     assert run.process.returncode == 130
     assert "Traceback" not in err
     for child in children:
@@ -194,7 +198,7 @@ def test_ctrl_c_leaves_no_process_and_no_half_dataset(tmp_path, base_directory, 
 
 
 def _wait_until_gone(pid: int) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
         try:
             state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]

@@ -10,7 +10,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ocrmem.config import RenderSection
@@ -75,6 +75,8 @@ pieces = st.sampled_from(
 )
 mixed = st.lists(pieces | anything, max_size=40).map("".join)
 any_settings = st.sampled_from(SETTINGS)
+# Neither an example nor making one has a limit of time: the machine may be busy.
+on_any_machine = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def glyph_of(code_point: int) -> list[bytes]:
@@ -114,14 +116,14 @@ def rows_of_ink(rendering: Rendering, section: RenderSection) -> list[list[bytes
 
 
 @given(mixed, any_settings)
-@settings(max_examples=150, deadline=None)
+@on_any_machine
 def test_every_character_is_ink_white_space_or_a_visible_escape(text: str, section: RenderSection) -> None:
     rows = rows_of_ink(render_text(text, section, ATLAS), section)
     assert [cell for row in rows for cell in row] == expected_ink(text, section.newlines)
 
 
 @given(mixed, any_settings)
-@settings(max_examples=150, deadline=None)
+@on_any_machine
 def test_pages_hold_no_ink_outside_their_rows(text: str, section: RenderSection) -> None:
     rendering = render_text(text, section, ATLAS)
     read_back = sum(
@@ -133,7 +135,7 @@ def test_pages_hold_no_ink_outside_their_rows(text: str, section: RenderSection)
 
 
 @given(mixed, any_settings)
-@settings(max_examples=150, deadline=None)
+@on_any_machine
 def test_spans_map_every_row_to_its_source_and_cover_it(text: str, section: RenderSection) -> None:
     rendering = render_text(text, section, ATLAS)
     rows = rendering.rows
@@ -151,7 +153,7 @@ def test_spans_map_every_row_to_its_source_and_cover_it(text: str, section: Rend
 
 
 @given(mixed, mixed, any_settings)
-@settings(max_examples=150, deadline=None)
+@on_any_machine
 def test_no_page_but_the_last_depends_on_later_text(text: str, later: str, section: RenderSection) -> None:
     now = render_text(text, section, ATLAS)
     then = render_text(text + later, section, ATLAS)
@@ -160,7 +162,7 @@ def test_no_page_but_the_last_depends_on_later_text(text: str, later: str, secti
 
 
 @given(mixed, mixed, st.sampled_from(SETTINGS[::2]))
-@settings(max_examples=150, deadline=None)
+@on_any_machine
 def test_after_a_newline_no_row_depends_on_later_text(text: str, later: str, section: RenderSection) -> None:
     now = render_text(text + "\n", section, ATLAS)
     then = render_text(text + "\n" + later, section, ATLAS)
@@ -169,7 +171,7 @@ def test_after_a_newline_no_row_depends_on_later_text(text: str, later: str, sec
 
 
 @given(mixed, st.data(), any_settings)
-@settings(max_examples=150, deadline=None)
+@on_any_machine
 def test_prefixes_are_drawn_as_if_alone(text: str, data: st.DataObject, section: RenderSection) -> None:
     ends = data.draw(st.lists(st.integers(0, len(text)), max_size=4))
     ends += [i + 1 for i, character in enumerate(text) if character in "\n\r"]
@@ -186,7 +188,7 @@ hanzi = st.lists(st.sampled_from(["国", "人，", "「天地", "上。", "下�
 
 
 @given(hanzi)
-@settings(max_examples=150, deadline=None)
+@on_any_machine
 def test_closing_marks_start_no_row_and_opening_marks_end_none(text: str) -> None:
     rows = render_text(text, SETTINGS[0], ATLAS).rows
     for before, after in pairwise(rows):
@@ -195,7 +197,7 @@ def test_closing_marks_start_no_row_and_opening_marks_end_none(text: str) -> Non
 
 
 @given(mixed, any_settings)
-@settings(max_examples=100, deadline=None)
+@on_any_machine
 def test_no_row_starts_with_a_space_that_the_row_before_could_end_with(text: str, section: RenderSection) -> None:
     rows = render_text(text, section, ATLAS).rows
     for before, after in pairwise(rows):
