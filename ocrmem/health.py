@@ -19,7 +19,7 @@ class NoAnswerError(Exception):
 
 
 @dataclass(frozen=True)
-class Answer:
+class HttpAnswer:
     """An answer of a service, a refusal included: HTTP's status and reason (without secrets), and the body."""
 
     status: int
@@ -38,7 +38,7 @@ class Answer:
             return None
 
 
-def ask(url: str, token: str | None = None, seconds: float = ANSWER_SECONDS) -> Answer:
+def ask(url: str, token: str | None = None, seconds: float = ANSWER_SECONDS) -> HttpAnswer:
     """Send one GET, with a bearer token if there is one; ``seconds`` bound the connection and each wait on it.
 
     Raises:
@@ -47,9 +47,9 @@ def ask(url: str, token: str | None = None, seconds: float = ANSWER_SECONDS) -> 
     try:
         request = urllib.request.Request(url, headers={"Authorization": f"Bearer {token}"} if token else {})
         with urllib.request.urlopen(request, timeout=seconds) as response:
-            return Answer(response.status, redact(response.reason or ""), response.read())
+            return HttpAnswer(response.status, redact(response.reason or ""), response.read())
     except urllib.error.HTTPError as error:
-        return Answer(error.code, redact(str(error.reason or "")).strip())
+        return HttpAnswer(error.code, redact(str(error.reason or "")).strip())
     except (OSError, HTTPException, ValueError) as error:
         reason = str(getattr(error, "reason", None) or error).strip()
         raise NoAnswerError(redact(reason) or type(error).__name__) from None

@@ -5,8 +5,8 @@ whether a place exists and can be written to, so that a missing key or bucket is
 run's work. Keys come from the environment or ~/.aws, as boto3 finds them.
 
 S3 goes through boto3 rather than fsspec: s3fs reports a file whose access is refused as missing, repeats a question
-that got no answer five times (eight times the wait), lists a whole level to see whether a bucket exists, and would save
-six lines.
+that got no answer five times (eight times the wait), lists a folder to see whether a bucket exists, and would save six
+lines.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ Found = tuple[Conversation, int, Line]  # with the number of its file
 
 @dataclass(frozen=True)
 class Reading:
-    """What `scan_conversations` found.
+    """Everything in some data files.
 
     Attributes:
         conversations: the good ones, in the order of the files.

@@ -32,7 +32,7 @@ class CheckResult(TypedDict):
 
 
 class PreflightResult(TypedDict):
-    """What `preflight` returns; ``summary`` is a line a check."""
+    """The checks that were passed; ``summary`` is a line for each."""
 
     launcher: str
     checks: list[CheckResult]

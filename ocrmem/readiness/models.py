@@ -59,7 +59,7 @@ def _directory_problems(field: str, directory: Path) -> Iterator[Problem]:
             f"Give a directory with the model, or a hub name such as {EXAMPLE}",
         )
     elif missing := _missing_files(directory):
-        yield Problem(field, f"is {directory}, which has no {missing}", "Copy the whole model there")
+        yield Problem(field, f"is {directory}, which has no {missing}", "Copy the complete model there")
 
 
 def _missing_files(directory: Path) -> str | None:

@@ -1,4 +1,4 @@
-"""What each check of `preflight` returns."""
+"""The outcome of one check of `preflight`."""
 
 from ocrmem.errors import Problem
 

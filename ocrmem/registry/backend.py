@@ -1,4 +1,4 @@
-"""What a registry can do for `register` and `resolve_adapter`, and the one that ``register.uri`` names."""
+"""The operations of a registry that `register` and `resolve_adapter` use, and the registry of ``register.uri``."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ REGISTRATION = "registration.json"
 
 
 class GateResult(TypedDict):
-    """How a version stands before the gate: `GateLine.as_dict` a line."""
+    """The gate's verdict, and each of its lines as `GateLine.as_dict`."""
 
     passed: bool
     lines: list[dict[str, Any]]
@@ -54,7 +54,7 @@ class Registration(TypedDict):
 
 
 class RegisterResult(Registration):
-    """What `register` returns: registration.json, and lines for a person."""
+    """registration.json, and lines for a person."""
 
     summary: list[str]
 

@@ -41,13 +41,13 @@ class VersionRecord(TypedDict):
 
 
 class VersionResult(VersionRecord):
-    """What `version_dataset` returns: version.json, and lines for a person."""
+    """version.json, and lines for a person."""
 
     summary: list[str]
 
 
 class OpenResult(TypedDict):
-    """What `open_dataset` returns; ``fetched`` is the number of files transferred."""
+    """A dataset that was opened; ``fetched`` is the number of files transferred."""
 
     md5: str
     files: int

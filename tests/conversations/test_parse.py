@@ -179,7 +179,7 @@ def test_both_forms_are_read(name: str, line: bytes, expected: list[tuple[str, s
     ],
     ids=range(48),
 )
-def test_a_bad_line_is_told_where_and_why(line: bytes, said: str) -> None:
+def test_a_bad_line_is_reported_where_and_why(line: bytes, said: str) -> None:
     parsed = parse_line(line, "data/train.jsonl:17")
     assert any(said in problem.message for problem in parsed.problems), parsed.problems
     for problem in parsed.problems:

@@ -100,14 +100,14 @@ def test_rejects_that_cannot_be_written_are_an_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_an_unreadable_file_is_told_even_with_skip_bad(tmp_path: Path) -> None:
+def test_an_unreadable_file_is_reported_even_with_skip_bad(tmp_path: Path) -> None:
     write(tmp_path, a=GOOD, b=GOOD)
     (tmp_path / "a.jsonl").chmod(0)
     with pytest.raises(DataError, match="cannot be read"):
         read_conversations(config_for(tmp_path, skip_bad=True))
 
 
-def test_a_file_that_goes_away_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_goes_away_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write(tmp_path, a=GOOD)
 
     def fail(*_: Any) -> None:

@@ -50,7 +50,7 @@ def test_a_file_that_is_no_jsonl_is_one_problem_and_kept_whole(tmp_path: Path, c
         ("nul\x00", "is not there"),
     ],
 )
-def test_a_path_without_files_is_told(tmp_path: Path, path: str, said: str, skip_bad: bool) -> None:
+def test_a_path_without_files_is_reported(tmp_path: Path, path: str, said: str, skip_bad: bool) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / ".hidden.jsonl").write_text(GOOD)
     (tmp_path / "deep" / "inner").mkdir(parents=True)

@@ -154,7 +154,7 @@ def test_a_sqlite_registry_that_is_there_is_written_to_and_left_as_it_was() -> N
     assert Path("registry/mlflow.db").read_bytes() == before
 
 
-def test_a_sqlite_registry_that_cannot_be_written_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sqlite_registry_that_cannot_be_written_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ocrmem.registry.mlflow_backend.ANSWER_SECONDS", 0.1)
     Path("registry").write_text("a file", encoding="utf-8")
     assert "register.uri: " in only_problem(settings())
@@ -181,7 +181,7 @@ def test_an_mlflow_server_is_asked(server: Web, monkeypatch: pytest.MonkeyPatch)
     assert "MLFLOW_HTTP_REQUEST_TIMEOUT" not in os.environ
 
 
-def test_an_mlflow_server_that_is_not_there_or_silent_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_mlflow_server_that_is_not_there_or_silent_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ocrmem.registry.mlflow_backend.ANSWER_SECONDS", 1)
     told = only_problem(settings("register.uri=http://127.0.0.1:9"))
     assert told.startswith("register.uri: the registry http://127.0.0.1:9 does not answer")
@@ -291,7 +291,7 @@ def test_the_hub_is_asked_for_a_name(hub: Web, answer: tuple[int, Any, dict[str,
         assert said in only_problem(config)
 
 
-def test_a_model_that_is_too_large_for_the_cache_is_told(hub: Web) -> None:
+def test_a_model_that_is_too_large_for_the_cache_is_reported(hub: Web) -> None:
     huge = {"id": QWEN, "siblings": [{"rfilename": "model.safetensors", "size": 2**60}]}
     hub.answers = {"/api/models/": (200, huge, {})}
     told = only_problem(settings(model={"base_model_name": QWEN}))
@@ -314,7 +314,7 @@ def test_the_cache_is_enough_when_it_is_whole(hub: Web, tmp_path: Path, monkeypa
     assert hub.calls == []
 
 
-def test_a_hub_out_of_reach_is_told(hub: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hub_out_of_reach_is_reported(hub: Web, monkeypatch: pytest.MonkeyPatch) -> None:
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
@@ -325,7 +325,7 @@ def test_a_hub_out_of_reach_is_told(hub: Web, monkeypatch: pytest.MonkeyPatch) -
 # Machine and cluster
 
 
-def test_a_gpu_that_is_not_here_is_told_for_a_run_here_only(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_that_is_not_here_is_reported_for_a_run_here_only(monkeypatch: pytest.MonkeyPatch) -> None:
     torch = pytest.importorskip("torch")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     config = settings("model.device=cuda")
@@ -333,7 +333,7 @@ def test_a_gpu_that_is_not_here_is_told_for_a_run_here_only(monkeypatch: pytest.
     preflight(config, launcher="none")
 
 
-def test_a_disk_that_is_too_small_is_told_with_what_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_is_too_small_is_reported_with_what_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(2**40, 0, 2**26))
     preflight(settings())  # checkpoints alone fit

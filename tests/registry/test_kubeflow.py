@@ -268,7 +268,7 @@ def test_below_a_path_it_is_found(tmp_path: Path) -> None:
         assert register(finished(server, tmp_path))["version"] == 1
 
 
-def test_an_unreachable_registry_is_told_within_seconds(run: RunConfig) -> None:
+def test_an_unreachable_registry_is_reported_within_seconds(run: RunConfig) -> None:
     section = run.registry.model_copy(update={"uri": "kubeflow+http://127.0.0.1:9"})
     elsewhere = run.model_copy(update={"registry": section})
     with pytest.raises(ConfigError, match=r"http://127\.0\.0\.1:9 does not answer .*refused"):
@@ -319,7 +319,7 @@ def test_the_logging_of_the_process_is_left_alone(run: RunConfig, capfd: pytest.
     assert capfd.readouterr() == ("", "")
 
 
-def test_problems_are_told_of_the_registry_and_of_the_store_at_once(run: RunConfig, tmp_path: Path) -> None:
+def test_problems_are_reported_of_the_registry_and_of_the_store_at_once(run: RunConfig, tmp_path: Path) -> None:
     assert backend_of(run).problems(run) == []
     (tmp_path / "store").rmdir()
     section = run.registry.model_copy(update={"uri": "kubeflow+http://127.0.0.1:9"})

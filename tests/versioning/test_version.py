@@ -390,7 +390,7 @@ def of_bucket(endpoint: str, bucket: str = "no-such-bucket") -> RunConfig:
     return RunConfig.model_validate({"version": {"remote": f"s3://{bucket}/data", "endpoint_url": endpoint}})
 
 
-def test_a_bucket_or_a_key_that_is_missing_is_told_before_any_work(
+def test_a_bucket_or_a_key_that_is_missing_is_reported_before_any_work(
     s3: S3Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -411,7 +411,7 @@ def test_a_bucket_or_a_key_that_is_missing_is_told_before_any_work(
     assert s3.calls == []
 
 
-def test_a_remote_that_does_not_answer_is_told_within_seconds(
+def test_a_remote_that_does_not_answer_is_reported_within_seconds(
     s3: S3Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import socket
