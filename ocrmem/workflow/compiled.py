@@ -71,7 +71,7 @@ class Package:
             text = config.read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError):
             remedy = "Give the path of a YAML file with --config"
-            raise ConfigError.of(str(config), "cannot be read as text", remedy) from None
+            raise ConfigError.of(str(config), "is not there, or is not text", remedy) from None
         check_secrets(config, overrides)  # parameters are stored and logged wherever a pipeline runs
         return {"params": text, "overrides": list(overrides), **self.values(given)}
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 import re
 import subprocess
 from pathlib import Path
@@ -15,6 +17,7 @@ import ocrmem
 from ocrmem.config import PathsSection, RunConfig
 from ocrmem.steps import COMMANDS, STEPS, TASKS
 from ocrmem.steps.__main__ import outputs
+from ocrmem.steps.step import load
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -80,6 +83,32 @@ def test_a_verb_is_a_function_of_ocrmem(name: str) -> None:
     assert callable(function)
     assert function is STEPS[name].load()
     assert name.replace("-", "_") in dir(ocrmem)
+
+
+def typed_results() -> set[str]:
+    """The TypedDicts of ocrmem that end in Result, and those that derive from one."""
+    classes = [
+        node
+        for path in (ROOT / "ocrmem").rglob("*.py")
+        for node in ast.parse(path.read_text(encoding="utf-8")).body
+        if isinstance(node, ast.ClassDef)
+    ]
+    typed = {"TypedDict"}
+    for _ in range(3):
+        typed |= {node.name for node in classes if typed & {ast.unparse(base) for base in node.bases}}
+    return {name for name in typed if name.endswith("Result")}
+
+
+PIPELINE = ("local:run_locally", "compiling:compile_pipelines", "submitting:submit", "compiled:list_pipelines")
+
+
+@pytest.mark.parametrize(
+    "target",
+    [step.function for step in COMMANDS.values() if step.function] + [f"ocrmem.workflow.{name}" for name in PIPELINE],
+)
+def test_a_verb_has_a_typed_result(target: str) -> None:
+    annotation = inspect.signature(load(target)).return_annotation
+    assert annotation in typed_results(), f"{target} returns {annotation}"
 
 
 def test_the_example_in_the_docs_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
