@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import inspect
 import re
 import subprocess
@@ -46,6 +47,14 @@ def test_a_step_reads_what_an_earlier_one_writes() -> None:
         written |= set(step.writes)
 
 
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda page: page.name
+)
+def test_docs_name_commands_that_exist(page: Path) -> None:
+    named = set(re.findall(r"(?:^    |`)ocrmem ([a-z][a-z-]*)", page.read_text(encoding="utf-8"), re.M))
+    assert named - set(COMMANDS) <= ({"count"} if page.name == "extending.md" else set())
+
+
 def test_help_is_one_line_in_the_imperative() -> None:
     for step in STEPS.values():
         first = step.help.split()[0].rstrip(",")
@@ -85,6 +94,7 @@ def test_a_verb_is_a_function_of_ocrmem(name: str) -> None:
     assert name.replace("-", "_") in dir(ocrmem)
 
 
+@functools.cache
 def typed_results() -> set[str]:
     """The TypedDicts of ocrmem that end in Result, and those that derive from one."""
     classes = [
