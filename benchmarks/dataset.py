@@ -4,7 +4,7 @@
 
 1. Growth: conversations of k turns, pages of 1024 px. Counted: pages that the samples refer to, which a way without
    sharing would store and encode, and the different ones, which ocrmem does.
-2. Rates of `render` in one process: from nothing, and going on with every part complete but the last step undone; of
+2. Rates of `render` in one process: from nothing, and resuming with every part complete but the last step undone; of
    opening the dataset, and of reading samples in a training's order. Bytes a page on disk.
 3. Memory: how far render, check and the training's loader rise above where they were once everything is imported, at
    two numbers of samples, each in a process of its own (Linux). What a million would take is the line through both.

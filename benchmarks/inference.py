@@ -12,7 +12,7 @@ Two tables, both with random weights, in processor seconds of one thread.
    depends on the two models: the last columns give the arithmetic of Qwen3-8B with DeepSeek-OCR's encoder, in
    operations, which needs no machine. Up to 4k tokens the best of five runs counts, since they take milliseconds.
 2. A chat of 64 pages of 512 px in a `ChatSession` with the medium encoder (15 M parameters): preparing the question
-   anew, everything drawn and encoded, against the next turn in the same session.
+   again, everything drawn and encoded, against the next turn in the same session.
 """
 
 from __future__ import annotations
@@ -264,7 +264,7 @@ def next_turn(quick: bool, target: float) -> dict[str, object]:
         turns.append(prepared_in(chat, asking([*messages, *added])))
     print(f"\nA chat of {pages} pages of 512 px: one more question")
     print(f"{'':22}{'pages encoded':>14}{'encode s':>10}{'all else s':>12}{'together s':>12}")
-    for name, found in (("everything anew", anew), ("the next turn", turns)):
+    for name, found in (("everything again", anew), ("the next turn", turns)):
         middle = {key: statistics.median(row[key] for row in found) for key in found[0]}
         print(
             f"{name:22}{middle['pages']:14.0f}{middle['encode']:10.3f}{middle['rest']:12.3f}"
@@ -272,7 +272,7 @@ def next_turn(quick: bool, target: float) -> dict[str, object]:
         )
     ratio = together(anew) / together(turns)
     rest = statistics.median(row["rest"] for row in anew) / statistics.median(row["rest"] for row in turns)
-    print(f"a turn costs 1/{ratio:.0f} of everything anew; without the encoder 1/{rest:.1f}")
+    print(f"a turn costs 1/{ratio:.0f} of everything again; without the encoder 1/{rest:.1f}")
     return {"pages": pages, "anew": anew, "turns": turns, "ratio": round(ratio, 1), "target_met": ratio >= target}
 
 
@@ -297,7 +297,7 @@ def main() -> int:
     tables = {"first_token": first_token(arguments.quick), "next_turn": next_turn(arguments.quick, arguments.target)}
     print(json.dumps(tables))
     if not tables["next_turn"]["target_met"]:
-        print(f"A turn of 1/{arguments.target:g} of everything anew was not shown.")
+        print(f"A turn of 1/{arguments.target:g} of everything again was not shown.")
         return 1
     return 0
 

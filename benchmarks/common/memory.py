@@ -58,7 +58,7 @@ class PeakProcess:
     """How far the process's resident memory rises above where it was; on Linux, which can reset its peak.
 
     Attributes:
-        peak: bytes; None where the system does not tell.
+        peak: bytes; None where the system does not report it.
     """
 
     peak: int | None = None
@@ -75,7 +75,7 @@ class PeakProcess:
     def require_mb(self) -> float:
         """The peak in megabytes; ends the script where there is none."""
         if self.peak is None:
-            raise SystemExit("The peak of a process's memory is not to be had on this system.")
+            raise SystemExit("The peak of a process's memory is not available on this system.")
         return self.peak / 1e6
 
 

@@ -111,7 +111,7 @@ def build_dataset(config: RunConfig) -> RenderResult:
 def _make(
     config: RunConfig, parts: UnfinishedShards, conversations: StoredConversations, shards: Sequence[range]
 ) -> list[dict[str, Any]]:
-    """The records of all shards, made or found complete.
+    """Return the records of all shards, made now or found complete.
 
     Args:
         shards: which conversations each shard holds.
@@ -138,7 +138,7 @@ def _make(
 def _assemble(
     parts: UnfinishedShards, records: Sequence[dict[str, Any]], target: Path
 ) -> tuple[int, list[dict[str, Any]]]:
-    """Put the parts in their places, every page once.
+    """Move the parts to their places, every page once.
 
     Returns:
         The number of different pages, and the manifest's line for every shard.

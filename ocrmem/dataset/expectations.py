@@ -1,4 +1,4 @@
-"""What must hold of a dataset: named expectations over the columns of `ocrmem.dataset.tables`.
+"""Named expectations over the columns of `ocrmem.dataset.tables`: all that must hold of a dataset.
 
 Only plain values here; `ocrmem.dataset.quality` turns them into Great Expectations'.
 """
@@ -17,14 +17,12 @@ _RENDER_AGAIN = "Run `ocrmem render` again; the dataset was changed after it was
 
 @dataclass(frozen=True)
 class Expectation:
-    """One expectation.
+    """One expectation over a column, or over two that must be equal in every row.
 
     Attributes:
         name: what a failure is called.
         table: "samples", "pages" or "shards".
-        kind: in_set and between look at ``column``, pair_equal at ``column`` and ``other``.
-        column: the column.
-        meaning: what it says, for people.
+        meaning: the expectation in words.
         remedy: what to do when it fails.
         other: second column of pair_equal.
         low: lower bound of between; None for none.
@@ -37,7 +35,7 @@ class Expectation:
     kind: Kind
     column: str
     meaning: str
-    remedy: str
+    remedy: str = _RENDER_AGAIN
     other: str | None = None
     low: float | None = None
     high: float | None = None
@@ -45,201 +43,138 @@ class Expectation:
 
 
 def expectations(config: RunConfig, manifest: dict[str, Any]) -> list[Expectation]:
-    """All expectations of a dataset.
+    """Return all expectations of a dataset.
 
     Args:
         config: bounds of section check.
         manifest: the dataset's; page size and threshold are those it was made with.
     """
-    render, model = manifest["config"]["render"], manifest["config"]["model"]
-    return [*_samples(config, model), *_pages(config, render), *_shards()]
-
-
-def _samples(config: RunConfig, model: dict[str, Any]) -> list[Expectation]:
-    check = config.check
+    check, render, model = config.check, manifest["config"]["render"], manifest["config"]["model"]
+    size, threshold, longest = render["page_size"], model["context_threshold"], model["max_seq_length"]
+    tokens = tokens_per_page(size, render["token_size"])
     return [
-        Expectation(
-            "sample_ids_unique",
+        _equal("samples", "sample_ids_unique", "id", "unique_id", "no two samples have the same id"),
+        _between(
             "samples",
-            "pair_equal",
-            "id",
-            "no two samples have the same id",
-            _RENDER_AGAIN,
-            other="unique_id",
-        ),
-        Expectation(
             "sample_pages_resolve",
-            "samples",
-            "between",
             "unknown_pages",
+            (0, 0),
             "every page hash of a sample is the hash of a stored page",
-            _RENDER_AGAIN,
-            low=0,
-            high=0,
         ),
-        Expectation(
+        _equal(
+            "samples",
             "memory_where_history_exceeds_threshold",
-            "samples",
-            "pair_equal",
             "has_memory",
-            f"a sample has memory exactly when its history has more than {model['context_threshold']} tokens",
-            _RENDER_AGAIN,
-            other="over_threshold",
+            "over_threshold",
+            f"a sample has memory exactly when its history has more than {threshold} tokens",
         ),
-        Expectation(
+        _equal(
+            "samples",
             "memory_tokens_match_pages",
-            "samples",
-            "pair_equal",
             "memory_tokens",
+            "kept_tokens_of_pages",
             "a sample's memory tokens are the kept tokens of its pages",
-            _RENDER_AGAIN,
-            other="kept_tokens_of_pages",
         ),
-        Expectation(
-            "compression_ratio_in_bounds",
+        _between(
             "samples",
-            "between",
+            "compression_ratio_in_bounds",
             "compression_ratio",
+            (check.min_compression_ratio, check.max_compression_ratio),
             "text tokens per memory token, over samples with memory",
             "Look at those samples (very short lines, or an alphabet that takes many tokens), then change "
             "render.newlines, or the bounds in check.min_compression_ratio and check.max_compression_ratio",
-            low=check.min_compression_ratio,
-            high=check.max_compression_ratio,
         ),
-        Expectation(
-            "answers_not_empty",
+        _between(
             "samples",
-            "between",
+            "answers_not_empty",
             "answer_characters",
+            (1, None),
             "an answer has at least one character that is not white space",
             "Remove those turns from the data, or give them weight 0",
-            low=1,
         ),
-        Expectation(
+        _between(
+            "samples",
             "answers_supervised",
-            "samples",
-            "between",
             "answer_tokens",
+            (2, None),
             "at least one token of the answer and its end token are supervised",
-            _RENDER_AGAIN,
-            low=2,
         ),
-        Expectation(
+        _between(
+            "samples",
             "sequences_fit",
-            "samples",
-            "between",
             "sequence_tokens",
-            f"a sequence has at most max_seq_length ({model['max_seq_length']}) tokens",
-            _RENDER_AGAIN,
-            low=1,
-            high=model["max_seq_length"],
+            (1, longest),
+            f"a sequence has at most max_seq_length ({longest}) tokens",
         ),
-        Expectation(
-            "no_conversation_in_train_and_held_out",
+        _between(
             "samples",
-            "between",
+            "no_conversation_in_train_and_held_out",
             "sides_of_conversation",
+            (1, 1),
             "a conversation is either for training or held out",
             "Give one of the two conversations another id, or remove one of them",
-            low=1,
-            high=1,
         ),
-        Expectation(
-            "no_history_in_train_and_held_out",
+        _between(
             "samples",
-            "between",
+            "no_history_in_train_and_held_out",
             "sides_of_content",
+            (1, 1),
             "no history and question with memory that is held out is also trained on, under whatever id",
             "Remove the repeated conversations from the training files or from the held-out ones",
-            low=1,
-            high=1,
         ),
-    ]
-
-
-def _pages(config: RunConfig, render: dict[str, Any]) -> list[Expectation]:
-    size = render["page_size"]
-    tokens = tokens_per_page(size, render["token_size"])
-    check = config.check
-    return [
-        Expectation(
-            "page_hashes_unique",
+        _equal("pages", "page_hashes_unique", "hash", "unique_hash", "every page is stored once"),
+        _equal(
             "pages",
-            "pair_equal",
-            "hash",
-            "every page is stored once",
-            _RENDER_AGAIN,
-            other="unique_hash",
-        ),
-        Expectation(
             "page_hash_matches_bits",
-            "pages",
-            "pair_equal",
             "hash",
+            "hash_of_bits",
             "a page's name is the sha256 of its bits and atlas version",
-            _RENDER_AGAIN,
-            other="hash_of_bits",
         ),
-        Expectation(
-            "page_size",
+        _one_of("page_size", "size", size, f"pages have {size} px, what the dataset was made for"),
+        _one_of(
+            "page_bytes", "bytes_of_bits", size * size // 8, f"a page of {size} px has {size * size // 8} bytes of bits"
+        ),
+        _between("pages", "kept_tokens", "kept_tokens", (1, tokens), f"1 to {tokens} vision tokens of a page have ink"),
+        _equal(
             "pages",
-            "in_set",
-            "size",
-            f"pages have {size} px, what the dataset was made for",
-            _RENDER_AGAIN,
-            values=(size,),
-        ),
-        Expectation(
-            "page_bytes",
-            "pages",
-            "in_set",
-            "bytes_of_bits",
-            f"a page of {size} px has {size * size // 8} bytes of bits",
-            _RENDER_AGAIN,
-            values=(size * size // 8,),
-        ),
-        Expectation(
-            "kept_tokens",
-            "pages",
-            "between",
-            "kept_tokens",
-            f"1 to {tokens} vision tokens of a page have ink",
-            _RENDER_AGAIN,
-            low=1,
-            high=tokens,
-        ),
-        Expectation(
             "ink_mask_matches_bits",
-            "pages",
-            "pair_equal",
             "ink_mask",
+            "ink_mask_of_bits",
             "the stored ink mask is that of the page's bits",
-            _RENDER_AGAIN,
-            other="ink_mask_of_bits",
         ),
-        Expectation(
-            "ink_share_in_bounds",
+        _between(
             "pages",
-            "between",
+            "ink_share_in_bounds",
             "ink_share",
+            (check.min_ink_share, check.max_ink_share),
             "black pixels of those patches that have ink",
             "Look at the pages (`ocrmem render --preview 5`), then change check.min_ink_share and "
             "check.max_ink_share if they are as they should be",
-            low=check.min_ink_share,
-            high=check.max_ink_share,
+        ),
+        _equal(
+            "shards",
+            "shard_matches_manifest",
+            "sha256",
+            "sha256_of_file",
+            "a shard's bytes are those the manifest names",
         ),
     ]
 
 
-def _shards() -> list[Expectation]:
-    return [
-        Expectation(
-            "shard_matches_manifest",
-            "shards",
-            "pair_equal",
-            "sha256",
-            "a shard's bytes are those the manifest names",
-            _RENDER_AGAIN,
-            other="sha256_of_file",
-        )
-    ]
+def _equal(table: str, name: str, column: str, other: str, meaning: str) -> Expectation:
+    return Expectation(name, table, "pair_equal", column, meaning, other=other)
+
+
+def _between(
+    table: str,
+    name: str,
+    column: str,
+    bounds: tuple[float | None, float | None],
+    meaning: str,
+    remedy: str = _RENDER_AGAIN,
+) -> Expectation:
+    return Expectation(name, table, "between", column, meaning, remedy, low=bounds[0], high=bounds[1])
+
+
+def _one_of(name: str, column: str, value: int, meaning: str) -> Expectation:
+    return Expectation(name, "pages", "in_set", column, meaning, values=(value,))

@@ -1,4 +1,4 @@
-"""Page names by the million: sha256 in hex outside, 32 bytes each in here.
+"""An index of page names by the million: sha256 in hex outside, 32 bytes each in here.
 
 A Python set or dict of such names takes 150 to 250 bytes a page; a table takes 44.
 """
@@ -34,7 +34,7 @@ class HashIndex(Sequence[str]):
 
     @classmethod
     def of(cls, names: Iterable[str]) -> HashIndex:
-        """The table of names given as hex."""
+        """Index names given as hex."""
         return cls(digests_of(names))
 
     def __len__(self) -> int:
@@ -57,7 +57,7 @@ class HashIndex(Sequence[str]):
         return isinstance(name, str) and self.find(name) is not None
 
     def find(self, name: str) -> int | None:
-        """Where the name stands first; None when it is not there."""
+        """Return where the name stands first; None when it is absent."""
         try:
             digest = bytes.fromhex(name)
         except ValueError:
@@ -89,7 +89,7 @@ class HashIndex(Sequence[str]):
         return rows
 
     def sha256(self) -> str:
-        """What `ocrmem.files.sha256_json` gives for the list of the names, without making that list."""
+        """Return what `ocrmem.files.sha256_json` gives for the list of the names, without making that list."""
         digest = hashlib.sha256(b"[")
         for start in range(0, len(self), _AT_A_TIME):
             part = json.dumps(self[start : start + _AT_A_TIME], separators=(",", ":"))[1:-1]
@@ -113,7 +113,7 @@ def digests_of(names: Iterable[str]) -> np.ndarray:
         except ValueError:
             bad = next(name for name in some if not _is_name(name))
         if bad is not None:
-            raise DataError.of(f"page {bad}", "is not the name of a page: no sha256", "Run `ocrmem render` again")
+            raise DataError.of(f"page {bad}", "is not the name of a page: not a sha256", "Run `ocrmem render` again")
     return np.frombuffer(b"".join(parts), np.uint8).reshape(-1, DIGEST)
 
 

@@ -27,7 +27,7 @@ _DATA_FIELDS = {"recent_turns", "eval_fraction", "skip_bad", "shard_conversation
 
 
 def dataset_config(config: RunConfig) -> dict[str, Any]:
-    """The settings that decide a dataset's bytes. The number of workers and the data's place are not among
+    """Return the settings that decide a dataset's bytes. The number of workers and the data's place are not among
     them."""
     return {
         "render": config.render.model_dump(mode="json"),
@@ -37,7 +37,7 @@ def dataset_config(config: RunConfig) -> dict[str, Any]:
 
 
 def source_identity(config: RunConfig) -> dict[str, Any]:
-    """Names and hashes of the conversation files, and one hash over them.
+    """Return names and hashes of the conversation files, and one hash over them.
 
     Raises:
         DataError: there are none.
@@ -50,7 +50,7 @@ def source_identity(config: RunConfig) -> dict[str, Any]:
 
 
 def tokenizer_identity(config: RunConfig, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
-    """Which tokenizer counted: its name, revision, size, and a hash over its vocabulary and template."""
+    """Return which tokenizer counted: its name, revision, size, and a hash over its vocabulary and template."""
     vocabulary = hashlib.sha256(sha256_json(tokenizer.get_vocab()).encode("ascii"))
     vocabulary.update(str(tokenizer.chat_template).encode("utf-8"))
     return {
@@ -62,7 +62,7 @@ def tokenizer_identity(config: RunConfig, tokenizer: PreTrainedTokenizerBase) ->
 
 
 def read_manifest(directory: Path) -> dict[str, Any]:
-    """The manifest of a dataset, with every shard it names there and of the right size.
+    """Read the manifest of a dataset; every shard that it names is there and of the right size.
 
     Raises:
         MissingInputError: there is no dataset, or shards of it are missing; names the verb to run.
@@ -92,6 +92,6 @@ def read_manifest(directory: Path) -> dict[str, Any]:
 
 
 def shards_of(manifest: dict[str, Any], kind: str) -> list[dict[str, Any]]:
-    """The manifest's lines for one kind of shard: "pages", or "samples/train" and so on, in their order."""
+    """Return the manifest's entries for one kind of shard: "pages", or "samples/train" and so on, in their order."""
     prefix = "pages/pages" if kind == "pages" else kind
     return [shard for shard in manifest["shards"] if shard["path"].rpartition("-")[0] == prefix]

@@ -1,4 +1,4 @@
-"""Reading what `render` wrote."""
+"""MemoryDataset: read access to what `render` wrote."""
 
 from __future__ import annotations
 
@@ -71,17 +71,17 @@ class MemoryDataset:
                 raise changed(self.path / shard["path"], "does not have the manifest's sha256")
 
     def samples(self, split: Split) -> StoredSamples:
-        """The samples of a split, in the order of the data; empty when the split has none."""
+        """Return the samples of a split, in the order of the data; empty when the split has none."""
         if split not in SPLITS:
             raise DataError.of("split", f"{split!r} is not a split", f"Use one of {', '.join(SPLITS)}")
         return StoredSamples(self.path, shards_of(self.manifest, f"samples/{split}"))
 
     def page_hashes(self) -> HashIndex:
-        """Hashes of all pages, in stored order."""
+        """Return the hashes of all pages, in stored order."""
         return self._names
 
     def page(self, name: str) -> Page:
-        """The page with this hash.
+        """Return the page with this hash.
 
         Raises:
             DataError: the dataset has no such page.
@@ -94,7 +94,7 @@ class MemoryDataset:
         return self._group[1][row - int(self._starts[group])]
 
     def kept(self, name: str) -> np.ndarray:
-        """Which vision tokens of a page enter a sequence.
+        """Return which vision tokens of a page enter a sequence.
 
         Returns:
             bool [tokens_per_page], row-major: those with ink, or all when the dataset was made with
@@ -109,7 +109,7 @@ class MemoryDataset:
         return np.unpackbits(self._masks[row], count=self.tokens_per_page).view(bool)
 
     def kept_counts(self) -> np.ndarray:
-        """int32 [pages]: how many vision tokens of each page enter a sequence, in stored order."""
+        """Return int32 [pages]: how many vision tokens of each page enter a sequence, in stored order."""
         if not self._drops_blank:
             return np.full(len(self._names), self.tokens_per_page, np.int32)
         return np.bitwise_count(self._masks).sum(axis=1, dtype=np.int32)

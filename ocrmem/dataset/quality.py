@@ -123,7 +123,7 @@ def _validate(
 
 
 def _definition(context: Any, source: Any, table: str, expected: Sequence[Expectation]) -> Any:
-    """Great Expectations' object that validates (parts of) one table."""
+    """Make Great Expectations' object that validates (parts of) one table."""
     import great_expectations as gx
 
     suite = gx.ExpectationSuite(name=table, expectations=[_expectation(e) for e in expected if e.table == table])
@@ -136,7 +136,7 @@ def _definition(context: Any, source: Any, table: str, expected: Sequence[Expect
 
 
 def _together(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
-    """The outcome of an expectation over two parts of its table."""
+    """Combine the outcomes of an expectation over two parts of its table."""
     return first | {
         "success": first["success"] and second["success"],
         "checked": first["checked"] + second["checked"],
@@ -164,7 +164,7 @@ def _set_data_docs(context: Any, directory: Path) -> None:
 
 
 def _expectation(expected: Expectation) -> Any:
-    """Great Expectations' object for an expectation."""
+    """Make Great Expectations' object for an expectation."""
     import great_expectations.expectations as gxe
 
     about: dict[str, Any] = {
@@ -183,7 +183,7 @@ def _expectation(expected: Expectation) -> Any:
 
 
 def _outcome(entry: dict[str, Any], expected: Expectation) -> dict[str, Any]:
-    """What result.json says of an expectation."""
+    """Return the entry of an expectation in result.json."""
     result = entry["result"]
     exception = entry.get("exception_info") or {}
     key = _KEYS[expected.table]

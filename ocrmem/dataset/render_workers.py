@@ -1,4 +1,4 @@
-"""Making shards in this process or in several others."""
+"""The processes that make shards: this one, or several others."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Job:
 
 
 def worker_count(asked: int, shards: int, size: int) -> int:
-    """Processes to use, never more than there are shards.
+    """Return the number of processes to use, never more than there are shards.
 
     Args:
         asked: data.workers; 0 means one a core, as far as there is work for them.
@@ -48,7 +48,7 @@ def worker_count(asked: int, shards: int, size: int) -> int:
 
 
 def run_jobs(config: RunConfig, jobs: Iterable[Job], workers: int) -> Iterator[tuple[Job, list[Problem]]]:
-    """Make shards; gives each as it is done, in any order, with the problems of its samples.
+    """Make shards; yield each as it is done, in any order, with the problems of its samples.
 
     Raises:
         DataError: a process died; complete shards stay.
@@ -124,9 +124,9 @@ def _run(job: Job) -> list[Problem] | _Failure:
 
 
 def _end_with(lifeline: Connection) -> None:
-    """Leave as soon as the parent closes its end of the pipe or dies.
+    """Exit as soon as the parent closes its end of the pipe or dies.
 
-    A pool's workers do not notice that their parent was killed: they would wait for work for ever.
+    A pool's workers do not notice that their parent was killed: they would wait for work forever.
     """
     lifeline.poll(None)
     os._exit(1)

@@ -29,7 +29,7 @@ _UNFIT_REMEDY = (
 
 @dataclass
 class Made:
-    """What one conversation gave.
+    """Samples and pages of one conversation.
 
     Attributes:
         samples: in the order of its turns.
@@ -58,7 +58,7 @@ class SampleMaker:
         self.renderer = HistoryRenderer(config.render)
 
     def make(self, conversation: Conversation) -> Made:
-        """Samples and pages of a conversation."""
+        """Make the samples and pages of a conversation."""
         made = Made()
         turns = split_turns(conversation, self.config.data.recent_turns)
         try:
@@ -136,7 +136,7 @@ def _of_sample(problem: Problem, place: str) -> Problem:
 
 
 def page_row(page: Page, token_size: int) -> PageRow:
-    """A page as it is stored, with what readers ask for most often worked out once."""
+    """Return a page as it is stored, with what readers ask for most often worked out once."""
     return PageRow(
         hash=page.hash,
         size=page.size,

@@ -1,4 +1,4 @@
-"""What a sample is, and how samples and pages stand in parquet."""
+"""Samples and pages, and their form in parquet."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class PageRow:
 
 
 def samples_schema() -> pa.Schema:
-    """Arrow schema of samples/*.parquet."""
+    """Return the Arrow schema of samples/*.parquet."""
     import pyarrow as pa
 
     message = pa.struct([pa.field("role", pa.string()), pa.field("content", pa.string())])
@@ -114,7 +114,7 @@ def samples_schema() -> pa.Schema:
 
 
 def pages_schema() -> pa.Schema:
-    """Arrow schema of pages/*.parquet."""
+    """Return the Arrow schema of pages/*.parquet."""
     import pyarrow as pa
 
     types: dict[str, Any] = {
@@ -129,14 +129,14 @@ def pages_schema() -> pa.Schema:
 
 
 def samples_table(samples: Sequence[Sample]) -> pa.Table:
-    """Samples as an Arrow table."""
+    """Return samples as an Arrow table."""
     import pyarrow as pa
 
     return pa.Table.from_pylist([_sample_row(sample) for sample in samples], schema=samples_schema())
 
 
 def pages_table(pages: Sequence[PageRow]) -> pa.Table:
-    """Pages as an Arrow table."""
+    """Return pages as an Arrow table."""
     import pyarrow as pa
 
     schema = pages_schema()
@@ -152,8 +152,8 @@ def banded(bits: bytes) -> bytes:
     right, in each column the bytes from the top down. They compress two to three times as well as rows do.
 
     Args:
-        bits: packed rows of a square page, S * S / 8 bytes. Anything else comes back as it is: its length tells
-            `check` what is wrong.
+        bits: packed rows of a square page, S * S / 8 bytes. Anything else is returned as it is: its
+            length shows `check` what is wrong.
     """
     bands = _bands(len(bits))
     if bands is None:
@@ -163,7 +163,7 @@ def banded(bits: bytes) -> bytes:
 
 
 def unbanded(stored: bytes) -> bytes:
-    """What `banded` was given."""
+    """Return what `banded` was given."""
     bands = _bands(len(stored))
     if bands is None:
         return stored

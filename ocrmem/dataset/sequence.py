@@ -111,14 +111,14 @@ class SequenceBuilder:
         return self.closing_ids[-1]
 
     def count(self, messages: Sequence[Message]) -> int:
-        """Tokens that ``messages`` take in front of a user's turn, the template's own included."""
+        """Count the tokens that ``messages`` take in front of a user's turn, the template's own included."""
         if not messages:
             return 0
         markup = self._markup_length([message.role for message in messages])
         return markup + sum(len(self.encode_content(message.content)) for message in messages)
 
     def encode_content(self, text: str) -> tuple[int, ...]:
-        """Token ids of a message's content. No control token comes out, whatever the text says."""
+        """Return the token ids of a message's content. No control token comes out, whatever the text says."""
         ids = self._content_cache.get(text)
         if ids is None:
             ids = self._encode_content(text)
@@ -132,7 +132,7 @@ class SequenceBuilder:
         memory_tokens: int = 0,
         history: Sequence[Message] = (),
     ) -> TokenSequence:
-        """The token sequence of one sample.
+        """Build the token sequence of one sample.
 
         Args:
             prompt: the opening system messages, if any, and the recent turns. Memory opens its first user
@@ -290,7 +290,7 @@ class SequenceBuilder:
         return ids
 
     def _encode_plain(self, text: str) -> tuple[int, ...]:
-        # A lone surrogate is no text to a tokenizer; it reads as the renderer draws it.
+        # A tokenizer does not accept lone surrogates; they become the escape that the renderer draws.
         valid = re.sub("[\ud800-\udfff]", lambda match: f"[U+{ord(match[0]):04X}]", text)
         encoded = self.tokenizer(valid, add_special_tokens=False, split_special_tokens=True, verbose=False)
         return tuple(encoded["input_ids"])
@@ -306,7 +306,7 @@ class SequenceBuilder:
         return control
 
     def _closing(self) -> tuple[int, ...]:
-        """What ends an answer: the template's tokens up to its first special one, or the tokenizer's eos."""
+        """Return what ends an answer: the template's tokens up to its first special one, or the tokenizer's eos."""
         tail = self._markup(["user", "assistant"])[-1]
         for position, token in enumerate(tail):
             if token in self._control:

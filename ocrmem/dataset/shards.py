@@ -1,4 +1,4 @@
-"""Parquet shards: written as a stream, in an order and with settings that give the same bytes every time."""
+"""Parquet shards: written as a stream, with the same bytes every time, and opened with their faults named."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ class ShardWriter(Generic[Row]):
 
 
 def sample_writer(path: Path) -> ShardWriter[Sample]:
-    """A writer of samples. A message that many samples repeat is stored once a row group (its dictionary)."""
+    """Return a writer of samples. A message that many samples repeat is stored once a row group (its dictionary)."""
     return ShardWriter(
         path,
         samples_schema(),
@@ -125,14 +125,14 @@ def sample_writer(path: Path) -> ShardWriter[Sample]:
 
 
 def page_writer(path: Path) -> ShardWriter[PageRow]:
-    """A writer of pages."""
+    """Return a writer of pages."""
     # Statistics would put whole pages into the file's footer, and no two pages are alike.
     options = {"use_dictionary": False, "write_statistics": False}
     return ShardWriter(path, pages_schema(), pages_table, PAGE_ROWS, options)
 
 
 def open_shard(path: Path, shard: dict[str, Any], schema: pa.Schema, repeated: Sequence[str] = ()) -> pq.ParquetFile:
-    """A shard, if it is parquet with the expected columns and number of rows.
+    """Open a shard, if it is parquet with the expected columns and number of rows.
 
     Args:
         shard: the manifest's line.
@@ -157,12 +157,12 @@ def open_shard(path: Path, shard: dict[str, Any], schema: pa.Schema, repeated: S
 
 
 def changed(path: Path, message: str) -> OcrMemError:
-    """A file of the dataset is not as `render` left it."""
+    """Return the error for a file of the dataset that is not as `render` left it."""
     return DataError.of(str(path), message, "Run `ocrmem render` again")
 
 
 def describe(path: Path, root: Path, rows: int) -> dict[str, Any]:
-    """What a manifest says of a shard: path within ``root``, rows, bytes, sha256."""
+    """Return a shard's entry in the manifest: path within ``root``, rows, bytes, sha256."""
     return {
         "path": path.relative_to(root).as_posix(),
         "rows": rows,
@@ -172,7 +172,7 @@ def describe(path: Path, root: Path, rows: int) -> dict[str, Any]:
 
 
 def read_pages(path: Path) -> Iterator[PageRow]:
-    """The pages of a shard, a row group in memory at a time."""
+    """Yield the pages of a shard, a row group in memory at a time."""
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(path) as file:
@@ -182,7 +182,7 @@ def read_pages(path: Path) -> Iterator[PageRow]:
 
 
 def page_digests(path: Path) -> np.ndarray:
-    """uint8 [rows, 32]: the hashes of a shard's pages."""
+    """Return uint8 [rows, 32]: the hashes of a shard's pages."""
     import pyarrow.parquet as pq
 
     return digests_of(pq.read_table(path, columns=["hash"]).column("hash").to_pylist())
@@ -207,7 +207,7 @@ def copy_pages(source: Path, target: Path, wanted: np.ndarray) -> int:
 
 
 def place_copy(source: Path, target: Path) -> None:
-    """The same file under a second name, or a copy where the file system has no hard links."""
+    """Put the file there under a second name, or a copy where the file system has no hard links."""
     with suppress(OSError):
         os.link(source, target)
         return

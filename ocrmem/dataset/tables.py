@@ -1,4 +1,4 @@
-"""The columns that expectations look at: worked out from what is stored, not copied from what it claims.
+"""The columns that expectations look at, computed from what is stored, not copied from what it claims.
 
 They come in parts of bounded size, so a dataset of any size can be checked. What must hold over all parts
 (no id twice, nothing on both sides) is worked out beforehand from digests of 16 bytes. Conversation text stays
@@ -26,7 +26,7 @@ from ocrmem.files import sha256_file
 
 Table = dict[str, list[Any]]
 PART_ROWS = 20_000
-_SHORT = 16  # bytes of a digest by which rows are told apart
+_SHORT = 16  # bytes of a digest that distinguish rows
 _PAGE_COLUMNS = (
     "hash",
     "hash_of_bits",

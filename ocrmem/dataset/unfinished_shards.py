@@ -1,4 +1,4 @@
-"""Unfinished shards beside the dataset, so that an interrupted `render` goes on where it was.
+"""Unfinished shards beside the dataset, so that an interrupted `render` can resume.
 
 The folder lies next to the dataset (DVC empties a stage's outputs before it runs). A part counts as complete
 when its record is there, was written for the same inputs, and its files have the recorded hashes.
@@ -24,7 +24,7 @@ from ocrmem.files import read_json, sha256_file, write_json, write_text
 
 @dataclass
 class Counts:
-    """What samples amount to; summed over shards for the manifest.
+    """Counts over samples; summed over shards for the manifest.
 
     Attributes:
         samples: by split.
@@ -102,11 +102,11 @@ class UnfinishedShards:
             leftover.unlink(missing_ok=True)
 
     def record(self, index: int) -> dict[str, Any]:
-        """What `write_part` recorded."""
+        """Return what `write_part` recorded."""
         return read_json(self.directory / _record_name(index), made_by="render")
 
     def complete(self, index: int) -> bool:
-        """Whether a part has its record and all its files, byte for byte."""
+        """Return whether a part has its record and all its files, byte for byte."""
         try:
             record = self.record(index)
         except OcrMemError:
@@ -115,12 +115,12 @@ class UnfinishedShards:
         return all(path.is_file() and sha256_file(path) == digest for path, digest in paths)
 
     def remove(self) -> None:
-        """The dataset is done: the parts have served."""
+        """Delete the folder, once the dataset is complete."""
         shutil.rmtree(self.directory, ignore_errors=True)
 
 
 def write_part(directory: Path, index: int, conversations: Sequence[Conversation], maker: SampleMaker) -> list[Problem]:
-    """Make one part and, when all of it is written, its record.
+    """Write one part and then, when all of it is on disk, its record.
 
     Args:
         directory: of `UnfinishedShards`.

@@ -31,7 +31,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 
 def deepseek_ocr_config() -> UnlimitedOcrVisionConfig:
-    """The published geometry: SAM-B at 1024 px with 16 px patches, and CLIP-L/14."""
+    """Return the published geometry: SAM-B at 1024 px with 16 px patches, and CLIP-L/14."""
     return safe_to_initialize(
         UnlimitedOcrVisionConfig(
             sam_config=UnlimitedOcrSamVisionConfig(), encoder_config=UnlimitedOcrVisionEncoderConfig()
@@ -40,24 +40,24 @@ def deepseek_ocr_config() -> UnlimitedOcrVisionConfig:
 
 
 def safe_to_initialize(config: UnlimitedOcrVisionConfig) -> UnlimitedOcrVisionConfig:
-    """The same config with an ``initializer_range`` that random weights can live with."""
+    """Return the same config with an ``initializer_range`` that random weights can live with."""
     if sam_of(config).initializer_range < 1e-4:
         sam_of(config).initializer_range = INITIALIZER_RANGE
     return config
 
 
 def sam_of(config: UnlimitedOcrVisionConfig) -> UnlimitedOcrSamVisionConfig:
-    """The part of the geometry that is SAM's; transformers types it loosely."""
+    """Return SAM's part of the geometry; transformers types it loosely."""
     return cast(UnlimitedOcrSamVisionConfig, config.sam_config)
 
 
 def clip_of(config: UnlimitedOcrVisionConfig) -> UnlimitedOcrVisionEncoderConfig:
-    """The part of the geometry that is CLIP's."""
+    """Return CLIP's part of the geometry."""
     return cast(UnlimitedOcrVisionEncoderConfig, config.encoder_config)
 
 
 def read_architecture(path: Path, shapes: Shapes) -> UnlimitedOcrVisionConfig:
-    """The geometry that a config.json tells, completed by the shapes of the tensors beside it.
+    """Read the geometry from a config.json, completed by the shapes of the tensors beside it.
 
     Args:
         path: the config.json.

@@ -57,7 +57,7 @@ class BlockedAttention(UnlimitedOcrSamVisionSdpaAttention):
         return self.proj(seen.transpose(1, 2).reshape(batch, height, width, -1)), None
 
     def _distance_terms(self, query: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """What a query adds for keys by their row, [B, heads, H, W, H], and by their column, [B, heads, H, W, W]."""
+        """Return what a query adds for keys by row, [B, heads, H, W, H], and by column, [B, heads, H, W, W]."""
         height, width = query.shape[2:4]
         by_row = self.get_rel_pos(height, height, self.rel_pos_h)
         by_column = self.get_rel_pos(width, width, self.rel_pos_w)
@@ -69,7 +69,7 @@ class BlockedAttention(UnlimitedOcrSamVisionSdpaAttention):
 
 
 def attend_in_blocks(encoder: nn.Module) -> None:
-    """Let all of SAM's attention in ``encoder`` work in blocks; weights stay where they are."""
+    """Make all of SAM's attention in ``encoder`` work in blocks; weights stay where they are."""
     for module in encoder.modules():
         if type(module) is UnlimitedOcrSamVisionSdpaAttention:
             module.__class__ = BlockedAttention

@@ -129,11 +129,7 @@ class DeepEncoder(nn.Module):
         return self.sam_encoder.patch_embed.projection.weight.device
 
     def tokens_for(self, page_size: int) -> int:
-        """Vision tokens of a square page.
-
-        Raises:
-            ModelError: tokens do not tile the page.
-        """
+        """Return the vision tokens of a square page; `ModelError` where tokens do not tile it."""
         return tokens_for(page_size, self.token_size)
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
@@ -159,12 +155,12 @@ class DeepEncoder(nn.Module):
         return tokens + self.vision_encoder.encoder(inputs_embeds=hidden).last_hidden_state
 
     def weights_sha256(self) -> str:
-        """The hex sha256 of the weights by name and float32 value, whatever file or dtype they came in."""
+        """Return the hex sha256 of the weights by name and float32 value, whatever file or dtype they came in."""
         return sha256_of_weights(self.state_dict())
 
 
 def load_encoder(config: RunConfig) -> DeepEncoder:
-    """The configured encoder on the configured device, frozen.
+    """Load the configured encoder on the configured device, frozen.
 
     A CPU gets float32 whatever ``model.precision`` says: bfloat16 takes about twice as long there. Features
     are stored in the configured precision all the same.
@@ -190,11 +186,15 @@ def load_encoder(config: RunConfig) -> DeepEncoder:
 
 
 def tokens_for(page_size: int, token_size: int) -> int:
-    """Vision tokens of a square page of ``page_size`` px."""
+    """Return the vision tokens of a square page of ``page_size`` px.
+
+    Raises:
+        ModelError: tokens do not tile the page.
+    """
     if page_size <= 0 or page_size % token_size:
         raise ModelError.of(
             "render.page_size",
-            f"{page_size} px is no multiple of the {token_size} px of a vision token",
+            f"{page_size} px is not a multiple of the {token_size} px of a vision token",
             f"Use a multiple of {token_size}, such as {max(1, page_size // token_size) * token_size}",
         )
     return tokens_per_page(page_size, token_size)
@@ -212,7 +212,7 @@ def check_pixels(pixels: torch.Tensor, token_size: int) -> None:
 
 
 def resized_positions(table: torch.Tensor, height: int, width: int) -> torch.Tensor:
-    """CLIP's position table without the class token, resized as deepseek-ocr-encoder 0.1.0 does.
+    """Return CLIP's position table without the class token, resized as deepseek-ocr-encoder 0.1.0 does.
 
     Args:
         table: [1 + g * g, d], the class token's row first.
@@ -230,7 +230,7 @@ def resized_positions(table: torch.Tensor, height: int, width: int) -> torch.Ten
 
 
 def sha256_of_weights(tensors: dict[str, torch.Tensor]) -> str:
-    """The hex sha256 over names, shapes and float32 values of tensors, in the order of their names."""
+    """Return the hex sha256 over names, shapes and float32 values of tensors, in the order of their names."""
     digest = hashlib.sha256()
     for name in sorted(tensors):
         value = tensors[name].detach().to("cpu", torch.float32).contiguous()

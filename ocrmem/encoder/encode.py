@@ -204,7 +204,7 @@ def _statistics(
 
 
 def _rows(rows: np.ndarray, path: Path, format_: RowFormat) -> Iterator[torch.Tensor]:
-    """The features of these rows, float32 [n, d] each."""
+    """Yield the features of these rows, float32 [n, d] each."""
     shape = (format_.tokens, format_.feature_size)
     with progress_bar("checking features", total=len(rows)) as bar, path.open("rb") as file:
         # Read, not mapped: what was mapped once would count as memory of this process to the end.
@@ -222,7 +222,7 @@ def _blank_features(page: Page, encoder: Encoder, format_: RowFormat) -> torch.T
 
 
 class _PageRange:
-    """How far features at one place and dimension lie apart over pages."""
+    """The range over pages of the features at one place and dimension."""
 
     def __init__(self) -> None:
         self.pages = 0

@@ -173,7 +173,7 @@ class FeatureStore:
         return self.format.torch_dtype
 
     def get(self, page: str) -> torch.Tensor:
-        """Features of a page by its hash: [n, d] in the store's dtype, a copy.
+        """Return the features of a page by its hash: [n, d] in the store's dtype, a copy.
 
         Raises:
             MissingInputError: the page was never encoded.
@@ -181,7 +181,7 @@ class FeatureStore:
         return row_tensor(self._rows[self._find(page)].copy(), self.format)
 
     def gather(self, pages: Sequence[str], kept: Sequence[np.ndarray] | None = None) -> torch.Tensor:
-        """Features of the kept tokens of several pages, one after the other.
+        """Gather the features of the kept tokens of several pages, one after the other.
 
         Args:
             pages: hashes.
@@ -212,7 +212,7 @@ class FeatureStore:
 
 
 def row_tensor(values: np.ndarray, format_: RowFormat) -> torch.Tensor:
-    """Stored values as a tensor of the stored dtype. It shares their memory, which must not be the map's."""
+    """Return stored values as a tensor of the stored dtype. It shares their memory, which must not be the map's."""
     if format_.torch_dtype is torch.float32:
         return torch.from_numpy(values)
     # torch has few operations on uint16, so the bits travel as int16.
@@ -220,7 +220,7 @@ def row_tensor(values: np.ndarray, format_: RowFormat) -> torch.Tensor:
 
 
 def map_rows(path: Path, format_: RowFormat, rows: int) -> np.ndarray:
-    """The rows of a file as a read-only map [rows, n, d]."""
+    """Map the rows of a file as a read-only map [rows, n, d]."""
     shape = (rows, format_.tokens, format_.feature_size)
     if not rows:  # an empty file cannot be mapped
         return np.empty(shape, format_.numpy_dtype)
@@ -229,7 +229,7 @@ def map_rows(path: Path, format_: RowFormat, rows: int) -> np.ndarray:
 
 
 def read_journal(path: Path, count: int | None = None) -> HashIndex:
-    """Page hashes of the rows that are on disk whole. A line that a kill cut short does not count.
+    """Read the page hashes of the rows that are on disk whole. A line that a kill cut short does not count.
 
     Args:
         count: only so many, from the first.

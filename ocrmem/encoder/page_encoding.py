@@ -17,7 +17,7 @@ Encoder = DeepEncoder | WrappedEncoder
 
 
 def batch_size(page_size: int, device: torch.device) -> int:
-    """Pages that go through the encoder together."""
+    """Return how many pages go through the encoder together."""
     budget = _GPU_PIXELS if device.type == "cuda" else _CPU_PIXELS
     return max(1, budget // (page_size * page_size))
 
@@ -39,7 +39,7 @@ def encode_kept_tokens(encoder: Encoder, pages: Sequence[Page], *, drop_blank_to
 
 
 def encode_pages(encoder: Encoder, pages: Sequence[Page]) -> torch.Tensor:
-    """Vision tokens of pages of one size, without recording gradients.
+    """Return the vision tokens of pages of one size, without recording gradients.
 
     Args:
         pages: at least one.

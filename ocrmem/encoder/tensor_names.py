@@ -49,7 +49,7 @@ QKV_PARTS = ("q_proj", "k_proj", "v_proj")
 
 @dataclass(frozen=True)
 class Source:
-    """Where a native tensor comes from.
+    """The place in a file that a native tensor comes from.
 
     Attributes:
         key: its name in the file.
@@ -61,7 +61,7 @@ class Source:
 
 
 def native_sources(keys: list[str]) -> dict[str, Source]:
-    """Native name -> source, for the encoder's keys of a checkpoint; other keys are left out.
+    """Return native name -> source, for the encoder's keys of a checkpoint; other keys are left out.
 
     Args:
         keys: names in the file, original or native ones, with or without the prefixes of a whole model.
@@ -87,12 +87,12 @@ def native_sources(keys: list[str]) -> dict[str, Source]:
 
 
 def is_original(key: str) -> bool:
-    """Whether an encoder tensor's name in a file is one of DeepSeek-OCR's."""
+    """Return whether an encoder tensor's name in a file is one of DeepSeek-OCR's."""
     return _ORIGINAL.match(key) is not None
 
 
 def original_name(native: str) -> tuple[str, int | None]:
-    """DeepSeek-OCR's name of a native tensor, and which third of it for CLIP's query, key and value."""
+    """Return DeepSeek-OCR's name of a native tensor, and which third of it for CLIP's query, key and value."""
     for part, projection in enumerate(QKV_PARTS):
         if native.startswith("vision_encoder.") and f".self_attn.{projection}." in native:
             fused = native.replace(projection, "qkv_proj")

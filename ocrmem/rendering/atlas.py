@@ -52,7 +52,7 @@ class AtlasData:
         return f"{self.name}-{digest.hexdigest()[:12]}"
 
     def to_bytes(self) -> bytes:
-        """An .npz file without time stamps: the same arrays give the same bytes (with the same zlib)."""
+        """Return an .npz file without time stamps: the same arrays give the same bytes (with the same zlib)."""
         buffer = io.BytesIO()
         with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
             arrays = {

@@ -21,7 +21,7 @@ PIECE = 1 << 14  # characters laid out at a time
 
 
 class RowSpan(NamedTuple):
-    """Which characters of the source a row of a page shows: text[start:end].
+    """The characters of the source that a row of a page shows: text[start:end].
 
     Spans follow each other without a gap and cover the text; they overlap only where the escape of one
     character is longer than a row.
@@ -76,7 +76,7 @@ def render_text(text: str, settings: RenderSection, atlas: Atlas) -> Rendering:
 
 
 def lay_out(text: str, settings: RenderSection, atlas: Atlas) -> tuple[list[np.ndarray], np.ndarray, int]:
-    """The rows of a text, piece by piece: grids int32 [rows, columns] of cell numbers, spans and escapes of all.
+    """Lay out a text piece by piece: grids int32 [rows, columns] of cell numbers, spans and escapes of all.
 
     Spans and escapes are those of `Rendering`. Layout starts afresh behind a newline that breaks the line.
     """

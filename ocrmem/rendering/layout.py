@@ -17,7 +17,7 @@ from ocrmem.rendering.text_units import Units
 
 @dataclass(frozen=True)
 class Rows:
-    """Where rows start, as indices into the units.
+    """Starts of rows, as indices into the units.
 
     Attributes:
         starts: int64 [r + 1]; row i holds units starts[i] to starts[i + 1], the last entry is the number of
@@ -56,7 +56,7 @@ def wrap(units: Units, columns: int) -> Rows:
 
 
 def _inner_starts(units: Units, cells: np.ndarray, begins: list[int], ends: list[int], columns: int) -> list[int]:
-    """The starts of the second and later rows of lines longer than a row.
+    """Return the starts of the second and later rows of lines longer than a row.
 
     Args:
         units: of the whole text.
@@ -98,7 +98,7 @@ def _inner_starts(units: Units, cells: np.ndarray, begins: list[int], ends: list
 
 
 def _split(word: np.ndarray) -> int:
-    """Where to cut a word longer than a row: as late as clusters and escapes stay whole.
+    """Return where to cut a word longer than a row: as late as clusters and escapes stay whole.
 
     Args:
         word: uint8 [k]; classes of what fits, and of the unit behind it.

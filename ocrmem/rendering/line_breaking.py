@@ -1,4 +1,4 @@
-"""Where a line may break: a class for every code point and a table over neighbouring classes.
+"""The line breaks: a class for every code point and a table over neighbouring classes.
 
 A small part of Unicode Standard Annex 14 (line breaking) and of the Japanese and Chinese rules for line
 starts and ends, chosen so that a decision needs the two neighbours only: what stands before never depends on
@@ -70,7 +70,7 @@ _MARKS = ((0x0300, 0x0370), (0x3099, 0x309B), (0xFE00, 0xFE10), (0x1F3FB, 0x1F40
 
 
 def break_classes(marks: np.ndarray) -> np.ndarray:
-    """The line breaking class of every code point.
+    """Return the line breaking class of every code point.
 
     Args:
         marks: integer [n]; code points that combine with what they follow (the atlas knows them by their
@@ -98,7 +98,7 @@ def break_classes(marks: np.ndarray) -> np.ndarray:
 
 @cache
 def may_break() -> np.ndarray:
-    """bool [256]: whether a row may end between classes a and b, at index 16 a + b."""
+    """Return bool [256]: whether a row may end between classes a and b, at index 16 a + b."""
     table = np.zeros((_CLASSES, _CLASSES), bool)
     table[[Break.SPACE, Break.IDEOGRAPH, Break.CLOSE_WIDE, Break.ESCAPE_END], :] = True
     table[:, [Break.IDEOGRAPH, Break.OPEN_WIDE, Break.ESCAPE_START]] = True

@@ -80,7 +80,7 @@ class Page:
         return int(np.bitwise_count(packed.view(np.uint64)).sum(dtype=np.int64))
 
     def ink_mask(self, token_size: int) -> np.ndarray:
-        """Which patches hold ink.
+        """Return which patches hold ink.
 
         Args:
             token_size: px of one vision token's patch.

@@ -56,7 +56,7 @@ def cells_of(
 
 
 def _into(low: int, high: int, size: int, advance: int) -> int | None:
-    """How far to move the span [low, high) so that it lies in [0, size); None when it is larger."""
+    """Return how far to move the span [low, high) so that it lies in [0, size); None when it is larger."""
     if high - low > size:
         return None
     if low >= 0 and high <= size:

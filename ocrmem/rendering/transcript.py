@@ -9,7 +9,7 @@ from ocrmem.conversations import Message
 
 
 def transcript(messages: Sequence[Message], labels: LabelSection) -> str:
-    """Label, content and a newline for each message.
+    """Return label, content and a newline for each message.
 
     The closing newline makes every row of a transcript final: one more message changes no row of it.
     """

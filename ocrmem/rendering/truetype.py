@@ -33,7 +33,7 @@ class TrueTypeAtlas(Atlas):
         path: a .ttf, .otf or .ttc file (its first face); monospaced fonts look best.
 
     Raises:
-        ConfigError: the file is not there, is no font, or its letters do not fit a cell at any size.
+        ConfigError: the file is missing or not a font, or its letters do not fit a cell at any size.
     """
 
     def __init__(self, path: Path) -> None:
@@ -77,7 +77,7 @@ class TrueTypeAtlas(Atlas):
 
 
 def _fit(path: Path) -> tuple[ImageFont.FreeTypeFont, int]:
-    """The font at the largest size whose letters fit a half-width cell, and its baseline in px."""
+    """Return the font at the largest size whose letters fit a half-width cell, and its baseline in px."""
     for size in range(_LARGEST, _SMALLEST - 1, -1):
         font = ImageFont.truetype(str(path), size, layout_engine=ImageFont.Layout.BASIC)
         _, top, _, bottom = font.getbbox(_PROBE, mode="1", anchor="ls")

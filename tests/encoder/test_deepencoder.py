@@ -81,7 +81,7 @@ def test_tokens_of_deepseeks_page_sizes(page_size: int, tokens: int) -> None:
 
 @pytest.mark.parametrize("page_size", [0, -64, 63, 1000])
 def test_pages_that_tokens_do_not_tile_are_refused(page_size: int) -> None:
-    with pytest.raises(ModelError, match="no multiple of the 64 px"):
+    with pytest.raises(ModelError, match="not a multiple of the 64 px"):
         tokens_for(page_size, 64)
 
 
