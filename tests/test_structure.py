@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import graphlib
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -202,3 +203,36 @@ def test_light_imports_stay_light(statement: str) -> None:
     code = f"{statement}\nimport sys\nprint([m for m in {HEAVY!r} if m in sys.modules])"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert loaded.strip() == "[]"
+
+
+def defined_names(path: Path) -> set[str]:
+    """The names that a module defines at its top."""
+    found = set()
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef):
+            found.add(node.name)
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            found |= {target.id for target in targets if isinstance(target, ast.Name)}
+    return found
+
+
+ARCHITECTURE = (PACKAGE.parent / "docs" / "architecture.md").read_text(encoding="utf-8")
+PLACES = re.findall(r"^\| .+ \| `(ocrmem/\S+\.py)` \| (.+) \|$", ARCHITECTURE, re.MULTILINE)
+
+
+def test_architecture_says_where_what_a_reader_looks_for_is() -> None:
+    assert len(PLACES) >= 15
+
+
+@pytest.mark.parametrize(("path", "names"), PLACES, ids=[path for path, _ in PLACES])
+def test_what_architecture_says_is_in_a_file_is_there(path: str, names: str) -> None:
+    assert set(re.findall(r"`(\w+)`", names)) <= defined_names(PACKAGE.parent / path)
+
+
+@pytest.mark.parametrize("page", sorted((PACKAGE.parent / "docs").glob("*.md")), ids=lambda page: page.name)
+def test_the_modules_that_a_page_names_exist(page: Path) -> None:
+    named = re.findall(r"`(ocrmem/[\w/]+\.\w+)`", page.read_text(encoding="utf-8"))
+    # extending.md adds a verb `count`, and stands NAME for what a reader adds.
+    missing = [path for path in named if not (PACKAGE.parent / path).is_file() and "NAME" not in path]
+    assert [path for path in missing if page.name != "extending.md" or Path(path).stem != "count"] == []
