@@ -105,12 +105,13 @@ class Retry:
         self._failing_since: float | None = None
         self._failures = 0
 
-    def wait(self, reason: str | None, retry_after: float | None = None) -> bool:
+    def wait(self, reason: str | None, retry_after: float | None = None, *, within: float | None = None) -> bool:
         """Wait before the next attempt; return False when it is time to give up.
 
         Args:
             reason: of the failure, printed once; None prints nothing.
             retry_after: seconds that the server asked to wait.
+            within: give up after fewer seconds for a failure of this kind.
         """
         if self._stop.is_set():
             return False
@@ -118,10 +119,11 @@ class Retry:
         now = self._clock.now()
         if self._failing_since is None:
             self._failing_since = now
-        if self._failures == self._attempts or now - self._failing_since > self._give_up:
+        give_up = self._give_up if within is None else min(within, self._give_up)
+        if self._failures == self._attempts or now - self._failing_since > give_up:
             return False
         if reason and self._failures == 1:
-            note(f"{self._what}: {reason}; trying again for up to {self._give_up:.0f} s")
+            note(f"{self._what}: {reason}; trying again for up to {give_up:.0f} s")
         pause = min(self._first * 2 ** min(self._failures - 1, 30), self._longest) * random.uniform(0.5, 1)
         if retry_after is not None:
             pause = min(retry_after, LONGEST_RETRY_AFTER)

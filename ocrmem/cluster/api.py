@@ -1,13 +1,18 @@
-"""Calls of the Kubernetes API: who we are, retries, and refusals in words that say what to do.
+"""Calls of the Kubernetes API: who we are, which failures pass, and refusals in words that say what to do.
 
 The client is the one that the Kubeflow SDK uses (TLS, exec plugins, token renewal). Answers stay plain dicts: its
 models would drop what they do not know. Every path comes from `permissions`.
+
+A server that starts answers 403 while its roles are not loaded, then 503 and 429, for seconds; a token is rotated or
+expires while watches are open. So 401 and 403 pass by themselves where the same call was allowed before; where it was
+not, the server is asked whether the right is there (SelfSubjectAccessReview), and a lack of it is reported at once.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -16,9 +21,10 @@ import urllib3
 import yaml
 
 from ocrmem.cluster.pauses import Pauses
-from ocrmem.cluster.permissions import Resource
+from ocrmem.cluster.permissions import ACCESS_REVIEWS, OPENAPI, Resource, grant
 from ocrmem.cluster.sdk import ApiException, ConfigException, client, kubeconfig
 from ocrmem.config import KubernetesSection
+from ocrmem.console import note
 from ocrmem.errors import ClusterError, OcrMemError
 from ocrmem.retry import TRANSIENT_STATUSES, Retry
 from ocrmem.secrets import redact
@@ -27,6 +33,29 @@ Object = dict[str, Any]
 _METHODS = {"create": "POST", "delete": "DELETE"}
 _CALL_SECONDS = 30.0  # for one answer; a watch and a log have their own
 _FIRST_CONTACT_SECONDS = 30.0
+_REFUSAL_SECONDS = 120.0  # how long refusals of what was allowed before may last
+# How the authorizer refuses; a 403 of another form comes from admission: a quota, a policy, a webhook.
+_NO_RIGHT = re.compile(r"cannot \w+ (resource|path)?")
+_WARNING = re.compile(r'299 \S+ "((?:[^"\\]|\\.)*)"')
+
+
+_CORRECT = "Correct what it names; with --dry-run the manifest is printed"
+_LOOK = (
+    "Check that it can be reached (`kubectl cluster-info`) and run the command again: a job that exists continues "
+    "meanwhile, and is attached to"
+)
+_ADMISSION = {
+    "exceeded quota": "Wait until others are done, ask for less, or have the ResourceQuota raised",
+    "PodSecurity": "Use the runtime of k8s/base, whose pods are admitted under Pod Security's restricted level",
+    "usage per": "Set kubernetes.cpu, memory and their limits within the namespace's LimitRange",
+    "ValidatingAdmissionPolicy": "Change what the policy names, or ask its owner for an exception",
+    "admission webhook": "Correct what the webhook names; with --dry-run the manifest is printed",
+}
+
+
+def admission_remedy(message: str) -> str:
+    """Return what to do about an object that the cluster does not admit, by what it says."""
+    return next((remedy for text, remedy in _ADMISSION.items() if text in message), _CORRECT)
 
 
 class ApiError(Exception):
@@ -36,6 +65,7 @@ class ApiError(Exception):
         status: HTTP status; 0 when there was no answer.
         transient: whether the same call may succeed later.
         retry_after: seconds that the server asked to wait, or None.
+        lacks_right: the account may not make this call; another 403 is an admission rule that refuses the object.
         idle: nothing was wrong but that nothing came; the connection may be dead or there may be nothing to say.
     """
 
@@ -45,6 +75,7 @@ class ApiError(Exception):
         self.idle = idle
         self.transient = status in TRANSIENT_STATUSES or (status == 0 and "CERTIFICATE_VERIFY_FAILED" not in message)
         self.retry_after = retry_after
+        self.lacks_right = status == 403 and bool(_NO_RIGHT.search(message))
 
 
 class Api:
@@ -61,12 +92,19 @@ class Api:
     def __init__(self, section: KubernetesSection, pauses: Pauses) -> None:
         self.namespace = section.namespace
         self.pauses = pauses
-        settings = _client_configuration(section.context)
+        self._context = section.context
+        self._longest_outage = float(section.api_timeout_seconds)
+        self._has_answered = False
+        self._allowed: set[tuple[str, str]] = set()  # verb and resource that have been answered well
+        self._warned: set[str] = set()
+        self._log_in()
+
+    def _log_in(self) -> None:
+        """Read the credentials: the first time, and when they are no longer accepted (tokens are rotated)."""
+        settings = _client_configuration(self._context)
         settings.retries = False  # retries are made here, where they are bounded and see Retry-After
         self.server = settings.host
         self._client = client.ApiClient(settings)
-        self._longest_outage = float(section.api_timeout_seconds)
-        self._has_answered = False
 
     def retry(self, what: str, stop: threading.Event | None = None) -> Retry:
         """A server that has never answered is more likely a wrong address than an outage."""
@@ -76,7 +114,7 @@ class Api:
 
     def get(self, resource: Resource, name: str) -> Object | None:
         """The object, or None if there is none of that name."""
-        return self._retrying(resource, "get", lambda: self.call(resource, "get", name), none_at=404)
+        return self._retrying(resource, "get", lambda: self.call(resource, "get", name), none_at=404, name=name)
 
     def list(self, resource: Resource, query: dict[str, Any] | None = None) -> list[Object]:
         """All objects that the query selects."""
@@ -84,13 +122,36 @@ class Api:
         return answer["items"] if answer else []
 
     def create(self, resource: Resource, body: Object) -> Object | None:
-        """Create an object; None if there is one of that name already."""
-        return self._retrying(resource, "create", lambda: self.call(resource, "create", body=body), none_at=409)
+        """Create an object; None if there is one of that name already. A field the server does not know is refused."""
+        query = {"fieldValidation": "Strict"}
+        return self._retrying(resource, "create", lambda: self.call(resource, "create", "", query, body), none_at=409)
 
     def delete(self, resource: Resource, name: str) -> None:
         """Delete an object and what it owns; one that is gone is no error."""
         body = {"propagationPolicy": "Foreground"}
-        self._retrying(resource, "delete", lambda: self.call(resource, "delete", name, body=body), none_at=404)
+        self._retrying(resource, "delete", lambda: self.call(resource, "delete", name, body=body), 404, name)
+
+    def may(self, resource: Resource, verb: str, name: str = "") -> bool:
+        """Return whether this account may make a call, as the server says (SelfSubjectAccessReview)."""
+        answer = self.create(ACCESS_REVIEWS, self._review(resource, verb, name))
+        return bool(answer and answer["status"]["allowed"])
+
+    def schemas(self) -> dict[str, Object]:
+        """Return the OpenAPI schemas of Kubeflow Trainer's kinds as this server has them, by their names."""
+        retry = self.retry("Kubernetes API, its schemas")
+        while True:
+            try:
+                response = self._send(OPENAPI, "GET", None, None, _CALL_SECONDS)
+                found: dict[str, Object] = json.loads(response.data)["components"]["schemas"]
+                return found
+            except (ValueError, KeyError):
+                return {}
+            except ApiError as error:
+                if error.status == 404:
+                    return {}
+                if not error.transient or not retry.wait(str(error), error.retry_after):
+                    place = f"Kubernetes API {self.server}"
+                    raise ClusterError.of(place, f"does not show its schemas ({error})", _LOOK) from None
 
     def call(
         self,
@@ -171,10 +232,15 @@ class Api:
         """
         if verb not in resource.verbs:
             raise ValueError(f"permissions.py does not name {verb} for {resource.name}")
+        response = self._send(self._path(resource, name), _METHODS.get(verb, "GET"), query, body, silence)
+        self._allowed.add((verb, resource.name))
+        return response
+
+    def _send(self, path: str, method: str, query: dict[str, Any] | None, body: Object | None, silence: float) -> Any:
         try:
             response = self._client.call_api(
-                self._path(resource, name),
-                _METHODS.get(verb, "GET"),
+                path,
+                method,
                 query_params=list((query or {}).items()),
                 header_params={"Accept": "application/json, */*", "Content-Type": "application/json"},
                 body=body,
@@ -183,12 +249,53 @@ class Api:
                 _return_http_data_only=True,
                 _request_timeout=(_CALL_SECONDS, silence),
             )
-            self._has_answered = True
-            return response
         except ApiException as error:
             raise _answered(error) from None
         except (urllib3.exceptions.HTTPError, OSError) as error:
             raise ApiError(0, redact(f"{type(error).__name__}: {error}")) from None
+        self._has_answered = True
+        for text in _WARNING.findall(response.headers.get("Warning") or ""):
+            if text not in self._warned:
+                self._warned.add(text)
+                note(redact(f"Kubernetes API warns: {text}"))
+        return response
+
+    def passes(self, error: ApiError, resource: Resource, verb: str, retry: Retry, name: str = "") -> bool:
+        """Wait, if the failure of a call may pass by itself; return False when it will not, or has not for too long."""
+        if error.transient:
+            return retry.wait(str(error), error.retry_after)
+        known = (verb, resource.name) in self._allowed
+        if error.status == 401 and self._allowed:
+            self._log_in()
+        elif not (error.lacks_right and (known or not self._surely_refused(resource, verb, name))):
+            return False
+        return retry.wait(f"{error.status}: {error}", error.retry_after, within=_REFUSAL_SECONDS)
+
+    def _surely_refused(self, resource: Resource, verb: str, name: str) -> bool:
+        """Return whether the server says that the account lacks a right; one that is starting cannot say."""
+        if resource is ACCESS_REVIEWS:
+            return False  # every account may ask, once the roles are loaded
+        try:
+            answer = self.call(ACCESS_REVIEWS, "create", body=self._review(resource, verb, name))
+        except ApiError:
+            return False
+        return not answer["status"]["allowed"]
+
+    def _review(self, resource: Resource, verb: str, name: str) -> Object:
+        attributes = {
+            "group": resource.group,
+            "version": resource.version,
+            "resource": resource.plural,
+            "subresource": resource.subresource,
+            "verb": verb,
+            "name": name,
+            "namespace": self.namespace if resource.namespaced else "",
+        }
+        return {
+            "apiVersion": "authorization.k8s.io/v1",
+            "kind": "SelfSubjectAccessReview",
+            "spec": {"resourceAttributes": {key: value for key, value in attributes.items() if value}},
+        }
 
     def _path(self, resource: Resource, name: str) -> str:
         root = f"/apis/{resource.group}/{resource.version}" if resource.group else f"/api/{resource.version}"
@@ -197,7 +304,12 @@ class Api:
         return "/".join(part for part in parts if part)
 
     def _retrying(
-        self, resource: Resource, verb: str, call: Callable[[], Object], none_at: int | None = None
+        self,
+        resource: Resource,
+        verb: str,
+        call: Callable[[], Object],
+        none_at: int | None = None,
+        name: str = "",
     ) -> Object | None:
         retry = self.retry(f"Kubernetes API, {verb} {resource.name}")
         while True:
@@ -206,40 +318,39 @@ class Api:
             except ApiError as error:
                 if error.status == none_at:
                     return None
-                if not error.transient or not retry.wait(str(error), error.retry_after):
-                    raise self.explained(error, resource, verb) from None
+                if not self.passes(error, resource, verb, retry, name):
+                    raise self.explained(error, resource, verb, name) from None
 
-    def explained(self, error: ApiError, resource: Resource, verb: str) -> OcrMemError:
-        """A refused or unanswered call as an error for a person."""
-        place = f"Kubernetes API {self.server}"
+    def lacking(self, resource: Resource, verb: str, name: str = "", said: str = "") -> OcrMemError:
+        """Return a missing right as an error, with the file or the command that grants it."""
+        scope = f"in namespace {self.namespace}" if resource.namespaced else "at the cluster scope"
+        group = f' of API group "{resource.group}"' if resource.group else ""
+        one = f" {name}" if name and verb == "get" else ""
+        message = f"refuses {verb} on {resource.name}{one}{group} {scope} (403: {said or 'the right is not granted'})"
+        return ClusterError.of(f"Kubernetes API {self.server}", message, grant(resource, verb, name, self.namespace))
+
+    def explained(self, error: ApiError, resource: Resource, verb: str, name: str = "") -> OcrMemError:
+        """Return a refused or unanswered call as an error for a person."""
+        if error.lacks_right:
+            return self.lacking(resource, verb, name, str(error))
+        message, remedy = f"refuses {verb} {resource.name} ({error.status}: {error})", _CORRECT
         if error.status == 403:
-            scope = f"in namespace {self.namespace}" if resource.namespaced else "at the cluster scope"
-            group = f' of API group "{resource.group}"' if resource.group else ""
-            kind = "Role" if resource.namespaced else "ClusterRole"
-            return ClusterError.of(
-                place,
-                f"refuses {verb} on {resource.name}{group} {scope} (403: {error})",
-                f"Apply k8s/base, whose {kind} grants it to the service account ocrmem, or bind that {kind} to the "
-                "account that is used here",
-            )
-        if error.status == 401:
+            message = f"an admission rule of the cluster refuses {verb} {resource.name} (403: {error})"
+            remedy = admission_remedy(str(error))
+        elif error.status == 401:
+            message = "does not accept the credentials (401)"
             remedy = "Log in to the cluster again, or choose another account with kubernetes.context"
-            return ClusterError.of(place, "does not accept the credentials (401)", remedy)
-        if error.status == 0 and not error.transient:
+        elif error.status == 0 and not error.transient:
             message = f"has a certificate that is not trusted ({error})"
-            return ClusterError.of(place, message, "Give its certificate authority in the kubeconfig")
-        if error.transient:
+            remedy = "Give its certificate authority in the kubeconfig"
+        elif error.transient:
             reason = f"{error.status}: {error}" if error.status else str(error)
-            return ClusterError.of(
-                place,
-                f"gives no good answer to {verb} {resource.name} ({reason})",
-                "See that it can be reached (`kubectl cluster-info`) and run the command again: a job that was made "
-                "goes on meanwhile, and is attached to",
-            )
-        remedy = "Correct what it names; with --dry-run the manifest is printed"
-        if error.status == 404:
+            message, remedy = f"gives no good answer to {verb} {resource.name} ({reason})", _LOOK
+        elif error.status == 404:
             remedy = f"Install Kubeflow Trainer (its API group is {resource.group}), or correct kubernetes.namespace"
-        return ClusterError.of(place, f"refuses {verb} {resource.name} ({error.status}: {error})", remedy)
+        elif "unknown field" in str(error):
+            remedy = "Install Kubeflow Trainer 2.3 or later: an older one does not know the field, and would drop it"
+        return ClusterError.of(f"Kubernetes API {self.server}", message, remedy)
 
 
 def _answered(error: ApiException) -> ApiError:

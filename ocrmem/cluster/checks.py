@@ -5,14 +5,14 @@ Nothing is made or changed. Of Secrets only the names of their keys are looked a
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from decimal import Decimal
 from typing import Any
 
-from ocrmem.cluster.api import Api, ApiError
+from ocrmem.cluster.api import Api
+from ocrmem.cluster.manifest import train_job
 from ocrmem.cluster.pauses import Pauses
 from ocrmem.cluster.permissions import (
-    ACCESS_REVIEWS,
     CLAIMS,
     NAMESPACES,
     NODES,
@@ -21,14 +21,16 @@ from ocrmem.cluster.permissions import (
     RUNTIMES,
     SECRETS,
     Resource,
+    grant,
 )
+from ocrmem.cluster.schemas import RUNTIME_FIELDS, unknown_fields
 from ocrmem.config import PLACEHOLDER_IMAGE, KubernetesSection, RunConfig
+from ocrmem.config.kubernetes_section import VolumesSection
 from ocrmem.config.kubernetes_values import parse_quantity, parse_secret_env
 from ocrmem.console import note
 from ocrmem.errors import OcrMemError, Problem
 
 Object = dict[str, Any]
-_VOLUMES = ("dataset", "features", "models", "output")
 
 
 def cluster_problems(config: RunConfig, pauses: Pauses | None = None) -> list[Problem]:
@@ -45,18 +47,27 @@ def cluster_problems(config: RunConfig, pauses: Pauses | None = None) -> list[Pr
     problems = image_problems(config.kubernetes)
     try:
         api = Api(config.kubernetes, pauses or Pauses())
-        missing = list(_refused_rights(api, config.kubernetes))
+        lacking = [right for right in _needed(config.kubernetes) if not api.may(*right)]
     except OcrMemError as error:  # nothing else can be asked
         return [*problems, *error.problems]
-    problems += missing
-    for check in (_namespace, _runtime, _claims, _secrets, _quotas, _nodes):
-        try:
-            problems += check(api, config)
-        except OcrMemError as error:
-            # A right that is missing has been named with its remedy already.
-            if not (missing and "(403" in str(error)):
+    for right in lacking:
+        problems += api.lacking(*right).problems
+    for check, looked_at in _CHECKS:
+        if not any(resource is looked_at for resource, _, _ in lacking):
+            try:
+                problems += check(api, config)
+            except OcrMemError as error:
                 problems += error.problems
     return problems
+
+
+def _needed(section: KubernetesSection) -> Iterator[tuple[Resource, str, str]]:
+    """Yield the rights that a run uses, with the name of the object where the Role grants one for that alone."""
+    names = {SECRETS: section.secret_name, NAMESPACES: section.namespace, RUNTIMES: section.runtime}
+    for resource in PERMISSIONS:
+        name = names.get(resource) or ""
+        if resource.required and (not resource.only or name in resource.only):
+            yield from ((resource, verb, name) for verb in resource.verbs)
 
 
 def image_problems(section: KubernetesSection) -> list[Problem]:
@@ -67,49 +78,49 @@ def image_problems(section: KubernetesSection) -> list[Problem]:
     return [Problem("kubernetes.image", message, "Build the Dockerfile, push it to your registry and name it here")]
 
 
-def _refused_rights(api: Api, section: KubernetesSection) -> Iterator[Problem]:
-    names = {SECRETS: section.secret_name, NAMESPACES: section.namespace, RUNTIMES: section.runtime}
-    for resource in PERMISSIONS:
-        for verb in resource.verbs:
-            if resource.required and not _allowed(api, resource, verb, names.get(resource) or ""):
-                error = api.explained(ApiError(403, "asked by SelfSubjectAccessReview"), resource, verb)
-                yield from error.problems
-
-
-def _allowed(api: Api, resource: Resource, verb: str, name: str) -> bool:
-    attributes = {
-        "group": resource.group,
-        "version": resource.version,
-        "resource": resource.plural,
-        "subresource": resource.subresource,
-        "verb": verb,
-        "name": name,
-        "namespace": api.namespace if resource.namespaced else "",
-    }
-    review = {
-        "apiVersion": "authorization.k8s.io/v1",
-        "kind": "SelfSubjectAccessReview",
-        "spec": {"resourceAttributes": {key: value for key, value in attributes.items() if value}},
-    }
-    answer = api.create(ACCESS_REVIEWS, review)
-    return bool(answer and answer["status"]["allowed"])
-
-
 def _namespace(api: Api, config: RunConfig) -> Iterator[Problem]:
-    if api.get(NAMESPACES, api.namespace) is None:
-        message = f"is {api.namespace}, which is not there"
+    if _may_look(api, NAMESPACES, api.namespace) and api.get(NAMESPACES, api.namespace) is None:
+        message = f"is {api.namespace}, which does not exist"
         yield Problem("kubernetes.namespace", message, "Apply k8s/base, or name the namespace that you use")
 
 
 def _runtime(api: Api, config: RunConfig) -> Iterator[Problem]:
     runtime = config.kubernetes.runtime
-    if api.get(RUNTIMES, runtime) is None:
+    if _may_look(api, RUNTIMES, runtime) and api.get(RUNTIMES, runtime) is None:
         message = f"is {runtime}, and there is no such ClusterTrainingRuntime"
-        yield Problem("kubernetes.runtime", message, "Install Kubeflow Trainer 2.2 or later, and apply k8s/base")
+        yield Problem("kubernetes.runtime", message, "Install Kubeflow Trainer 2.3 or later, and apply k8s/base")
+
+
+def _may_look(api: Api, resource: Resource, name: str) -> bool:
+    """Return whether an object may be read; one that the Role does not name and that may not is left unchecked."""
+    if name in resource.only or api.may(resource, "get", name):
+        return True
+    note(
+        f"{resource.name} {name} may not be read with this account, so it is not checked. To have it checked: "
+        f"{grant(resource, 'get', name, api.namespace)}"
+    )
+    return False
+
+
+def _schemas(api: Api, config: RunConfig) -> Iterator[Problem]:
+    """An older Trainer drops the fields that it does not know, in silence, wherever a client does not ask for more."""
+    served = api.schemas()
+    if not served:
+        message = "serves no schema of Kubeflow Trainer's API"
+        yield Problem(f"Kubernetes API {api.server}", message, "Install Kubeflow Trainer 2.3 or later")
+        return
+    processes = config.kubernetes.nodes * max(config.kubernetes.gpus_per_node, 1)
+    fitting = config.model_copy(update={"train": config.train.model_copy(update={"processes": processes})})
+    wanted = {"TrainJob": train_job(fitting, "preflight"), "ClusterTrainingRuntime": RUNTIME_FIELDS}
+    for kind, value in wanted.items():
+        if missing := unknown_fields(served, kind, value):
+            message = f"does not know {', '.join(missing)} of {kind}"
+            remedy = "Install Kubeflow Trainer 2.3 or later, its CRDs included: this one drops what it does not know"
+            yield Problem(f"Kubernetes API {api.server}", message, remedy)
 
 
 def _claims(api: Api, config: RunConfig) -> Iterator[Problem]:
-    for name in _VOLUMES:
+    for name in VolumesSection.model_fields:
         claim = getattr(config.kubernetes.volumes, name).claim
         if claim is None:
             continue
@@ -123,6 +134,7 @@ def _claims(api: Api, config: RunConfig) -> Iterator[Problem]:
 
 
 def _secrets(api: Api, config: RunConfig) -> Iterator[Problem]:
+    """Kubelet reads the Secrets of a pod by itself, so one that may not be looked at here is no fault."""
     section = config.kubernetes
     wanted: dict[str, dict[str, str]] = {}  # Secret -> key -> the setting that needs it
     for index, text in enumerate(section.secret_env):
@@ -138,6 +150,8 @@ def _secrets(api: Api, config: RunConfig) -> Iterator[Problem]:
             remedy = "Name it in kubernetes.secret_variables or kubernetes.secret_env"
             yield Problem("tracking.wandb", "is online, and no Secret gives the pods WANDB_API_KEY", remedy)
     for name, keys in wanted.items():
+        if not _may_look(api, SECRETS, name):
+            continue
         found = api.get(SECRETS, name)
         if found is None:
             message = f"needs the Secret {name}, which is not in {api.namespace}"
@@ -183,7 +197,7 @@ def _nodes(api: Api, config: RunConfig) -> Iterator[Problem]:
     section = config.kubernetes
     if not section.gpus_per_node:
         return
-    if not _allowed(api, NODES, "list", ""):
+    if not api.may(NODES, "list"):
         note("Nodes may not be listed with this account, so it is not known whether one has the GPUs")
         return
     labels = section.node_selector.items()
@@ -202,6 +216,17 @@ def _nodes(api: Api, config: RunConfig) -> Iterator[Problem]:
         )
         remedy = "Correct gpu_resource, gpus_per_node or node_selector; with an autoscaler that adds nodes, go on"
         yield Problem("kubernetes.gpus_per_node", message, remedy)
+
+
+_CHECKS: tuple[tuple[Callable[[Api, RunConfig], Iterator[Problem]], Resource | None], ...] = (
+    (_namespace, NAMESPACES),
+    (_runtime, RUNTIMES),
+    (_schemas, None),
+    (_claims, CLAIMS),
+    (_secrets, SECRETS),
+    (_quotas, QUOTAS),
+    (_nodes, NODES),
+)
 
 
 def _shown(number: Decimal) -> str:

@@ -7,9 +7,12 @@ https://kubernetes.io/docs/concepts/workloads/pods/disruptions/.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
+
+from ocrmem.cluster.api import admission_remedy
 
 Object = dict[str, Any]
 PREEMPTED_EXIT = 75  # EX_TEMPFAIL: training saved a checkpoint and asks to be started again
@@ -54,6 +57,7 @@ class Trouble:
 
 _RESUME = "Run the command again with --resume: it goes on from the newest checkpoint"
 _NO_NODE = "See which of kubernetes.gpus_per_node, cpu, memory, node_selector and tolerations no node can meet"
+_RUNTIME = "Its message says what Kubeflow Trainer cannot create; compare the runtime with k8s/base/runtime.yaml"
 _REMEDIES = {
     "Unschedulable": _NO_NODE,
     "FailedScheduling": _NO_NODE,
@@ -69,14 +73,27 @@ _REMEDIES = {
     "Evicted": "Raise kubernetes.memory or free the node's disk, then run the command again with --resume",
     "FailedMount": "See that the claims of kubernetes.volumes exist, are bound, and can be mounted on that many nodes",
     "FailedAttachVolume": "The volume is in use on another node: use a ReadWriteMany storage class, or one node",
-    "FailedCreate": "Its message says what refuses the pods: a quota, a limit or Pod Security",
+    "FailedCreate": "Its message says what refuses the pods: a quota, a limit, a policy or Pod Security",
+    "JobCreationFailed": "Its message says what refuses the Job: a quota on jobs.batch, a policy or a webhook",
+    "HeadlessServiceCreationFailed": "Its message says what refuses the Service that ranks find each other by: a quota "
+    "on services, a policy, or a Service of that name",
+    "PVCCreationFailed": "Its message says what refuses the claim: a quota on persistentvolumeclaims or storage",
+    "TrainJobResourcesCreationFailed": _RUNTIME,
+    "ResourcesCreationFailed": _RUNTIME,
+    "FailedBinding": "Create the claim with a storage class that the cluster has (`kubectl get storageclass`)",
+    "ProvisioningFailed": "Its message says what the storage class cannot provide: an access mode, or the size",
     "DeadlineExceeded": "Raise kubernetes.active_deadline_seconds and run the command again with --resume",
 }
 _STUCK = {"ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "CreateContainerConfigError"}
 _STUCK |= {"CreateContainerError", "RunContainerError"}
 _STARTING = {"", "ContainerCreating", "PodInitializing", "ErrImagePull"}  # ErrImagePull: the first try, others follow
-# Events that tell of a pod that does not start, before or beside its status.
-_HINDRANCES = {"FailedScheduling", "FailedMount", "FailedAttachVolume", "FailedCreate", "FailedCreatePodSandBox"}
+# Events about what does not start, before or beside a pod's status. Of the scheduler and kubelet; of the Job's
+# controller; of JobSet's (https://github.com/kubernetes-sigs/jobset, pkg/constants); of Trainer's; of volumes.
+_HINDRANCES = {"FailedScheduling", "FailedMount", "FailedAttachVolume", "FailedCreatePodSandBox"}
+_HINDRANCES |= {"FailedCreate", "JobCreationFailed", "HeadlessServiceCreationFailed", "PVCCreationFailed"}
+_HINDRANCES |= {"TrainJobResourcesCreationFailed", "FailedBinding", "ProvisioningFailed"}
+# The Job's controller names a new random pod whenever it tries again.
+_RANDOM_POD = re.compile(r'(pods? ")[^"]+(?=")')
 
 
 def pod_trouble(pod: Object) -> Trouble | None:
@@ -107,9 +124,22 @@ def event_trouble(event: Object) -> Trouble | None:
     reason = event.get("reason") or ""
     if event.get("type") == "Normal" or reason not in _HINDRANCES:
         return None
-    involved = event["involvedObject"]
+    involved, message = event["involvedObject"], event_message(event)
     place = f"{involved['kind'].lower()} {involved['name']}"
-    return Trouble(Kind.WAITING, place, reason, event.get("message") or "", remedy(reason))
+    advice = remedy(reason) if "quota" not in message else admission_remedy(message)
+    return Trouble(Kind.WAITING, place, reason, message, advice)
+
+
+def event_message(event: Object) -> str:
+    """Return what an event says, alike whenever the same thing happens again."""
+    text = event.get("message") or ""
+    return _RANDOM_POD.sub(r"\1...", text) if event.get("reason") == "FailedCreate" else text
+
+
+def event_time(event: Object) -> str:
+    """Return when an event happened last (RFC 3339): those of events.k8s.io leave lastTimestamp empty."""
+    series = event.get("series") or {}
+    return event.get("lastTimestamp") or series.get("lastObservedTime") or event.get("eventTime") or ""
 
 
 def culprit(troubles: list[Trouble]) -> Trouble | None:

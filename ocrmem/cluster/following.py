@@ -20,6 +20,8 @@ from ocrmem.cluster.diagnosis import (
     Trouble,
     condition,
     culprit,
+    event_message,
+    event_time,
     event_trouble,
     has_ended,
     has_started,
@@ -31,6 +33,7 @@ from ocrmem.cluster.permissions import EVENTS, POD_LOGS, PODS, TRAINJOBS
 from ocrmem.cluster.sdk import trainer
 from ocrmem.cluster.watching import Changed, Listed, Lost, Watcher
 from ocrmem.config import KubernetesSection
+from ocrmem.config.kubernetes_section import VolumesSection
 from ocrmem.console import note
 from ocrmem.secrets import redact
 
@@ -46,11 +49,13 @@ class Outcome:
         trouble: what went wrong; None for a job that has completed.
         pods: name, node, phase and exit code of each.
         log: the last lines of the pod that the trouble is about.
+        evidence: what the cluster said about it: conditions and warnings, a line each.
     """
 
     trouble: Trouble | None
     pods: list[Object]
     log: list[str]
+    evidence: list[str]
 
 
 class Follower:
@@ -80,6 +85,11 @@ class Follower:
         self._open_logs: set[str] = set()
         self._tail: deque[str] = deque(maxlen=TAIL_LINES)
         self._told: set[str] = set()
+        self._tenth = 0
+        self._warnings: dict[str, str] = {}  # what warning events said, with the time of the newest
+        self._claims = {
+            volume.claim for name in VolumesSection.model_fields if (volume := getattr(section.volumes, name))
+        }
         self._began = False
         self._decided = False
         self._since: dict[str, float] = {}
@@ -141,6 +151,11 @@ class Follower:
         if job and _true(job, "Suspended"):
             queue = f" in the queue {self._section.queue}" if self._section.queue else ""
             self._tell(f"TrainJob {self._name} is suspended: it waits{queue}")
+        progress = ((job or {}).get("status") or {}).get("trainerStatus") or {}
+        tenth = (progress.get("progressPercentage") or 0) // 10
+        if tenth > self._tenth:  # the status is sent every five seconds
+            self._tenth = tenth
+            self._tell(f"TrainJob {self._name}: {progress_line(progress)}")
 
     def _see_pods(self, pods: list[Object]) -> None:
         for name in self._pods.keys() - {pod["metadata"]["name"] for pod in pods}:
@@ -188,12 +203,17 @@ class Follower:
         self._tell(f"pod {name}: deleted")
 
     def _see_event(self, event: Object) -> None:
-        name = event["involvedObject"].get("name", "")
-        if name != self._name and not name.startswith(f"{self._name}-{trainer.NODE}-"):
+        involved = event["involvedObject"]
+        name = involved.get("name", "")
+        ours = name == self._name or name.startswith(f"{self._name}-{trainer.NODE}-")
+        if not ours and not (involved.get("kind") == "PersistentVolumeClaim" and name in self._claims):
             return
-        when = event.get("lastTimestamp") or event.get("eventTime") or ""
+        when = event_time(event)
         if when[:19] < self._created[:19]:  # of an earlier job with this name
             return
+        if event.get("type") == "Warning":
+            said = f"{involved.get('kind', '')} {name}: {event.get('reason')}: {' '.join(event_message(event).split())}"
+            self._warnings[said] = when
         trouble = event_trouble(event)
         known = self._pods.get(name)
         if trouble and not (known and (has_started(known) or has_ended(known))):
@@ -239,8 +259,10 @@ class Follower:
             return True, found
         waits = not self._pods and not self._began and not suspended
         if self._longer("no pods", waits, now, self._section.pending_timeout_seconds):
-            message = f"no pod was made for {self._section.pending_timeout_seconds} s"
-            advice = "See `kubectl describe trainjob,jobset`, and that Kubeflow Trainer's controller runs"
+            if self._hindrances:  # what the cluster says about it explains more than its absence
+                return True, min(self._hindrances.values(), key=lambda entry: entry[1])[0]
+            message = f"no pod was created for {self._section.pending_timeout_seconds} s, and no event says why"
+            advice = "Check that the controllers of Kubeflow Trainer and JobSet run (`kubectl get pods -A`)"
             return True, Trouble(Kind.WAITING, place, "NoPods", message, advice)
         return False, None
 
@@ -256,7 +278,23 @@ class Follower:
         pods = [_summary(pod) for _, pod in sorted(self._pods.items())]
         if trouble is None or trouble.kind in (Kind.FAILED, Kind.PREEMPTED):
             self._finish_logs()
-        return Outcome(trouble, pods, self._last_lines(trouble))
+        return Outcome(trouble, pods, self._last_lines(trouble), self._evidence())
+
+    def _evidence(self) -> list[str]:
+        """What is lost with the job: its conditions and its pods', and the newest warnings about them."""
+        things = [
+            (f"TrainJob {self._name}", self._job or {}),
+            *((f"Pod {name}", pod) for name, pod in self._pods.items()),
+        ]
+        lines = [
+            f"{entry.get('lastTransitionTime') or ''} {what}: {entry['type']} is {entry['status']}"
+            f" ({entry.get('reason') or ''}: {' '.join((entry.get('message') or '').split())})"
+            for what, thing in things
+            for entry in (thing.get("status") or {}).get("conditions") or []
+            if entry.get("message") or entry.get("reason")
+        ]
+        lines += [f"{when} {said}" for said, when in self._warnings.items()]
+        return [redact(line.strip()) for line in sorted(lines)[-TAIL_LINES:]]
 
     def _finish_logs(self) -> None:
         deadline = self._clock.now() + self._api.pauses.logs
@@ -288,6 +326,23 @@ class Follower:
 def _true(job: Object, kind: str) -> bool:
     found = condition(job, kind)
     return found is not None and found["status"] == "True"
+
+
+def progress_line(status: Object) -> str:
+    """Return what a running job reports of itself: transformers' KubeflowCallback sends it to Kubeflow Trainer.
+
+    Args:
+        status: ``status.trainerStatus`` of the TrainJob.
+    """
+    metrics = {entry["name"]: entry["value"] for entry in status.get("metrics") or []}
+    parts = [f"{status['progressPercentage']} % done"]
+    if "current_step" in metrics:
+        parts.append(f"step {metrics['current_step']} of {metrics.get('total_steps', '?')}")
+    if "loss" in metrics:
+        parts.append(f"loss {metrics['loss']}")
+    if left := status.get("estimatedRemainingSeconds"):
+        parts.append(f"about {left // 60} min left" if left >= 120 else f"about {left} s left")
+    return ", ".join(parts)
 
 
 def _index(pod: Object) -> str:

@@ -86,14 +86,13 @@ class LogFollower(threading.Thread):
                     return None
                 if error.status == _NOT_STARTED and not last_round:
                     error.transient = True
-                if not error.transient or not self._retry.wait(str(error), error.retry_after):
+                if not self._api.passes(error, POD_LOGS, "get", self._retry, self._pod):
                     return self._api.explained(error, POD_LOGS, "get")
                 continue
             if last_round:
                 return None
-            self._clock.wait(
-                self._api.pauses.first, self._ended
-            )  # the stream ended: the container has, or the connection did
+            # The stream ended: the container has, or the connection did.
+            self._clock.wait(self._api.pauses.first, self._ended)
         return None
 
     def _read(self, last_round: bool) -> None:

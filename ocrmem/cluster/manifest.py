@@ -29,12 +29,13 @@ from pydantic import ValidationError
 
 from ocrmem.cluster.sdk import TrainerV1alpha1TrainJob, trainer
 from ocrmem.config import KubernetesSection, RunConfig, VolumeSection
+from ocrmem.config.kubernetes_section import VolumesSection
 from ocrmem.config.kubernetes_values import parse_secret_env, parse_toleration
 from ocrmem.errors import ClusterError, ConfigError
 from ocrmem.files import sha256_json
 
 Object = dict[str, Any]
-MANAGER = "ocrmem"
+MANAGER = "ocrmem.io/launcher"  # Trainer's webhook wants a domain-prefixed path
 PARAMS = "ocrmem/params.yaml"
 PARAMS_DIR = "/etc/ocrmem"
 QUEUE = "kueue.x-k8s.io/queue-name"
@@ -83,6 +84,8 @@ def train_job(config: RunConfig, run_name: str) -> Object:
                 "command": ["ocrmem"],
                 "args": ["train", "--config", f"{PARAMS_DIR}/params.yaml", "--nproc", "auto", "--resume"],
                 "numNodes": section.nodes,
+                # Without it Trainer starts a process a core where no resource is named "gpu": on CPUs and MIG slices.
+                "numProcPerNode": config.train.processes // section.nodes,
                 "resourcesPerNode": _resources(section),
                 "env": list(_environment(section)),
             },
@@ -244,15 +247,14 @@ def _environment(section: KubernetesSection) -> Iterator[Object]:
         plain = {"HF_HOME": f"{section.volumes.models.path}/hub"} | plain
     for name, value in plain.items():
         yield {"name": name, "value": value}
-    for text in section.secret_env:
-        parsed = parse_secret_env(text)
-        if parsed is not None:  # the rules have refused every other form
-            variable, secret, key = parsed
-            yield {"name": variable, "valueFrom": {"secretKeyRef": {"name": secret, "key": key}}}
+    parsed = [found for text in section.secret_env if (found := parse_secret_env(text))]  # the rules refuse the rest
+    for variable, secret, key in parsed:
+        yield {"name": variable, "valueFrom": {"secretKeyRef": {"name": secret, "key": key}}}
     if section.secret_name:
         for name in section.secret_variables:
-            source = {"name": section.secret_name, "key": name, "optional": True}
-            yield {"name": name, "valueFrom": {"secretKeyRef": source}}
+            if name not in {variable for variable, _, _ in parsed}:
+                source = {"name": section.secret_name, "key": name, "optional": True}
+                yield {"name": name, "valueFrom": {"secretKeyRef": source}}
 
 
 def _pod_template(config: RunConfig, run_name: str, labels: dict[str, str]) -> Object:
@@ -261,7 +263,7 @@ def _pod_template(config: RunConfig, run_name: str, labels: dict[str, str]) -> O
     annotation = {"path": "params.yaml", "fieldRef": {"fieldPath": f"metadata.annotations['{PARAMS}']"}}
     volumes: list[Object] = [{"name": "params", "downwardAPI": {"items": [annotation]}}]
     mounts: list[Object] = [{"name": "params", "mountPath": PARAMS_DIR, "readOnly": True}]
-    for name in ("dataset", "features", "models", "output"):
+    for name in VolumesSection.model_fields:
         volume: VolumeSection = getattr(section.volumes, name)
         if volume.claim:
             source = {"claimName": volume.claim, "readOnly": volume.read_only}

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypedDict
 
 from ocrmem.cluster.api import Api
 from ocrmem.cluster.checks import image_problems
@@ -35,9 +35,39 @@ from ocrmem.cluster.sdk import trainer
 from ocrmem.config import RunConfig
 from ocrmem.console import note
 from ocrmem.errors import ClusterError, ConfigError, PreemptedError, TrainingError
-from ocrmem.facts import TRAIN_REPORT
 
 Object = dict[str, Any]
+
+
+class OnVolume(TypedDict):
+    """A file or directory on a volume: its claim, the path in it, and the path in the pods."""
+
+    claim: str | None
+    path: str
+    in_pods: str
+
+
+class TrainOnClusterResult(TypedDict, total=False):
+    """What a job that has completed leaves; with ``dry_run`` only ``manifest`` and ``summary``.
+
+    Attributes:
+        attached: whether the job was there already.
+        restarts: by the launcher, after preemptions.
+        seconds: from the job's creation to its end, by the cluster's clock.
+        pods: name, node, phase and exit code of each.
+    """
+
+    summary: list[str]
+    manifest: Object
+    run: str
+    namespace: str
+    state: str
+    attached: bool
+    restarts: int
+    seconds: float | None
+    pods: list[Object]
+    adapter: OnVolume
+    report: OnVolume
 
 
 def train_on_cluster(
@@ -47,20 +77,16 @@ def train_on_cluster(
     resume: bool = False,
     dry_run: bool = False,
     pauses: Pauses | None = None,
-) -> Object:
+) -> TrainOnClusterResult:
     """Train proj in a Kubeflow TrainJob and wait for its end; log lines of rank 0 go to stderr.
 
     Args:
         config: ``config.kubernetes`` says where and with what; ``train.processes`` must be nodes x GPUs a node.
         run_name: name of the TrainJob and of the run's folder on the output volume. None: made of the settings.
         resume: start a job that has failed again, from its newest checkpoint, instead of reporting its end. A job
-            that is made anew always goes on from a checkpoint of that run name if there is one.
+            that is created always resumes from a checkpoint of that run name if there is one.
         dry_run: return the manifest without any call of the API.
         pauses: waiting times, for tests.
-
-    Returns:
-        JSON-able: run, namespace, state, attached, restarts, seconds of the job, pods, and where the adapter lies;
-        with ``dry_run`` the manifest.
 
     Raises:
         ConfigError: settings do not make a job, or a job of this name has other settings.
@@ -89,7 +115,7 @@ class _Launch:
         self._attached = False
         self._ours = False  # whether an interrupt may delete the job
 
-    def run(self, resume: bool) -> Object:
+    def run(self, resume: bool) -> TrainOnClusterResult:
         with _interrupted_by_sigterm():
             try:
                 return self._until_done(resume)
@@ -97,7 +123,7 @@ class _Launch:
                 self._interrupted()
                 raise
 
-    def _until_done(self, resume: bool) -> Object:
+    def _until_done(self, resume: bool) -> TrainOnClusterResult:
         restarts = 0
         while True:
             job = self._make_or_find(resume or restarts > 0)
@@ -105,10 +131,10 @@ class _Launch:
             if outcome.trouble is None:
                 return self._result(outcome, restarts)
             if outcome.trouble.kind is not Kind.PREEMPTED or restarts >= self._section.backoff_limit:
-                self._give_up(outcome.trouble, outcome.log)
+                self._give_up(outcome.trouble, outcome)
             pause = self._api.pauses.restart * 2**restarts
             restarts += 1
-            note(f"{outcome.trouble}; new start {restarts} of {self._section.backoff_limit} in {pause:.0f} s")
+            note(f"{outcome.trouble}; restart {restarts} of {self._section.backoff_limit} in {pause:.0f} s")
             self._api.pauses.clock.wait(pause)
 
     def _make_or_find(self, resume: bool) -> Object:
@@ -121,7 +147,7 @@ class _Launch:
                 if job is not None:
                     self._attached = False
                     gpus, resource = self._section.gpus_per_node, self._section.gpu_resource
-                    note(f"{where} is made: {self._section.nodes} x {f'{gpus} {resource}' if gpus else 'CPU'}")
+                    note(f"{where} is created: {self._section.nodes} x {f'{gpus} {resource}' if gpus else 'CPU'}")
                     return job
                 continue  # another launcher was quicker, or an answer was lost: it is there now
             self._refuse_other_settings(job)
@@ -131,19 +157,19 @@ class _Launch:
                 note(f"{where} is being deleted; a new one follows")
                 self._wait_until_gone(job)
             elif resume and failed and failed["status"] == "True":
-                note(f"{where} has failed before; it is replaced and goes on from its newest checkpoint")
+                note(f"{where} has failed before; it is replaced and resumes from its newest checkpoint")
                 self._api.delete(TRAINJOBS, self._name)
                 self._wait_until_gone(job)
             else:
                 self._attached = True
-                note(f"{where} is there already (since {job['metadata']['creationTimestamp']}); following it")
+                note(f"{where} exists already (since {job['metadata']['creationTimestamp']}); following it")
                 return job
 
     def _refuse_other_settings(self, job: Object) -> None:
         there = settings_of(job)
         remedy = "Give another --run-name, put the settings back, or delete that job (`kubectl delete trainjob`)"
         if there is None:
-            raise ConfigError.of(f"--run-name {self._name}", "is a TrainJob that ocrmem did not make", remedy)
+            raise ConfigError.of(f"--run-name {self._name}", "is a TrainJob that ocrmem did not create", remedy)
         if changed := differences(there, pod_settings(self._config, self._name).as_dict()):
             message = f"is a TrainJob with other settings: {'; '.join(changed)}"
             raise ConfigError.of(f"--run-name {self._name}", message, remedy)
@@ -158,8 +184,8 @@ class _Launch:
             if found is None or found["metadata"].get("uid") != job["metadata"].get("uid"):
                 return
             pauses.clock.wait(pauses.first)
-        remedy = f"See what holds it: `kubectl describe trainjob {self._name} -n {self._section.namespace}`"
-        raise ClusterError.of(f"TrainJob {self._name}", f"is still there {patience} s after its deletion", remedy)
+        remedy = f"Check what holds it: `kubectl describe trainjob {self._name} -n {self._section.namespace}`"
+        raise ClusterError.of(f"TrainJob {self._name}", f"still exists {patience} s after its deletion", remedy)
 
     def _interrupted(self) -> None:
         where = f"TrainJob {self._section.namespace}/{self._name}"
@@ -169,40 +195,45 @@ class _Launch:
             self._api.delete(TRAINJOBS, self._name)
             note(f"{where} is deleted; its checkpoints stay in {run_folder(self._section, self._name)}")
         else:
-            note(f"{where} goes on. Run the command again to follow it, or `kubectl delete trainjob {self._name}`")
+            note(f"{where} continues. Run the command again to follow it, or `kubectl delete trainjob {self._name}`")
 
-    def _give_up(self, trouble: Trouble, log: list[str]) -> NoReturn:
+    def _give_up(self, trouble: Trouble, outcome: Outcome) -> NoReturn:
         message = str(trouble).removeprefix(f"{trouble.place}: ")
-        if log:
-            message += " (last log lines:\n    " + "\n    ".join(log) + "\n)"
+        if outcome.log:
+            message += " (last log lines:\n    " + "\n    ".join(outcome.log) + "\n)"
         if trouble.kind is Kind.PREEMPTED:
             raise PreemptedError.of(trouble.place, message, trouble.remedy)
         if trouble.kind is Kind.FAILED:
             raise TrainingError.of(trouble.place, message, trouble.remedy)
         # A job that has not started would start unseen once the cause is gone, and spend GPUs.
         self._api.delete(TRAINJOBS, self._name)
-        raise ClusterError.of(trouble.place, f"{message} (the job is deleted)", trouble.remedy)
+        said = "; what the cluster said:\n    " + "\n    ".join(outcome.evidence) + "\n" if outcome.evidence else ""
+        raise ClusterError.of(trouble.place, f"{message} (the job is deleted{said})", trouble.remedy)
 
-    def _result(self, outcome: Outcome, restarts: int) -> Object:
+    def _result(self, outcome: Outcome, restarts: int) -> TrainOnClusterResult:
         job = self._api.get(TRAINJOBS, self._name) or {"metadata": {}}
-        folder, claim = run_folder(self._section, self._name), self._section.volumes.output.claim
-        result = {
+        seconds, claim = _seconds(job), self._section.volumes.output.claim
+        folder = run_folder(self._section, self._name)
+
+        def written(name: str) -> OnVolume:
+            return {"claim": claim, "path": f"{self._name}/{name}", "in_pods": f"{folder}/{name}"}
+
+        took = "" if seconds is None else f" in {seconds:.0f} s"
+        return {
             "run": self._name,
             "namespace": self._section.namespace,
             "state": "complete",
             "attached": self._attached,
             "restarts": restarts,
-            "seconds": _seconds(job),
+            "seconds": seconds,
             "pods": outcome.pods,
-            "adapter": {"claim": claim, "path": f"{self._name}/adapter", "in_pods": f"{folder}/adapter"},
-            "report": {"claim": claim, "path": f"{self._name}/{TRAIN_REPORT}", "in_pods": f"{folder}/{TRAIN_REPORT}"},
+            "adapter": written("adapter"),
+            "report": written("train.json"),
+            "summary": [
+                f"TrainJob {self._section.namespace}/{self._name} is complete{took}, {restarts} restarts",
+                f"Adapter: {folder}/adapter (volume claim {claim}, {self._name}/adapter)",
+            ],
         }
-        took = "" if result["seconds"] is None else f" in {result['seconds']:.0f} s"
-        summary = [
-            f"TrainJob {self._section.namespace}/{self._name} is complete{took}, {restarts} new starts",
-            f"Adapter: {folder}/adapter (volume claim {claim}, {self._name}/adapter)",
-        ]
-        return {**result, "summary": summary}
 
 
 @contextmanager

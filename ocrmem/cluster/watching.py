@@ -69,11 +69,12 @@ class Watcher(threading.Thread):
                 if error.idle:
                     continue
                 verb = "watch" if self._version else "list"
-                gone = error.status == _GONE  # the usual fate of a quiet watch
-                if gone:
+                if error.status == _GONE:  # the usual fate of a quiet watch
                     self._version = None
-                transient = gone or error.transient
-                if not transient or not self._retry.wait(None if gone else str(error), error.retry_after):
+                    goes_on = self._retry.wait(None, error.retry_after)
+                else:
+                    goes_on = self._api.passes(error, self._resource, verb, self._retry)
+                if not goes_on:
                     if not self._stop_asked.is_set():
                         self._updates.put(Lost(self._api.explained(error, self._resource, verb)))
                     return

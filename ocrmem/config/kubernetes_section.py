@@ -111,7 +111,7 @@ class KubernetesSection(Section):
     )
     """Keys of `secret_name`; those that it does not hold are left out."""
     secret_env: list[str] = Field(default=[])
-    """`VARIABLE=SECRET/KEY`: variables from other Secrets; the pods do not start without them."""
+    """`VARIABLE=SECRET/KEY`: the pods do not start without it; such a variable is not taken from `secret_variables`."""
     env: dict[str, str] = Field(default={})
     """Plain environment variables."""
     tolerations: list[str] = Field(default=[])

@@ -44,7 +44,9 @@ def _train(step: Step, arguments: Arguments) -> Mapping[str, object]:
     _refuse_what_does_not_fit(arguments)
     if arguments.deepspeed is not None:
         arguments.set = [*arguments.set, f"train.deepspeed={json.dumps(arguments.deepspeed)}"]
-    if arguments.nproc is not None:
+    if arguments.nproc == "auto" and load("ocrmem.training.launch:is_placed")():
+        load("ocrmem.training.launch:check_placement")(run_config(arguments))
+    elif arguments.nproc is not None:
         here, nodes = (load(f"ocrmem.training.launch:{name}") for name in ("processes_per_node", "nodes"))
         arguments.set = [*arguments.set, f"train.processes={here(arguments.nproc) * nodes()}"]
     config = run_config(arguments)

@@ -62,6 +62,28 @@ def processes_per_node(wanted: str) -> int:
     return int(wanted)
 
 
+def check_placement(config: RunConfig) -> None:
+    """Refuse processes that a cluster starts and the settings do not count: another number is another batch size.
+
+    Raises:
+        ConfigError: PET_NNODES x PET_NPROC_PER_NODE (or the GPUs of this node) is not ``train.processes``.
+    """
+    here, count = processes_per_node("auto"), nodes()
+    if here * count != config.train.processes:
+        given = os.environ.get("PET_NPROC_PER_NODE", "not set")
+        raise ConfigError.of(
+            "--nproc auto",
+            f"means {count} nodes x {here} processes here (PET_NPROC_PER_NODE is {given}), but train.processes is "
+            f"{config.train.processes}, which the batch size was chosen for",
+            "Set numProcPerNode in the TrainJob, or train.processes, so that they agree",
+        )
+
+
+def is_placed() -> bool:
+    """Return whether a cluster says how many processes start, as Kubeflow Trainer does."""
+    return not os.environ.keys().isdisjoint(("PET_NNODES", "PET_NPROC_PER_NODE"))
+
+
 def is_wanted(config: RunConfig) -> bool:
     """Return whether the run needs a launcher: several processes or DeepSpeed, not yet started by torchrun."""
     return "LOCAL_RANK" not in os.environ and (config.train.processes > 1 or config.train.deepspeed is not None)

@@ -43,7 +43,7 @@ def test_a_second_launcher_attaches_to_the_running_job(
     assert not results[0]["attached"]
     assert created(cluster) == 1
     told = capsys.readouterr().err
-    assert "TrainJob ocrmem/one is there already" in told
+    assert "TrainJob ocrmem/one exists already" in told
     assert "the last step" in told
 
 
@@ -116,7 +116,7 @@ def test_what_only_the_launcher_reads_may_change(cluster: FakeCluster, launch: L
 
 def test_a_job_that_was_not_made_here_is_left_alone(cluster: FakeCluster, launch: Launch) -> None:
     cluster.put("trainjobs", {"metadata": {"name": "one"}, "spec": {"runtimeRef": {"name": "torch-distributed"}}})
-    with pytest.raises(ConfigError, match=r"a TrainJob that ocrmem did not make"):
+    with pytest.raises(ConfigError, match=r"a TrainJob that ocrmem did not create"):
         launch()
     assert cluster.names("trainjobs") == ["one"]
 

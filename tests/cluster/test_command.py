@@ -104,7 +104,7 @@ def test_an_interrupted_launcher_keeps_or_deletes_the_job_as_told(
     _, err = command.communicate(timeout=600)
     assert command.returncode == 130
     assert cluster.names("trainjobs") == kept
-    assert ("goes on" if kept else "is deleted; its checkpoints stay") in err
+    assert ("continues" if kept else "is deleted; its checkpoints stay") in err
     assert "Traceback" not in err
 
 

@@ -206,7 +206,7 @@ PENDING = [
     ("event before status", event_only, "FailedScheduling", "node_selector"),
     ("no volume", no_volume, 'claim "ocrmem-output" not found', "kubernetes.volumes"),
     ("over quota", over_quota, "job one-node-0: FailedCreate: forbidden: exceeded quota", "quota"),
-    ("no controller", no_controller, "no pod was made", "controller"),
+    ("no controller", no_controller, "no pod was created", "controllers"),
 ]
 STUCK = [
     ("image", waiting("ImagePullBackOff", "Back-off pulling image"), "Back-off pulling image", "image_pull_secrets"),
@@ -238,7 +238,7 @@ def test_a_job_that_cannot_start_is_given_up_and_deleted(
     assert message in str(caught.value)
     assert remedy in str(caught.value)
     assert "the job is deleted" in str(caught.value)
-    assert cluster.names("trainjobs") == []
+    cluster.wait(lambda: cluster.names("trainjobs") == [])
 
 
 def test_a_job_that_waits_in_a_queue_is_not_given_up(

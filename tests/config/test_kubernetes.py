@@ -29,7 +29,7 @@ FAULTS = [
     ("shm_size=32Gi", "shm_size"),
     ("secret_env=[HF_TOKEN]", "secret_env.0"),
     ("secret_env=['1A=secret/key']", "secret_env.0"),
-    ("secret_env=[HF_TOKEN=other/token]", "secret_variables.1"),
+    ("secret_env=[A=other/token, A=other/key]", "secret_env.1"),
     ("env={A-B: c}", "env.A-B"),
     ("env={HF_TOKEN: x}", "env.HF_TOKEN"),
     ("labels={a: 'b c'}", "labels.a"),

@@ -10,8 +10,11 @@ from typing import Any
 import pytest
 import yaml
 from support import manifests
+from support.kubernetes_api import check_train_job, served_schemas
 from support.manifests import K8S, OVERLAYS, ROOT, Object
 
+from ocrmem.cluster.manifest import settings_of
+from ocrmem.cluster.schemas import RUNTIME_FIELDS, unknown_fields
 from ocrmem.config import RunConfig
 from ocrmem.errors import ConfigError, OcrMemError, PreemptedError
 
@@ -66,6 +69,47 @@ def test_the_sdk_counts_eight_gpus_in_the_gpu_overlay() -> None:
     spec = models.TrainerV1alpha1ClusterTrainingRuntime.from_dict(built).spec
     trainer = utils.get_runtime_trainer("torch", spec.template.spec.replicated_jobs, spec.ml_policy)
     assert (trainer.device, trainer.device_count) == ("gpu", "8")
+
+
+def test_preflight_asks_for_every_field_of_the_runtime_that_is_trainers_or_jobsets() -> None:
+    """The pods' template is a core kind, which every server knows whole."""
+
+    def shape(value: Any) -> Any:
+        if isinstance(value, dict):
+            leaf = {"template": None} if "podFailurePolicy" in value else {}
+            kept = {key: inner for key, inner in value.items() if key not in leaf}
+            return {key: None if key in ("labels", "podFailurePolicy") else shape(one) for key, one in kept.items()}
+        return [shape(value[0])] if isinstance(value, list) else None
+
+    assert shape({"spec": RUNTIME["spec"]}) == shape(RUNTIME_FIELDS)
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS, ids=lambda path: path.name)
+def test_trainers_webhook_admits_the_examples_which_say_how_many_processes_start(overlay: Path) -> None:
+    [job] = manifests.documents(overlay / "trainjob" / "trainjob.yaml")
+    check_train_job(job)
+    trainer, settings = job["spec"]["trainer"], settings_of(job) or {}
+    assert trainer["numProcPerNode"] * trainer["numNodes"] == settings["train"]["processes"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "files"),
+    [
+        ("ClusterTrainingRuntime", sorted(K8S.glob("base/runtime.yaml"))),
+        ("TrainJob", sorted(K8S.glob("overlays/*/trainjob/trainjob.yaml"))),
+    ],
+)
+def test_no_field_is_unknown_to_the_schemas_that_trainer_serves(kind: str, files: list[Path]) -> None:
+    from kubeflow_trainer_api import models
+
+    kinds = [models.TrainerV1alpha1TrainJob, models.TrainerV1alpha1ClusterTrainingRuntime]
+    schemas = served_schemas(kinds, set())["components"]["schemas"]
+    assert files
+    for file in files:
+        [thing] = manifests.documents(file)
+        assert unknown_fields(schemas, kind, thing) == []
+        thing["spec"]["misspelt"] = 1
+        assert unknown_fields(schemas, kind, thing) == ["spec.misspelt"]
 
 
 def test_a_trainjob_reaches_its_node_by_name_and_label() -> None:

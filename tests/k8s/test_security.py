@@ -130,6 +130,9 @@ def test_the_account_may_do_what_the_code_does_and_nothing_else(kind: str, names
         for verb in resource.verbs
     }
     assert granted(kind, "ocrmem") == used
+    [role] = [one for one in manifests.of_kind(RAW, kind) if one["metadata"]["name"] == "ocrmem"]
+    only = {(name, tuple(rule.get("resourceNames", ()))) for rule in role["rules"] for name in rule["resources"]}
+    assert only == {(one.name, one.only) for one in PERMISSIONS if one.namespaced is namespaced}
     assert ACCESS_REVIEWS not in PERMISSIONS, "every account may do that"
 
 
@@ -182,7 +185,7 @@ def openings(direction: str, labels: dict[str, str]) -> set[str]:
 @pytest.mark.parametrize(
     ("labels", "out", "into"),
     [
-        (TRAINING, {"dns", "https-out", "training-peers", "to-mlflow"}, {"training-peers"}),
+        (TRAINING, {"dns", "https-out", "training-peers", "training-status", "to-mlflow"}, {"training-peers"}),
         (ARGO, {"dns", "https-out", "api-server", "to-mlflow"}, set()),
         (KFP, {"dns", "https-out", "api-server", "kubeflow", "to-mlflow"}, set()),
         (MLFLOW, {"dns", "to-mlflow"}, {"mlflow"}),

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import copy
 import json
+import os
+import re
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -23,12 +25,15 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import yaml
-from kubeflow_trainer_api.models import TrainerV1alpha1TrainJob
+from kubeflow_trainer_api.models import TrainerV1alpha1ClusterTrainingRuntime, TrainerV1alpha1TrainJob
 from support.clock import HandClock
+
+from ocrmem.cluster.permissions import PERMISSIONS
 
 Object = dict[str, Any]
 TOKEN = "the-token-of-the-test-cluster"
 NAMESPACE = "ocrmem"
+_PATIENCE = float(os.environ.get("OCRMEM_TEST_PATIENCE", "300"))  # s for an event that must come
 _CLUSTER_WIDE = {"nodes", "namespaces", "clustertrainingruntimes", "selfsubjectaccessreviews"}
 _REASONS = {
     400: "BadRequest",
@@ -86,6 +91,12 @@ class FakeCluster:
         self.calls: list[Call] = []
         self.faults: list[Fault] = []
         self.forbidden: set[tuple[str, str]] = set()
+        self.named_rights = False  # whether the rights are those of the Role: some for one name alone
+        self.denied = ""  # why admission refuses every TrainJob
+        self.unknown_fields: set[str] = set()  # of the CRDs, for a version that lacks them: TrainJob.spec.x
+        self.start_up: list[int] = []  # statuses of the next answers, while the server starts
+        self.token = TOKEN
+        self.finalizers_hang = False
         self.before: Callable[[Call], None] = lambda call: None  # runs before a call is answered
         self.scenario: Callable[[FakeCluster, str], None] = lambda cluster, job: None
         self.scenario_errors: list[BaseException] = []
@@ -159,7 +170,20 @@ class FakeCluster:
                 self.logs[pod].append((stamp or datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"), line))
             self.changed.notify_all()
 
+    def allows(self, verb: str, resource: str, name: str) -> bool:
+        if (verb, resource) in self.forbidden:
+            return False
+        only = [row.only for row in PERMISSIONS if row.name == resource and row.only]
+        return not (self.named_rights and only and verb == "get" and name not in only[0])
+
+    def restart(self, *statuses: int) -> None:
+        """End all connections, and answer the next calls with these."""
+        with self.changed:
+            self.start_up = list(statuses)
+        self.drop_connections()
+
     def event(self, kind: str, name: str, reason: str, message: str, when: str | None = None) -> None:
+        """As the API server shows an event of events.k8s.io in the core group: lastTimestamp is empty."""
         self._uid += 1
         event = {
             "metadata": {"name": f"{name}.{self._uid}"},
@@ -167,7 +191,9 @@ class FakeCluster:
             "type": "Warning",
             "reason": reason,
             "message": message,
-            "lastTimestamp": when or now(),
+            "eventTime": (when or now()).replace("Z", ".000000Z"),
+            "lastTimestamp": None,
+            "reportingComponent": "default-scheduler",
         }
         self.put("events", event)
 
@@ -201,7 +227,7 @@ class FakeCluster:
         while not self.over.wait(0.01) and not self.stopped:
             self.clock.advance(100)
 
-    def wait(self, holds: Callable[[], bool], seconds: float = 300) -> None:
+    def wait(self, holds: Callable[[], bool], seconds: float = _PATIENCE) -> None:
         deadline = time.monotonic() + seconds
         with self.changed:
             while not holds():
@@ -240,6 +266,22 @@ class FakeCluster:
             self.history.append((self.version, plural, "DELETED", thing))
             self.changed.notify_all()
 
+    def delete_job(self, job: str) -> Object:
+        """As DELETE in the foreground does: the object stays, marked, until its finalizers are done."""
+        with self.changed:
+            thing = self.objects["trainjobs", job]
+            thing["metadata"] |= {"deletionTimestamp": now(), "finalizers": ["foregroundDeletion"]}
+            made = self.put("trainjobs", thing)
+        threading.Thread(target=self._finalize, args=(job, made["metadata"]["uid"]), daemon=True).start()
+        return made
+
+    def _finalize(self, job: str, uid: str) -> None:
+        with self.changed:
+            while self.finalizers_hang and not self.stopped:
+                self.changed.wait(1)
+            if self.objects.get(("trainjobs", job), {}).get("metadata", {}).get("uid") == uid:
+                self.remove_job(job)
+
     def remove_job(self, job: str) -> None:
         """As the garbage collector: the pods first, then their owner."""
         for plural, name in list(self.objects):
@@ -265,7 +307,8 @@ class FakeCluster:
 
     def used(self) -> set[tuple[str, str, str]]:
         """Group, resource and verb of every call that was made."""
-        return {(call.group, call.resource, call.verb) for call in self.calls}
+        rights = [call for call in self.calls if not call.resource.startswith("/")]
+        return {(call.group, call.resource, call.verb) for call in rights}
 
     def start_scenario(self, job: str) -> None:
         def play() -> None:
@@ -273,6 +316,7 @@ class FakeCluster:
                 self.scenario(self, job)
             except BaseException as error:
                 self.scenario_errors.append(error)
+                self.clock.runs = True
                 if ("trainjobs", job) in self.objects:  # or the launcher would wait for ever
                     self.remove_job(job)
                 raise
@@ -296,6 +340,15 @@ class FakeCluster:
         self.put("secrets", {"metadata": {"name": "ocrmem-secrets"}, "data": {"WANDB_API_KEY": "bm90IGEga2V5"}})
         capacity = {"cpu": "64", "memory": "512Gi", "nvidia.com/gpu": "8"}
         self.put("nodes", {"metadata": {"name": "gpu-1"}, "status": {"allocatable": capacity}})
+
+
+def forbidden(call: Call) -> str:
+    """As the RBAC authorizer refuses a call."""
+    kind = f"{call.resource.partition('/')[0]}.{call.group}".rstrip(".")
+    return (
+        f'{kind} "{call.name}" is forbidden: User "system:serviceaccount:ocrmem:ocrmem" cannot {call.verb} resource '
+        f'"{call.resource}" in API group "{call.group}" in the namespace "{call.namespace}"'
+    )
 
 
 def now() -> str:
@@ -329,6 +382,8 @@ class _Handler(BaseHTTPRequestHandler):
     wbufsize = -1  # headers and body in one packet: two would wait 40 ms for each other
     disable_nagle_algorithm = True
 
+    warnings: Sequence[str] = ()  # of the answer that is being made
+
     def log_message(self, *arguments: object) -> None:
         """Silence."""
 
@@ -356,13 +411,17 @@ class _Handler(BaseHTTPRequestHandler):
         cluster.before(call)
         fault = cluster.fault_for(call.verb, call.resource)
         try:
-            if self.headers.get("Authorization") != f"Bearer {TOKEN}":
+            if self.headers.get("Authorization") != f"Bearer {cluster.token}":
                 raise _Refused(401, "Unauthorized")
+            if cluster.start_up:
+                return self._starting(call, cluster.start_up.pop(0))
             if fault and fault.cut is None and not fault.after:
                 return self._fail(fault)
-            if (call.verb, call.resource) in cluster.forbidden:
-                user = "system:serviceaccount:ocrmem:ocrmem"
-                raise _Refused(403, f'{call.resource} is forbidden: User "{user}" cannot {call.verb} {call.resource}')
+            if call.resource.startswith("/"):
+                kinds = [TrainerV1alpha1TrainJob, TrainerV1alpha1ClusterTrainingRuntime]
+                return self._send(200, served_schemas(kinds, cluster.unknown_fields))
+            if not cluster.allows(call.verb, call.resource, call.name):
+                raise _Refused(403, forbidden(call))
             cut = fault.cut if fault else None
             if call.resource == "pods/log":
                 return self._log(call, cut)
@@ -383,6 +442,11 @@ class _Handler(BaseHTTPRequestHandler):
             return
         self._send(fault.status, _status(fault.status, "a fault of the test"), fault.headers)
 
+    def _starting(self, call: Call, status: int) -> None:
+        """A server that starts: its roles are not loaded (403), then it is not ready (503), then overloaded (429)."""
+        message = forbidden(call) + ': RBAC: role.rbac.authorization.k8s.io "ocrmem" not found'
+        self._send(status, _status(status, message if status == 403 else "the server is starting"))
+
     def _answer(self, call: Call) -> Object:
         cluster, plural = self.cluster, call.resource
         if call.verb == "list":
@@ -398,8 +462,7 @@ class _Handler(BaseHTTPRequestHandler):
         if call.verb == "delete":
             if (call.body or {}).get("propagationPolicy") not in ("Foreground", "Background", "Orphan"):
                 raise _Refused(400, "propagationPolicy is missing")
-            cluster.remove_job(call.name)
-            return {"kind": "Status", "status": "Success"}
+            return cluster.delete_job(call.name)
         return cluster.get(plural, call.name)
 
     def _create(self, call: Call) -> Object:
@@ -407,8 +470,17 @@ class _Handler(BaseHTTPRequestHandler):
         if call.resource == "selfsubjectaccessreviews":
             asked = body["spec"]["resourceAttributes"]
             resource = asked["resource"] + (f"/{asked['subresource']}" if asked.get("subresource") else "")
-            return {**body, "status": {"allowed": (asked["verb"], resource) not in cluster.forbidden}}
+            return {**body, "status": {"allowed": cluster.allows(asked["verb"], resource, asked.get("name", ""))}}
+        body = copy.deepcopy(body)
+        lacking = [dotted.split(".")[1:] for dotted in cluster.unknown_fields if dotted.startswith("TrainJob.")]
+        texts = [f'unknown field "{name}"' for field in lacking for name in _prune(body, field)]
+        if texts and call.query.get("fieldValidation") == "Strict":
+            handled = 'TrainJob in version "v1alpha1" cannot be handled as a TrainJob: strict decoding error: '
+            raise _Refused(400, handled + ", ".join(texts))
+        self.warnings = texts
         check_train_job(body)
+        if cluster.denied:
+            raise _Refused(403, cluster.denied)
         name = body["metadata"]["name"]
         if body["metadata"].get("namespace") != call.namespace:
             raise _Refused(400, "the namespace of the object does not match the request")
@@ -462,6 +534,9 @@ class _Handler(BaseHTTPRequestHandler):
             raise _Refused(404, f'pods "{call.name}" not found')
         if call.query["container"] != "node":
             raise _Refused(400, f"container {call.query['container']} is not valid for pod {call.name}")
+        if "nodeName" not in pod["spec"]:
+            self._send(204, None)
+            return
         if "containerStatuses" not in pod["status"]:
             raise _Refused(400, f'container "node" in pod "{call.name}" is waiting to start: ContainerCreating')
         since = float(call.query.get("sinceSeconds", "inf"))
@@ -509,26 +584,87 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(f"{len(raw):x}\r\n".encode() + raw + b"\r\n")
         self.wfile.flush()
 
-    def _send(self, status: int, value: Object, headers: dict[str, str] | None = None) -> None:
-        raw = json.dumps(value).encode()
+    def _send(self, status: int, value: Object | None, headers: dict[str, str] | None = None) -> None:
+        raw = b"" if value is None else json.dumps(value).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(raw)))
         for name, text in (headers or {}).items():
             self.send_header(name, text)
+        for text in self.warnings:
+            self.send_header("Warning", f"299 - {json.dumps(text)}")
+        self.warnings = ()
         self.end_headers()
         self.wfile.write(raw)
         self.wfile.flush()
 
 
 def check_train_job(body: Object) -> None:
-    """As the CRD's schema: every field is known and of its type."""
+    """As the CRD's schema and Trainer's webhook: every field is known and of its type, managers are prefixed."""
     try:
         known = TrainerV1alpha1TrainJob.from_dict(body)
     except ValueError as error:
         raise _Refused(422, f"TrainJob is invalid: {error}") from None
     if known is None or known.to_dict() != body:
         raise _Refused(400, "strict decoding error: unknown field")
+    for index, patch in enumerate(body["spec"].get("runtimePatches", [])):
+        if not is_domain_prefixed_path(patch["manager"]):
+            place = f"spec.runtimePatches[{index}].manager: Invalid value: {json.dumps(patch['manager'])}"
+            webhook = 'admission webhook "validator.trainjob.trainer.kubeflow.org" denied the request'
+            raise _Refused(403, f'{webhook}: {place}: must be a domain-prefixed path (such as "acme.io/foo")')
+
+
+def is_domain_prefixed_path(text: str) -> bool:
+    """k8s.io/apimachinery/pkg/util/validation.IsDomainPrefixedPath: a DNS subdomain, a slash, a path of a URL."""
+    host, slash, path = text.partition("/")
+    label = "[a-z0-9]([-a-z0-9]*[a-z0-9])?"
+    valid_host = len(host) <= 253 and re.fullmatch(rf"{label}(\.{label})*", host)
+    return bool(slash and path and valid_host and re.fullmatch(r"[A-Za-z0-9/\-._~%!$&'()*+,;=:]+", path))
+
+
+def served_schemas(kinds: list[Any], unknown: set[str]) -> Object:
+    """The OpenAPI document of an API group, from the models that Kubeflow generates from its CRDs.
+
+    Args:
+        unknown: dotted fields that this cluster's version lacks, the kind first: ``TrainJob.spec.runtimePatches``.
+    """
+    schemas: Object = {}
+    for model in kinds:
+        schema = model.model_json_schema(by_alias=True, ref_template="#/components/schemas/{model}")
+        kind = model.__name__.removeprefix("TrainerV1alpha1")
+        schemas |= schema.pop("$defs", {})
+        gvk = {"group": "trainer.kubeflow.org", "kind": kind, "version": "v1alpha1"}
+        schemas[f"org.kubeflow.trainer.v1alpha1.{kind}"] = {**schema, "x-kubernetes-group-version-kind": [gvk]}
+    for dotted in unknown:
+        kind, *parents, last = dotted.split(".")
+        place = schemas[f"org.kubeflow.trainer.v1alpha1.{kind}"]
+        for name in parents:
+            place = _below(schemas, place["properties"][name])
+        place["properties"].pop(last)
+    return {"openapi": "3.0.0", "components": {"schemas": schemas}}
+
+
+def _below(schemas: Object, schema: Object) -> Object:
+    """The schema of a field, or of the items of a list, behind references."""
+    for _ in range(6):
+        entries = [one for one in schema.get("anyOf", []) if one.get("type") != "null"]
+        schema = entries[0] if entries else schema.get("items", schema)
+        schema = schemas[schema["$ref"].rpartition("/")[2]] if "$ref" in schema else schema
+    return schema
+
+
+def _prune(body: Any, unknown: list[str], place: str = "") -> list[str]:
+    """Remove a dotted field; returns where it was, with the indices of lists."""
+    if isinstance(body, list):
+        return [name for index, item in enumerate(body) for name in _prune(item, unknown, f"{place}[{index}]")]
+    first, *rest = unknown
+    if not isinstance(body, dict) or first not in body:
+        return []
+    where = f"{place}.{first}".lstrip(".")
+    if rest:
+        return _prune(body[first], rest, where)
+    del body[first]
+    return [where]
 
 
 def _defaulted(body: Object) -> Object:
@@ -544,6 +680,8 @@ def _defaulted(body: Object) -> Object:
 
 def _parse(method: str, path: str, body: Object | None) -> Call:
     parts = urlsplit(path)
+    if parts.path.startswith("/openapi"):
+        return Call("get", parts.path, "", "", "", {}, body)
     words = parts.path.strip("/").split("/")
     group, words = (words[1], words[3:]) if words[0] == "apis" else ("", words[2:])
     namespace = ""

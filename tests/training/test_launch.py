@@ -12,7 +12,7 @@ import pytest
 from ocrmem.cli import main
 from ocrmem.config import RunConfig
 from ocrmem.errors import ConfigError, OcrMemError, PreemptedError, TrainingError
-from ocrmem.training.launch import Signals, is_wanted, launch, nodes, outcome_of, processes_per_node
+from ocrmem.training.launch import Signals, check_placement, is_wanted, launch, nodes, outcome_of, processes_per_node
 
 
 @pytest.fixture(autouse=True)
@@ -33,6 +33,42 @@ def test_numbers_come_from_options_and_from_the_cluster(monkeypatch: pytest.Monk
     assert processes_per_node("auto") == 4
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
     assert processes_per_node("auto") == 1
+
+
+PLACEMENTS = [
+    ("as Trainer sets them", {"PET_NNODES": "2", "PET_NPROC_PER_NODE": "4"}, 8, True),
+    ("cores taken for processes", {"PET_NNODES": "1", "PET_NPROC_PER_NODE": "2"}, 1, False),
+    ("other nodes", {"PET_NNODES": "3", "PET_NPROC_PER_NODE": "4"}, 8, False),
+    ("GPUs counted here", {"PET_NNODES": "1", "PET_NPROC_PER_NODE": "auto"}, 2, False),
+]
+
+
+@pytest.mark.parametrize(
+    ("variables", "processes", "agrees"), [case[1:] for case in PLACEMENTS], ids=[case[0] for case in PLACEMENTS]
+)
+def test_a_cluster_that_starts_other_processes_is_refused_and_no_batch_size_changes(
+    variables: dict[str, str], processes: int, agrees: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    config = RunConfig.model_validate({"train": {"processes": processes}})
+    if agrees:
+        return check_placement(config)
+    given = variables["PET_NPROC_PER_NODE"]
+    with pytest.raises(ConfigError, match=rf"PET_NPROC_PER_NODE is {given}.*train\.processes is {processes}"):
+        check_placement(config)
+    return None
+
+
+def test_auto_in_a_pod_does_not_overrule_the_settings(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PET_NNODES", "1")
+    monkeypatch.setenv("PET_NPROC_PER_NODE", "2")
+    params = Path(__file__).resolve().parents[2] / "params.yaml"
+    assert main(["train", "--config", str(params), "--nproc", "auto"]) == 2
+    assert "--nproc auto: means 1 nodes x 2 processes here" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("wanted", ["0", "-1", "two", "1.5"])

@@ -55,8 +55,10 @@ def variables_are_given_once(config: RunSettings) -> Iterator[Fault]:
             yield f"kubernetes.secret_env.{index}", f"is {text!r}", remedy
         else:
             sources.append((f"secret_env.{index}", parsed[0]))
+    insisted = {name for field, name in sources if field.startswith("secret_env")}  # they take the place of these
     if section.secret_name:
-        sources += [(f"secret_variables.{index}", name) for index, name in enumerate(section.secret_variables)]
+        names = enumerate(section.secret_variables)
+        sources += [(f"secret_variables.{index}", name) for index, name in names if name not in insisted]
     for field, name in sources:
         if not re.fullmatch(VARIABLE, name):
             message = f"is {name!r}, which cannot be an environment variable"
