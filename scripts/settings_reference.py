@@ -32,26 +32,28 @@ def page(text: str) -> str:
     head, mark, _ = text.partition(MARK)
     if not mark:
         raise SystemExit(f"{PAGE} has no line {MARK!r}, below which the tables stand")
-    return head + MARK + "".join(f"\n{line}" for line in tables(RunSettings)) + "\n"
+    return head + MARK + "".join(f"\n{line}" for line in tables(RunSettings())) + "\n"
 
 
-def tables(model: type[Section], prefix: str = "") -> Iterator[str]:
-    """Yield the lines of a section's heading and table, then those of the sections in it."""
-    schema = model.model_json_schema()["properties"]
-    inner: dict[str, type[Section]] = {}
+def tables(section: Section, prefix: str = "") -> Iterator[str]:
+    """Yield the lines of a section's table, then heading and table of each section in it; its values are defaults."""
+    schema = type(section).model_json_schema()["properties"]
+    inner: dict[str, tuple[Section, str]] = {}
     rows = []
-    for name, info in model.model_fields.items():
-        path = prefix + (info.alias or name)
-        if isinstance(info.annotation, type) and issubclass(info.annotation, Section):
-            inner[path] = info.annotation
+    for name, info in type(section).model_fields.items():
+        path, default = prefix + (info.alias or name), getattr(section, name)
+        if isinstance(default, Section):
+            inner[path] = default, info.description or type(default).__doc__ or ""
+        elif info.description:
+            meaning = " ".join(info.description.split())
+            rows.append(f"| `{path}` | {allowed(schema[name])} | {json.dumps(default)} | {meaning} |")
         else:
-            values, default = allowed(schema[name]), json.dumps(info.get_default(call_default_factory=True))
-            rows.append(f"| `{path}` | {values} | {default} | {description(model, name)} |")
+            raise SystemExit(f"{path} has no description: write one below it")
     if rows:
         yield from ("| field | values | default | meaning |", "| --- | --- | --- | --- |", *rows, "")
-    for path, section in inner.items():
-        yield from (f"### {path}", "", " ".join((section.__doc__ or "").split()), "")
-        yield from tables(section, f"{path}.")
+    for path, (default, meaning) in inner.items():
+        yield from (f"### {path}", "", " ".join(meaning.split()), "")
+        yield from tables(default, f"{path}.")
 
 
 def allowed(schema: dict[str, Any]) -> str:
@@ -65,15 +67,6 @@ def allowed(schema: dict[str, Any]) -> str:
     bounds = [f"{word} {schema[key]:g}" for key, word in BOUNDS.items() if key in schema]
     kind = schema.get("format", TYPES[schema["type"]])
     return f"{kind} {' and '.join(bounds)}" if bounds else kind
-
-
-def description(model: type[Section], name: str) -> str:
-    """Return what a field means; a volume that changes a default means what any volume does."""
-    owners = [base for base in model.__mro__ if issubclass(base, Section) and name in base.model_fields]
-    told = next((text for base in owners if (text := base.model_fields[name].description)), None)
-    if told is None:
-        raise SystemExit(f"{model.__name__}.{name} has no description: write one below it")
-    return " ".join(told.split())
 
 
 if __name__ == "__main__":

@@ -1,15 +1,8 @@
 """The settings of a run: what they are (`schema`), what joins them (`rules`), how they are read (`run_config`)."""
 
 from ocrmem.config.kubernetes_section import PLACEHOLDER_IMAGE, KubernetesSection, VolumeSection
-from ocrmem.config.run_config import Checked, RunConfig, check_file, check_secrets
-from ocrmem.config.schema import (
-    BaseSection,
-    DataSection,
-    GateSection,
-    LabelSection,
-    PathsSection,
-    RenderSection,
-)
+from ocrmem.config.run_config import RunConfig, check_file, check_secrets
+from ocrmem.config.schema import BaseSection, DataSection, GateSection, LabelSection, PathsSection, RenderSection
 from ocrmem.config.section import Section
 from ocrmem.families import TINY
 
@@ -17,7 +10,6 @@ __all__ = [
     "PLACEHOLDER_IMAGE",
     "TINY",
     "BaseSection",
-    "Checked",
     "DataSection",
     "GateSection",
     "KubernetesSection",

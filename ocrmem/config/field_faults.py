@@ -15,28 +15,18 @@ from ocrmem.errors import Problem
 from ocrmem.secrets import HIDDEN, looks_secret, redact
 
 S = TypeVar("S", bound=Section)
+# By the first word of pydantic's name for an error.
 _WANTED = {
-    "int_parsing": "a whole number",
-    "int_type": "a whole number",
-    "int_from_float": "a whole number",
-    "int_parsing_size": "a whole number",
-    "float_parsing": "a number",
-    "float_type": "a number",
-    "finite_number": "a finite number",
-    "bool_parsing": "true or false",
-    "bool_type": "true or false",
-    "string_type": "text (put quotes around it)",
-    "model_type": "a section with fields below it",
-    "model_attributes_type": "a section with fields below it",
-    "dict_type": "a section with fields below it",
-    "list_type": "a list, such as [a, b]",
+    "int": "a whole number",
+    "float": "a number",
+    "finite": "a finite number",
+    "bool": "true or false",
+    "string": "text (put quotes around it)",
+    "model": "a section with fields below it",
+    "dict": "a section with fields below it",
+    "list": "a list, such as [a, b]",
 }
-_BOUNDS = {
-    "greater_than": ("gt", "above {}"),
-    "greater_than_equal": ("ge", "at least {}"),
-    "less_than": ("lt", "below {}"),
-    "less_than_equal": ("le", "at most {}"),
-}
+_BOUNDS = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}
 
 
 def check_fields(model: type[S], settings: RawSettings) -> tuple[S, list[Problem], set[FieldPath]]:
@@ -48,19 +38,14 @@ def check_fields(model: type[S], settings: RawSettings) -> tuple[S, list[Problem
     """
     known = list(field_paths(model))
     values = _without_empty_sections(settings.values, known)
-    problems: list[Problem] = []
-    bad: set[FieldPath] = set()
     try:
-        config = model.model_validate(values)
+        return model.model_validate(values), [], set()
     except ValidationError as error:
-        for fault in error.errors(include_url=False):
-            path = tuple(str(part) for part in fault["loc"])
-            bad.add(path)
-            problems.append(_problem(settings, path, fault, known))
-        for path in bad:
-            _remove(values, path)
-        config = model.model_validate(values)
-    return config, problems, bad
+        faults = [(tuple(map(str, fault["loc"])), fault) for fault in error.errors(include_url=False)]
+    for path, _ in faults:
+        _remove(values, path)
+    problems = [_problem(settings, path, fault, known) for path, fault in faults]
+    return model.model_validate(values), problems, {path for path, _ in faults}
 
 
 def _problem(settings: RawSettings, path: FieldPath, fault: Any, known: Sequence[FieldPath]) -> Problem:
@@ -68,14 +53,15 @@ def _problem(settings: RawSettings, path: FieldPath, fault: Any, known: Sequence
     if kind == "extra_forbidden":
         what = "section" if len(path) == 1 and isinstance(value, dict) else "field"
         return Problem(place, f"is an unknown {what}", _nearest(path, known))
-    said = f"is {_shown(path, value)}"
+    remedy = redact(fault["msg"])  # of a type of ocrmem's own it is the remedy
     if kind == "literal_error":
-        return Problem(place, said, f"Use one of {fault['ctx']['expected'].replace(' or ', ', ')}")
-    if kind in _BOUNDS:
-        key, text = _BOUNDS[kind]
-        return Problem(place, said, f"Give a number {text.format(fault['ctx'][key])}")
-    # The message of a type of ocrmem's own is its remedy.
-    return Problem(place, said, f"Give {_WANTED[kind]}" if kind in _WANTED else redact(fault["msg"]))
+        remedy = f"Use one of {fault['ctx']['expected'].replace(' or ', ', ')}"
+    elif wanted := _WANTED.get(kind.partition("_")[0]):
+        remedy = f"Give {wanted}"
+    for name, bound in fault.get("ctx", {}).items():
+        if name in _BOUNDS:
+            remedy = f"Give a number {_BOUNDS[name]} {bound}"
+    return Problem(place, f"is {_shown(path, value)}", remedy)
 
 
 def _nearest(path: FieldPath, known: Sequence[FieldPath]) -> str:
@@ -116,11 +102,9 @@ def _copy(value: Any) -> Any:
 
 
 def _remove(values: Any, path: FieldPath) -> None:
-    for part in path[:-1]:
-        inner = values.get(part) if isinstance(values, dict) else None
-        if isinstance(inner, list):  # an item cannot be left to its default, so the list is
-            values.pop(part)
-            return
-        values = inner
     if isinstance(values, dict):
-        values.pop(path[-1], None)
+        inner = values.get(path[0])
+        if len(path) == 1 or isinstance(inner, list):  # an item cannot be left to its default, so the list is
+            values.pop(path[0], None)
+        else:
+            _remove(inner, path[1:])

@@ -28,31 +28,23 @@ class EncoderSizes:
 DEEPSEEK_OCR = EncoderSizes({"sum": 1024, "concat": 2048}, (512, 640, 1024, 1280), 64)
 TINY_ENCODER = EncoderSizes({"sum": 64, "concat": 128}, (256,), 32)
 
-_DEEPSEEK_NAME = re.compile(r"(?:^|/)deepseek-ocr$", re.I)
-
 
 def known_encoder(name: str) -> EncoderSizes | None:
     """Return the sizes of an encoder; None where only loading it can tell."""
     if name == TINY:
         return TINY_ENCODER
-    values = local_config(name)
-    if values is not None:
-        return _described(values)
-    return DEEPSEEK_OCR if _DEEPSEEK_NAME.search(name) else None
-
-
-def _described(values: dict[str, Any]) -> EncoderSizes | None:
-    """Return the sizes in a config.json: transformers' own (alone or as ``vision_config``) or DeepSeek-OCR's."""
+    if (values := local_config(name)) is None:
+        return DEEPSEEK_OCR if re.search(r"(?:^|/)deepseek-ocr$", name, re.I) else None
+    # A config.json of transformers' own (alone or as vision_config), or else DeepSeek-OCR's.
     vision = values if "encoder_config" in values else values.get("vision_config")
     width, patch = _at(vision, "encoder_config", "hidden_size"), _at(vision, "sam_config", "patch_size")
     if width is None:
         width, patch = _at(vision, "width", "clip-l-14-224", "width"), None
-    if width is None:
-        return None
     if width == DEEPSEEK_OCR.sizes["sum"] and patch in (None, 16):
         return DEEPSEEK_OCR
     # SAM reduces its patches four times in both directions.
-    return EncoderSizes({"sum": width, "concat": 2 * width}, token_size=4 * patch if patch else None)
+    side = 4 * patch if patch else None
+    return None if width is None else EncoderSizes({"sum": width, "concat": 2 * width}, token_size=side)
 
 
 def _at(values: Any, *path: str) -> int | None:

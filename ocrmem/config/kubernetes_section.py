@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, NonNegativeInt, PositiveInt, ValidationInfo, field_validator
 
-from ocrmem.config.kubernetes_values import ObjectName, OptionalName, Quantity
-from ocrmem.config.section import NonNegativeInt, PositiveInt, Section
+from ocrmem.config.kubernetes_values import (
+    GpuResource,
+    Image,
+    ObjectName,
+    OptionalName,
+    Quantity,
+    SecretVariable,
+    Toleration,
+)
+from ocrmem.config.section import Section
 
 PLACEHOLDER_IMAGE = "registry.example.org/ocrmem:0.1.0"
 
@@ -23,48 +31,24 @@ class VolumeSection(Section):
     """Mounted read-only."""
 
 
-class DatasetVolume(VolumeSection):
-    """The dataset, read by every pod."""
-
-    claim: OptionalName = "ocrmem-dataset"
-    path: str = "/workspace/dataset"
-    read_only: bool = True
-
-
-class FeaturesVolume(VolumeSection):
-    """The feature store, read by every pod."""
-
-    claim: OptionalName = "ocrmem-features"
-    path: str = "/workspace/features"
-    read_only: bool = True
-
-
-class ModelsVolume(VolumeSection):
-    """The models: the tiny ones, or the hub's cache, which is `hub` in it (HF_HOME)."""
-
-    claim: OptionalName = "ocrmem-models"
-    path: str = "/workspace/models"
-    read_only: bool = False
-    """Mounted read-only; the hub's cache writes to it."""
-
-
-class OutputVolume(VolumeSection):
-    """What the job writes: adapters and checkpoints, a folder for each run."""
-
-    claim: OptionalName = "ocrmem-output"
-    """PersistentVolumeClaim; required."""
-    path: str = "/workspace/output"
-    read_only: bool = False
-    """Mounted read-only; must be false."""
-
-
 class VolumesSection(Section):
     """What a training job reads and writes; `paths.*` in the pods are made from these."""
 
-    dataset: DatasetVolume = DatasetVolume()
-    features: FeaturesVolume = FeaturesVolume()
-    models: ModelsVolume = ModelsVolume()
-    output: OutputVolume = OutputVolume()
+    dataset: VolumeSection = VolumeSection(claim="ocrmem-dataset", path="/workspace/dataset", read_only=True)
+    """The dataset, read by every pod."""
+    features: VolumeSection = VolumeSection(claim="ocrmem-features", path="/workspace/features", read_only=True)
+    """The feature store, read by every pod."""
+    models: VolumeSection = VolumeSection(claim="ocrmem-models", path="/workspace/models", read_only=False)
+    """The models: the tiny ones, or the hub's cache, which is `hub` in it (HF_HOME) and is written to."""
+    output: VolumeSection = VolumeSection(claim="ocrmem-output", path="/workspace/output", read_only=False)
+    """What the job writes: adapters and checkpoints, a folder for each run. It must be mounted, and not read-only."""
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _complete(cls, volume: Any, info: ValidationInfo) -> Any:
+        """Give what is left out of a volume that volume's own default."""
+        default: VolumeSection = cls.model_fields[info.field_name or ""].default
+        return default.model_dump() | volume if isinstance(volume, dict) else volume
 
 
 class KubernetesSection(Section):
@@ -74,7 +58,7 @@ class KubernetesSection(Section):
     """Context of the kubeconfig; null: the current one, or the pod's service account."""
     namespace: ObjectName = "ocrmem"
     """Where the TrainJob is created."""
-    image: str = PLACEHOLDER_IMAGE
+    image: Image = PLACEHOLDER_IMAGE
     """Container image of the training pods; the default is a placeholder."""
     image_pull_secrets: list[ObjectName] = Field(default=[])
     """Names of Secrets for a private registry."""
@@ -84,7 +68,7 @@ class KubernetesSection(Section):
     """Pods, each on a node of its own when it takes all of the node's GPUs."""
     gpus_per_node: NonNegativeInt = 1
     """GPUs, and processes, of a pod; 0: CPU, one process a pod."""
-    gpu_resource: str = "nvidia.com/gpu"
+    gpu_resource: GpuResource = "nvidia.com/gpu"
     """What the nodes call their GPUs."""
     cpu: Quantity = "4"
     """Cores requested for each pod."""
@@ -110,11 +94,11 @@ class KubernetesSection(Section):
         ]
     )
     """Keys of `secret_name`; those that it does not hold are left out."""
-    secret_env: list[str] = Field(default=[])
+    secret_env: list[SecretVariable] = Field(default=[])
     """`VARIABLE=SECRET/KEY`: the pods do not start without it; such a variable is not taken from `secret_variables`."""
     env: dict[str, str] = Field(default={})
     """Plain environment variables."""
-    tolerations: list[str] = Field(default=[])
+    tolerations: list[Toleration] = Field(default=[])
     """As `kubectl taint` writes them: `key=value:Effect`, `key:Effect` or `key`."""
     node_selector: dict[str, str] = Field(default={})
     """Labels that the nodes must have."""

@@ -10,8 +10,9 @@ import re
 from decimal import Decimal
 from typing import Annotated
 
-from pydantic import AfterValidator, BeforeValidator, Field
-from pydantic_core import PydanticCustomError
+from pydantic import BeforeValidator, Field
+
+from ocrmem.config.section import form
 
 WORD = r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
 SUBDOMAIN = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*"
@@ -57,22 +58,31 @@ def parse_secret_env(text: str) -> tuple[str, str, str] | None:
     return None if match is None else (match["variable"], match["secret"], match["key"])
 
 
-def _check_quantity(text: str) -> str:
-    if parse_quantity(text) is None:
-        raise PydanticCustomError("quantity", "Write a quantity as Kubernetes does: 4 or 500m for CPU, 32Gi for memory")
-    return text
-
-
-def _check_name(text: str) -> str:
-    if len(text) > 253 or not re.fullmatch(SUBDOMAIN, text):
-        raise PydanticCustomError(
-            "object_name", "Use lower-case letters, digits, - and ., as Kubernetes does in names: ocrmem-output"
-        )
-    return text
-
-
 Quantity = Annotated[
-    str, Field(coerce_numbers_to_str=True, json_schema_extra={"format": "quantity"}), AfterValidator(_check_quantity)
+    str,
+    Field(coerce_numbers_to_str=True, json_schema_extra={"format": "quantity"}),
+    form(_QUANTITY.fullmatch, "Write a quantity as Kubernetes does: 4 or 500m for CPU, 32Gi for memory"),
 ]
-ObjectName = Annotated[str, Field(json_schema_extra={"format": "name"}), AfterValidator(_check_name)]
+ObjectName = Annotated[
+    str,
+    Field(json_schema_extra={"format": "name"}),
+    form(
+        lambda text: len(text) <= 253 and re.fullmatch(SUBDOMAIN, text),
+        "Use lower-case letters, digits, - and ., as Kubernetes does in names: ocrmem-output",
+    ),
+]
 OptionalName = Annotated[ObjectName | None, BeforeValidator(lambda name: None if name == "" else name)]
+Image = Annotated[str, form(re.compile(r"\S+").fullmatch, "Give registry/name:tag or registry/name@sha256:digest")]
+GpuResource = Annotated[
+    str, form(re.compile(KEY).fullmatch, "Use nvidia.com/gpu, amd.com/gpu or what `kubectl describe node` calls it")
+]
+SecretVariable = Annotated[
+    str, form(_SECRET_ENV.fullmatch, "Write VARIABLE=SECRET/KEY: the Secret's name, not its value")
+]
+Toleration = Annotated[
+    str,
+    form(
+        _TOLERATION.fullmatch,
+        "Write it as `kubectl taint` does: nvidia.com/gpu=present:NoSchedule, nvidia.com/gpu:NoSchedule",
+    ),
+]

@@ -54,8 +54,8 @@ class Checked:
     """
 
     config: RunConfig
-    problems: tuple[Problem, ...]
-    faulty: frozenset[FieldPath]
+    problems: list[Problem]
+    faulty: set[FieldPath]
 
     def sound(self, name: str) -> bool:
         """Return whether the field ``section.field``, its section and what lies in it could be read."""
@@ -80,16 +80,15 @@ def check_secrets(path: Path, overrides: Overrides = ()) -> None:
 
 def _check(settings: RawSettings) -> Checked:
     if not settings.readable:
-        every = frozenset((section,) for section in RunConfig().as_dict())
-        return Checked(RunConfig(), tuple(settings.problems), every)
+        every: set[FieldPath] = {(section,) for section in RunConfig().as_dict()}
+        return Checked(RunConfig(), settings.problems, every)
     config, faults, faulty = check_fields(RunConfig, settings)
-    problems = [*settings.problems, *_secret_problems(settings), *faults]
-    checked = Checked(config, (), frozenset(faulty))
-    for rule in RULES:
-        if all(checked.sound(name) for name in rule.fields):
-            for name, message, remedy in rule.check(config):
-                problems.append(Problem(settings.place_of(name.split(".")), redact(message), redact(remedy)))
-    return Checked(config, tuple(problems), checked.faulty)
+    checked = Checked(config, [*settings.problems, *_secret_problems(settings), *faults], faulty)
+    for fields, check in RULES:
+        if all(map(checked.sound, fields)):
+            for name, message, remedy in check(config):
+                checked.problems.append(Problem(settings.place_of(name.split(".")), redact(message), redact(remedy)))
+    return checked
 
 
 def _secret_problems(settings: RawSettings) -> list[Problem]:
@@ -97,8 +96,7 @@ def _secret_problems(settings: RawSettings) -> list[Problem]:
         Problem(settings.place_of(path), f"looks like {kind}", REMEDY) for path, kind in find_in_values(settings.values)
     ]
     # Keys in comments, or under a name that is given twice, are in no value.
-    values = json.dumps(settings.values, ensure_ascii=False, default=str)
-    text = settings.text
+    values, text = json.dumps(settings.values, ensure_ascii=False, default=str), settings.text
     for start, end, kind in find_in_text(text):
         if text[start:end] not in values:
             place = f"{settings.place}:{text.count(chr(10), 0, start) + 1}"

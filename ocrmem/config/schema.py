@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from ocrmem.config.kubernetes_section import KubernetesSection
-from ocrmem.config.section import NonNegativeInt, PositiveInt, Section, Share, Text, given
+from ocrmem.config.section import PRINTABLE, Section, Share, Text, form
 from ocrmem.families import EXAMPLE, TINY, Family, family_of
 
 FieldPath = tuple[str, ...]
@@ -23,13 +23,15 @@ class ModelSection(Section):
     """The frozen models, the projector between them, and when text becomes memory."""
 
     base_model_name: Annotated[
-        str, given(f"Name the base model: tiny, a hub name such as {EXAMPLE}, or a directory")
+        str, form(str.strip, f"Name the base model: tiny, a hub name such as {EXAMPLE}, or a directory"), PRINTABLE
     ] = TINY
     """The frozen language model: `tiny`, a hub name such as Qwen/Qwen3-8B, or a directory."""
     base_revision: str | None = None
     """Commit of the language model on the hub; null: its main branch. Pin it for hub names."""
     ocr_model_name: Annotated[
-        str, given("Name the encoder: tiny, a hub name such as deepseek-ai/DeepSeek-OCR, or a directory")
+        str,
+        form(str.strip, "Name the encoder: tiny, a hub name such as deepseek-ai/DeepSeek-OCR, or a directory"),
+        PRINTABLE,
     ] = TINY
     """The frozen encoder: `tiny`, a hub name such as deepseek-ai/DeepSeek-OCR, or a directory."""
     ocr_revision: str | None = None
@@ -111,7 +113,7 @@ class RenderSection(Section):
 class DataSection(Section):
     """Conversations, and how they become samples."""
 
-    path: Annotated[str, given("Name a .jsonl file or a directory of them")] = "data"
+    path: Annotated[str, form(str.strip, "Name a .jsonl file or a directory of them"), PRINTABLE] = "data"
     """A .jsonl file or a directory of them."""
     recent_turns: PositiveInt = 1
     """User turns at the end that stay text."""
@@ -128,7 +130,7 @@ class DataSection(Section):
 class CheckSection(Section):
     """Bounds that the dataset must keep."""
 
-    min_compression_ratio: float = 0.5
+    min_compression_ratio: NonNegativeFloat = 0.5
     """Lower bound of the history's text tokens per memory token, of each sample."""
     max_compression_ratio: float = 40.0
     """Upper bound of the same."""
@@ -150,7 +152,7 @@ class TrainSection(Section):
 
     max_steps: PositiveInt = 1000
     """Optimizer steps."""
-    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    learning_rate: PositiveFloat = 1e-3
     """Peak learning rate of AdamW."""
     per_device_batch_size: PositiveInt = 8
     """Samples of one process and forward pass."""
@@ -171,11 +173,11 @@ class TrainSection(Section):
     """Steps over which the learning rate rises."""
     lr_scheduler_type: Literal["linear", "cosine", "constant", "constant_with_warmup"] = "cosine"
     """Course of the learning rate after warmup."""
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    weight_decay: NonNegativeFloat = 0.0
     """Weight decay of AdamW."""
-    max_grad_norm: Annotated[float, Field(gt=0)] = 1.0
+    max_grad_norm: PositiveFloat = 1.0
     """Gradients are scaled down to this norm."""
-    target_loss: Annotated[float, Field(gt=0)] | None = None
+    target_loss: PositiveFloat | None = None
     """Train again from another seed while the last logged loss stays above this; null: train once."""
     max_attempts: PositiveInt = 1
     """Seeds tried for target_loss; the best one is kept."""

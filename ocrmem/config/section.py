@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidatorFunctionWrapHandler, field_validator
 from pydantic_core import PydanticCustomError
 
-PositiveInt = Annotated[int, Field(gt=0)]
-NonNegativeInt = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
-def given(remedy: str = "Give it a value, or leave it out") -> AfterValidator:
-    """Return a check of text that may be neither blank nor unprintable; the remedy is for a blank one."""
+def form(accepts: Callable[[str], object], remedy: str) -> AfterValidator:
+    """Return a check that refuses text which is not accepted, with the remedy as its message."""
 
     def check(text: str) -> str:
-        if not text.strip():
-            raise PydanticCustomError("blank", "{remedy}", {"remedy": remedy})
-        if not text.isprintable():
-            raise PydanticCustomError("unprintable", "Remove the unprintable characters")
+        if not accepts(text):
+            raise PydanticCustomError("form", "{remedy}", {"remedy": remedy})
         return text
 
     return AfterValidator(check)
 
 
-Text = Annotated[str, given()]
+PRINTABLE = form(str.isprintable, "Remove the unprintable characters")
+Text = Annotated[str, form(str.strip, "Give it a value, or leave it out"), PRINTABLE]
 
 
 class Section(BaseModel):

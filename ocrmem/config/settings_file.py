@@ -88,9 +88,15 @@ def apply_overrides(settings: RawSettings, overrides: Overrides) -> RawSettings:
     if isinstance(overrides, Mapping):
         for name, value in overrides.items():
             _put(name, os.fspath(value) if isinstance(value, os.PathLike) else value, settings)
-    else:
-        for override in overrides:
-            _apply(override, settings)
+        return settings
+    for override in overrides:
+        name, equals, text = override.partition("=")
+        try:
+            value = yaml.safe_load(text)
+        except (yaml.YAMLError, RecursionError, ValueError):
+            settings.report(f"--set {redact(name)}", "has a value that is not YAML", "Put quotes around the value")
+        else:
+            _put(name, value, settings, well_formed=bool(equals))
     return settings
 
 
@@ -112,7 +118,6 @@ def _read_text(path: Path, settings: RawSettings) -> str | None:
 
 
 def _parse(text: str, settings: RawSettings) -> dict[str, Any]:
-    loader = None
     try:
         loader = _Loader(text)
         loader.duplicates = []
@@ -124,9 +129,6 @@ def _parse(text: str, settings: RawSettings) -> dict[str, Any]:
         remedy = "Indent with spaces, and put quotes around values that hold ': ' or '#'"
         settings.report(place, f"is not readable YAML ({reason})", remedy)
         return {}
-    finally:
-        if loader is not None:
-            loader.dispose()
     for line, message in loader.duplicates:
         settings.report(f"{settings.place}:{line}", message, "Keep the one you mean")
     if value is None:
@@ -136,16 +138,6 @@ def _parse(text: str, settings: RawSettings) -> dict[str, Any]:
         settings.report(settings.place, f"holds a {type(value).__name__}, not sections", remedy)
         return {}
     return {str(key): item for key, item in value.items()}
-
-
-def _apply(override: str, settings: RawSettings) -> None:
-    name, equals, text = override.partition("=")
-    try:
-        value = yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError, ValueError):
-        settings.report(f"--set {redact(name)}", "has a value that is not YAML", "Put quotes around the value")
-    else:
-        _put(name, value, settings, well_formed=bool(equals))
 
 
 def _put(name: str, value: Any, settings: RawSettings, *, well_formed: bool = True) -> None:

@@ -9,12 +9,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, NonNegativeInt, PositiveInt
 
 from ocrmem.config import PLACEHOLDER_IMAGE, Section
 from ocrmem.config.field_faults import check_fields
 from ocrmem.config.kubernetes_values import ObjectName, OptionalName, Quantity
-from ocrmem.config.section import NonNegativeInt, PositiveInt
 from ocrmem.config.settings_file import Overrides, RawSettings, apply_overrides, read_settings
 from ocrmem.errors import ConfigError
 

@@ -28,20 +28,13 @@ def deepspeed_is_known(config: RunSettings) -> Iterator[Fault]:
             yield "train.offload", f"is {offload}, but train.deepspeed is not set", "Set it as well, or use none"
         return
     if config.model.precision == "float16":
-        yield (
-            "model.precision",
-            "is float16, which DeepSpeed trains only by casting proj and its gradients to float16 too",
-            "Use bfloat16 or float32, or leave train.deepspeed out",
-        )
-    if name in STAGES:
-        if offload == "all" and name != "zero3":
-            yield (
-                "train.offload",
-                f"is all, but {name} does not partition the parameters that it would move",
-                "Use train.deepspeed=zero3, or train.offload=optimizer",
-            )
-        return
-    yield from read_file(name, config)[1]
+        message = "is float16, which DeepSpeed trains only by casting proj and its gradients to float16 too"
+        yield "model.precision", message, "Use bfloat16 or float32, or leave train.deepspeed out"
+    if name not in STAGES:
+        yield from read_file(name, config)[1]
+    elif offload == "all" and name != "zero3":
+        message = f"is all, but {name} does not partition the parameters that it would move"
+        yield "train.offload", message, "Use train.deepspeed=zero3, or train.offload=optimizer"
 
 
 def read_file(name: str, config: RunSettings) -> tuple[dict[str, Any], list[Fault]]:
@@ -65,14 +58,12 @@ def read_file(name: str, config: RunSettings) -> tuple[dict[str, Any], list[Faul
 
 def _contradictions(values: Mapping[str, Any], config: RunSettings) -> Iterator[tuple[str, str]]:
     train = config.train
+    batch, accumulated = train.per_device_batch_size, train.gradient_accumulation_steps
+    product = "per_device_batch_size x gradient_accumulation_steps x processes"
     for key, setting, value in (
-        ("train_micro_batch_size_per_gpu", "train.per_device_batch_size", train.per_device_batch_size),
-        ("gradient_accumulation_steps", "train.gradient_accumulation_steps", train.gradient_accumulation_steps),
-        (
-            "train_batch_size",
-            "per_device_batch_size x gradient_accumulation_steps x processes",
-            train.per_device_batch_size * train.gradient_accumulation_steps * train.processes,
-        ),
+        ("train_micro_batch_size_per_gpu", "train.per_device_batch_size", batch),
+        ("gradient_accumulation_steps", "train.gradient_accumulation_steps", accumulated),
+        ("train_batch_size", product, batch * accumulated * train.processes),
         ("gradient_clipping", "train.max_grad_norm", train.max_grad_norm),
     ):
         if values.get(key, AUTO) not in (AUTO, value):
@@ -93,11 +84,8 @@ def _partitioning(zero: Mapping[str, Any], offload: str) -> Iterator[tuple[str, 
     stage = zero.get("stage")
     if stage not in STAGES.values():
         yield f"has zero_optimization.stage {stage}", "Use 1, 2 or 3 there"
-    found = {part: _section(zero, f"offload_{part}").get("device", "none") for part in ("optimizer", "param")}
-    wanted = {
-        "optimizer": "cpu" if offload != "none" else "none",
-        "param": "cpu" if offload == "all" else "none",
-    }
+    wanted = {"optimizer": "cpu" if offload != "none" else "none", "param": "cpu" if offload == "all" else "none"}
+    found = {part: _section(zero, f"offload_{part}").get("device", "none") for part in wanted}
     for part, device in found.items():
         # What the file leaves out follows train.offload.
         if f"offload_{part}" in zero and device != wanted[part]:

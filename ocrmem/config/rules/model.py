@@ -12,11 +12,17 @@ from ocrmem.families import TINY, known_positions
 
 @rule("model.base_model_name", "model.ocr_model_name")
 def tiny_goes_with_tiny(config: RunSettings) -> Iterator[Fault]:
-    names = (config.model.base_model_name, config.model.ocr_model_name)
-    if (names[0] == TINY) != (names[1] == TINY):
-        field = "model.ocr_model_name" if names[0] == TINY else "model.base_model_name"
-        message = f"is {names[names[0] == TINY]!r}, but the other of the two models is tiny"
-        yield field, message, "Name two real models, or tiny for both"
+    names = {field: getattr(config.model, field) for field in ("base_model_name", "ocr_model_name")}
+    others = [field for field, name in names.items() if name != TINY]
+    if len(others) == 1:
+        message = f"is {names[others[0]]!r}, but the other of the two models is tiny"
+        yield f"model.{others[0]}", message, "Name two real models, or tiny for both"
+
+
+@rule("model.device", "model.precision")
+def precision_suits_the_device(config: RunSettings) -> Iterator[Fault]:
+    if config.model.device == "cpu" and config.model.precision == "float16":
+        yield "model.precision", "is float16, in which training on a CPU overflows", "Use float32 or bfloat16"
 
 
 @rule("model.context_threshold", "model.max_seq_length")
@@ -34,27 +40,17 @@ def threshold_is_below_the_sequence(config: RunSettings) -> Iterator[Fault]:
 
 @rule("model.ocr_model_name", "model.features", "model.vision_embedding_size")
 def vision_size_is_the_encoders(config: RunSettings) -> Iterator[Fault]:
-    encoder = known_encoder(config.model.ocr_model_name)
-    if encoder is None:
-        return
-    given, gives = config.model.vision_embedding_size, encoder.sizes[config.model.features]
-    if given != gives:
-        yield (
-            "model.vision_embedding_size",
-            f"is {given}, but {config.model.ocr_model_name} with features {config.model.features!r} gives "
-            f"{gives}: the first page would fail on a shape",
-            f"Set it to {gives}",
-        )
+    model = config.model
+    encoder = known_encoder(model.ocr_model_name)
+    if encoder and (gives := encoder.sizes[model.features]) != (given := model.vision_embedding_size):
+        message = f"is {given}, but {model.ocr_model_name} with features {model.features!r} gives {gives}"
+        yield "model.vision_embedding_size", f"{message}: the first page would fail on a shape", f"Set it to {gives}"
 
 
 @rule("model.base_model_name", "model.max_seq_length", "evaluate.max_new_tokens")
 def sequence_fits_the_base_model(config: RunSettings) -> Iterator[Fault]:
-    positions = known_positions(config.model.base_model_name)
-    longest, new = config.model.max_seq_length, config.evaluate.max_new_tokens
+    name, longest, new = config.model.base_model_name, config.model.max_seq_length, config.evaluate.max_new_tokens
+    positions = known_positions(name)
     if positions is not None and longest + new > positions:
-        yield (
-            "model.max_seq_length",
-            f"is {longest}, which with evaluate.max_new_tokens {new} is more than the {positions} positions "
-            f"of {config.model.base_model_name}",
-            f"Lower it to {max(positions - new, 1)} or less",
-        )
+        message = f"is {longest}, which with evaluate.max_new_tokens {new} is more than the {positions} positions"
+        yield "model.max_seq_length", f"{message} of {name}", f"Lower it to {max(positions - new, 1)} or less"

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from itertools import combinations
 from pathlib import Path
 
 from ocrmem.config.rules.rule import Fault, rule
 from ocrmem.config.schema import PathsSection, RunSettings
 
 # Several verbs write into paths.reports, file by file.
-OUTPUTS = tuple(name for name in PathsSection.model_fields if name != "reports")
-OUTPUT_FIELDS = tuple(f"paths.{name}" for name in OUTPUTS)
+OUTPUT_FIELDS = tuple(f"paths.{name}" for name in PathsSection.model_fields if name != "reports")
 
 
 def output_directories(config: RunSettings) -> dict[str, Path]:
-    """Return the absolute directory of each output, by its name in ``paths``."""
-    return {name: absolute(getattr(config.paths, name)) for name in OUTPUTS}
+    """Return the absolute directory of each output, by its field."""
+    return {field: absolute(getattr(config.paths, field.removeprefix("paths."))) for field in OUTPUT_FIELDS}
 
 
 def absolute(path: str) -> Path:
@@ -27,16 +27,12 @@ def absolute(path: str) -> Path:
 def outputs_do_not_overlap(config: RunSettings) -> Iterator[Fault]:
     outputs = output_directories(config)
     here, data = absolute("."), absolute(config.data.path)
-    for name, path in outputs.items():
-        field = f"paths.{name}"
+    for field, path in outputs.items():
         if here.is_relative_to(path):
             message = "is the working directory or one above it, and verbs replace it whole"
             yield field, message, "Name a folder of its own"
         elif data.is_relative_to(path):
             yield field, "holds data.path, and verbs replace it whole", "Name a folder of its own"
-    names = list(outputs)
-    for index, name in enumerate(names):
-        for other in names[:index]:
-            if outputs[name].is_relative_to(outputs[other]) or outputs[other].is_relative_to(outputs[name]):
-                message = f"is the same as paths.{other}, or one lies in the other"
-                yield f"paths.{name}", message, "Give each a folder of its own"
+    for (other, outer), (field, path) in combinations(outputs.items(), 2):
+        if path.is_relative_to(outer) or outer.is_relative_to(path):
+            yield field, f"is the same as {other}, or one lies in the other", "Give each a folder of its own"

@@ -9,27 +9,21 @@ from ocrmem.config.known_encoders import known_encoder
 from ocrmem.config.rules.rule import Fault, rule
 from ocrmem.config.schema import RunSettings
 from ocrmem.facts import CELL_WIDTH, page_problems, tokens_per_page
+from ocrmem.families import MARK_TOKENS
 
 TEXT_TOKENS = 16  # the least that a question, its answer and the chat template take
 
 
 @rule("model.ocr_model_name", "render.page_size", "render.token_size")
 def pages_are_the_encoders(config: RunSettings) -> Iterator[Fault]:
-    encoder, render = known_encoder(config.model.ocr_model_name), config.render
+    name, render = config.model.ocr_model_name, config.render
+    encoder = known_encoder(name)
     if encoder and encoder.page_sizes and render.page_size not in encoder.page_sizes:
-        sizes = ", ".join(map(str, encoder.page_sizes))
-        yield (
-            "render.page_size",
-            f"is {render.page_size}, which is not one of {config.model.ocr_model_name}'s own sizes; pages are "
-            "never resampled",
-            f"Use {sizes}",
-        )
+        message = f"is {render.page_size}, which is not one of {name}'s own sizes; pages are never resampled"
+        yield "render.page_size", message, f"Use {', '.join(map(str, encoder.page_sizes))}"
     if encoder and encoder.token_size not in (None, render.token_size):
-        yield (
-            "render.token_size",
-            f"is {render.token_size}, but a vision token of {config.model.ocr_model_name} sees {encoder.token_size} px",
-            f"Set it to {encoder.token_size}",
-        )
+        message = f"is {render.token_size}, but a vision token of {name} sees {encoder.token_size} px"
+        yield "render.token_size", message, f"Set it to {encoder.token_size}"
 
 
 @rule("render.page_size", "render.token_size", "render.line_height")
@@ -56,14 +50,13 @@ def atlas_is_there(config: RunSettings) -> Iterator[Fault]:
 def memory_fits_the_sequence(config: RunSettings) -> Iterator[Fault]:
     render, longest = config.render, config.model.max_seq_length
     tokens = tokens_per_page(render.page_size, render.token_size)
-    needed = render.max_pages * tokens + 2
+    needed = render.max_pages * tokens + MARK_TOKENS
     if tokens and needed + TEXT_TOKENS > longest:
-        pages = (longest - 2 - TEXT_TOKENS) // tokens
+        pages = (longest - MARK_TOKENS - TEXT_TOKENS) // tokens
         lower = f"Lower it to {pages} or less, or raise" if pages > 0 else "Raise"
-        enough = needed + TEXT_TOKENS
         yield (
             "render.max_pages",
-            f"is {render.max_pages}: with up to {tokens} tokens a page and two around them memory takes "
+            f"is {render.max_pages}: with up to {tokens} tokens a page and the marks around them memory takes "
             f"{needed} tokens, which leaves too little of model.max_seq_length {longest} for any text",
-            f"{lower} model.max_seq_length to at least {enough} (better, with room for the recent turns)",
+            f"{lower} model.max_seq_length to at least {needed + TEXT_TOKENS} (better, with room for the recent turns)",
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ocrmem.config.schema import RunSettings, field_paths
 
@@ -13,8 +13,7 @@ Check = Callable[[RunSettings], Iterator[Fault]]
 FIELDS = frozenset(".".join(path) for path in field_paths())
 
 
-@dataclass(frozen=True)
-class Rule:
+class Rule(NamedTuple):
     """A check and the fields that it reads, by their names in params.yaml; skipped while one of them is faulty."""
 
     fields: tuple[str, ...]

@@ -1,0 +1,71 @@
+"""Rules over numbers that make or bound each other: steps, batch sizes, the dataset's bounds, the gate."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from operator import attrgetter
+
+from ocrmem.config.rules.rule import Fault, rule
+from ocrmem.config.schema import RunSettings
+
+_EXCHANGE = "Exchange or widen the two bounds"
+
+
+def _below(config: RunSettings, field: str, bound: str, remedy: str) -> Iterator[Fault]:
+    value, limit = attrgetter(field, bound)(config)
+    if value >= limit:
+        yield field, f"is {value}, not below {bound} {limit}", remedy
+
+
+@rule("check.min_compression_ratio", "check.max_compression_ratio")
+def compression_bounds_are_in_order(config: RunSettings) -> Iterator[Fault]:
+    return _below(config, "check.min_compression_ratio", "check.max_compression_ratio", _EXCHANGE)
+
+
+@rule("check.min_ink_share", "check.max_ink_share")
+def ink_bounds_are_in_order(config: RunSettings) -> Iterator[Fault]:
+    return _below(config, "check.min_ink_share", "check.max_ink_share", _EXCHANGE)
+
+
+@rule("train.warmup_steps", "train.max_steps")
+def warmup_ends(config: RunSettings) -> Iterator[Fault]:
+    remedy = f"Lower it to a few per cent of the steps, for example {config.train.max_steps // 20}"
+    return _below(config, "train.warmup_steps", "train.max_steps", remedy)
+
+
+@rule("data.eval_fraction")
+def something_is_left_to_train_on(config: RunSettings) -> Iterator[Fault]:
+    if config.data.eval_fraction >= 1:
+        yield "data.eval_fraction", "is 1, which leaves nothing to train on", "Use for example 0.1"
+
+
+@rule("train.global_batch_size", "train.per_device_batch_size", "train.gradient_accumulation_steps", "train.processes")
+def batch_sizes_agree(config: RunSettings) -> Iterator[Fault]:
+    train = config.train
+    wanted, together = train.global_batch_size, train.per_device_batch_size * train.processes
+    made = together * train.gradient_accumulation_steps
+    if wanted in (None, made):
+        return
+    steps, rest = divmod(wanted, together)
+    message = (
+        f"is {wanted}, but per_device_batch_size {train.per_device_batch_size} x gradient_accumulation_steps "
+        f"{train.gradient_accumulation_steps} x processes {train.processes} make {made}"
+    )
+    change = f"Set train.gradient_accumulation_steps={steps}" if steps and not rest else "Make the four agree"
+    yield "train.global_batch_size", message, f"{change}, or leave global_batch_size out"
+
+
+@rule("train.processes")
+def processes_are_not_samples(config: RunSettings) -> Iterator[Fault]:
+    if config.train.processes > 4096:
+        yield "train.processes", f"is {config.train.processes}", "Give the number of GPUs, one process each"
+
+
+@rule("register.gate.min_recall", "register.gate.max_shuffled_recall", "register.gate.max_no_memory_recall")
+def gate_asks_that_memory_helps(config: RunSettings) -> Iterator[Fault]:
+    gate = config.registry.gate
+    for name in ("max_shuffled_recall", "max_no_memory_recall"):
+        if (allowed := getattr(gate, name)) > gate.min_recall:
+            message = f"is {allowed}, above min_recall {gate.min_recall}: an adapter whose memory does not matter"
+            remedy = f"Lower it to {gate.min_recall} or less, or raise min_recall"
+            yield f"register.gate.{name}", f"{message} would pass", remedy
