@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import random
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -39,14 +40,13 @@ class CaseMaker:
 
     def with_memory(self, sample: Sample, features: torch.Tensor) -> Case:
         """Open the prompt with memory of ``features`` [m, d], fitted as in training."""
-        supervised, question = self._sequences(self.builder, sample, memory_tokens=len(features))
-        return Case(sample.id, supervised, question, sample.answer, features=features)
+        sequences = self._sequences(self.builder, sample, memory_tokens=len(features))
+        return Case(sample.id, *sequences, sample.answer, features=features)
 
     def with_other_memory(self, sample: Sample, features: torch.Tensor) -> Case:
         """Open the prompt with another conversation's memory, in its own length.
 
-        Where there is no room for all of it, its oldest tokens are left out: a prompt is never cut to make room for
-        it.
+        Where there is no room for all of it, its oldest tokens are left out: a prompt is never cut for it.
         """
         room = self.builder.max_seq_length - len(self._sequences(self.builder, sample)[0].input_ids) - MARK_TOKENS
         return self.with_memory(sample, features[-max(room, sample.memory_tokens) :])
@@ -81,15 +81,11 @@ class CaseMaker:
         """
         ids = [token for message in sample.history for token in self.builder.encode_content(message.content)]
         pooled = pool(embed(embeddings, ids), sample.memory_tokens)
-        supervised, question = self._sequences(self.builder, sample, memory_tokens=sample.memory_tokens)
-        return Case(sample.id, supervised, question, sample.answer, embeddings=pooled)
+        sequences = self._sequences(self.builder, sample, memory_tokens=sample.memory_tokens)
+        return Case(sample.id, *sequences, sample.answer, embeddings=pooled)
 
     def _sequences(
-        self,
-        builder: SequenceBuilder,
-        sample: Sample,
-        memory_tokens: int = 0,
-        history: Sequence[Message] = (),
+        self, builder: SequenceBuilder, sample: Sample, memory_tokens: int = 0, history: Sequence[Message] = ()
     ) -> tuple[TokenSequence, TokenSequence]:
         """Build the sequence with the answer, and that up to the generation prompt."""
         supervised = builder.build(sample.prompt, sample.answer, memory_tokens=memory_tokens, history=history)
@@ -107,21 +103,16 @@ def of_other_conversations(samples: Sequence[Sample]) -> list[int]:
         DataError: one conversation holds more than half of the samples, so there are not enough others.
     """
     order = sorted(range(len(samples)), key=lambda i: (samples[i].conversation_id, samples[i].turn))
-    sizes: dict[str, int] = {}
-    for sample in samples:
-        sizes[sample.conversation_id] = sizes.get(sample.conversation_id, 0) + 1
-    largest = max(sizes, key=lambda name: sizes[name])
-    if 2 * sizes[largest] > len(samples):
+    ((largest, size),) = Counter(sample.conversation_id for sample in samples).most_common(1)
+    if 2 * size > len(samples):
         raise DataError.of(
             "evaluate",
-            f"conversation {largest!r} has {sizes[largest]} of the {len(samples)} held-out samples with "
+            f"conversation {largest!r} has {size} of the {len(samples)} held-out samples with "
             "memory, so memory cannot be shuffled between conversations",
             "Hold out more conversations (an eval*.jsonl file, or a higher data.eval_fraction)",
         )
-    partner = [0] * len(samples)
-    for place, index in enumerate(order):
-        partner[index] = order[(place + sizes[largest]) % len(order)]
-    return partner
+    partner = dict(zip(order, order[size:] + order[:size], strict=True))
+    return [partner[index] for index in range(len(samples))]
 
 
 def scrambled(sample: Sample, seed: int) -> Sample | None:

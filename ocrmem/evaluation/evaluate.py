@@ -129,11 +129,10 @@ class _Evaluation:
         """Score a variant; cases are made a few batches at a time, since their features are large."""
         bar.describe(f"evaluate: {name}")
         size = self.config.evaluate.batch_size * _CHUNK
-        results: list[Scored] = []
+        self.scored[name] = []
         for start in range(0, len(samples), size):
             cases = [case(sample) for sample in samples[start : start + size]]
-            results += self.scorer.score(cases, done=bar.advance)
-        self.scored[name] = results
+            self.scored[name] += self.scorer.score(cases, done=bar.advance)
 
 
 def evaluate(config: RunConfig) -> EvaluateResult:
@@ -178,7 +177,9 @@ def _score_variants(run: _Evaluation, partner: list[int], few: list[Sample], pro
         run.run("counterfactual", run.counterfactual, own, bar)
     with _fresh_proj(run.model, run.config.train.seed):
         run.run("untrained", samples, own, bar)
-    random_encoder = _fresh_encoder(run.encoder, run.config.train.seed + _OTHER_SEED)
+    with _seeded(run.config.train.seed + _OTHER_SEED):
+        random_encoder = DeepEncoder(run.encoder.config, run.encoder.features)
+    random_encoder.to(run.encoder.device, run.encoder.dtype)
     run.run("random_encoder", few, lambda s: maker.with_memory(s, run.drawn_features(s, random_encoder)), bar)
     if probes:
         run.run("scrambled", probes, lambda s: maker.with_memory(s, run.drawn_features(s, run.encoder)), bar)
@@ -199,13 +200,6 @@ def _fresh_proj(model: MEMModel, seed: int) -> Iterator[None]:
         yield
     finally:
         model.proj = trained
-
-
-def _fresh_encoder(encoder: DeepEncoder, seed: int) -> DeepEncoder:
-    """Build an encoder of the same geometry with random weights, the same for the same seed."""
-    with _seeded(seed):
-        fresh = DeepEncoder(encoder.config, encoder.features)
-    return fresh.to(encoder.device, encoder.dtype)
 
 
 @contextmanager

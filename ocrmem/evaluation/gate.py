@@ -12,17 +12,13 @@ from ocrmem.evaluation.result import EVALUATION
 
 @dataclass(frozen=True)
 class GateLine:
-    """One demand of the gate: ``metric`` was ``value`` and had to be ``relation`` ``bound``.
-
-    Attributes:
-        setting: the field of ``register.gate`` that holds the bound.
-    """
+    """One demand of the gate: ``metric`` was ``value`` and had to be ``relation`` ``bound``."""
 
     metric: str
     value: float
     relation: str
     bound: float
-    setting: str
+    setting: str  # the field of ``register.gate`` that holds the bound
 
     @property
     def ok(self) -> bool:

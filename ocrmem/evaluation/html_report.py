@@ -14,10 +14,10 @@ from markupsafe import Markup
 from ocrmem.config import RunConfig
 from ocrmem.dataset.memory_dataset import MemoryDataset
 from ocrmem.dataset.schema import Sample
-from ocrmem.evaluation import svg_charts
 from ocrmem.evaluation.result import VARIANTS
 from ocrmem.evaluation.scoring import Scored
 from ocrmem.evaluation.statistics import evenly_spaced
+from ocrmem.evaluation.svg_charts import bar_chart, histogram, line_chart
 from ocrmem.files import write_text
 
 _TEMPLATE = Path(__file__).with_name("report.html.jinja")
@@ -34,20 +34,16 @@ def write_report(
     dataset: MemoryDataset,
     config: RunConfig,
 ) -> None:
-    """Write the report.
+    """Write the report to ``path``.
 
     Args:
-        path: the HTML file.
         result: what evaluation.json holds.
         scored: the scored cases of every variant.
-        samples: those evaluated; examples are taken from them.
-        dataset: for the examples' pages.
-        config: of the run.
+        samples: those evaluated; examples are taken from them, and their pages from ``dataset``.
     """
     chosen = choose_examples(samples, scored["memory"], config.evaluate.examples)
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
-    html = template.render(
+    html = environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(
         result={**dict.fromkeys(VARIANTS), **result},
         rows=[{"name": name, "meaning": VARIANTS[name], **result[name]} for name in VARIANTS if name in result],
         charts=_charts(result, config),
@@ -77,31 +73,25 @@ def training_curve(path: Path) -> list[tuple[float, float]]:
 
 
 def _charts(result: Mapping[str, Any], config: RunConfig) -> dict[str, Markup | None]:
-    names = [name for name in VARIANTS if name in result]
-    squeezed = result["compression"]["histogram"]
+    recall, loss = ([(n, result[n][key]) for n in VARIANTS if n in result] for key in ("recall", "loss"))
+    squeezed, unit = result["compression"]["histogram"], "history text tokens per memory token"
     points = training_curve(config.paths.report(TRAINING_CURVE))
     return {
-        "recall": svg_charts.bar_chart(
-            [(n, result[n]["recall"]) for n in names], title="Recall of each variant", top=1.0
-        ),
-        "loss": svg_charts.bar_chart([(n, result[n]["loss"]) for n in names], title="Loss of each variant"),
-        "compression": svg_charts.histogram(
-            squeezed["edges"],
-            squeezed["counts"],
-            title="Samples by compression ratio",
-            unit="history text tokens per memory token",
-        ),
-        "training": svg_charts.line_chart(points, title="Training loss", x_name="step") if len(points) > 1 else None,
+        "recall": bar_chart(recall, title="Recall of each variant", top=1.0),
+        "loss": bar_chart(loss, title="Loss of each variant"),
+        "compression": histogram(**squeezed, title="Samples by compression ratio", unit=unit),
+        "training": line_chart(points, title="Training loss", x_name="step") if len(points) > 1 else None,
     }
 
 
 def _example(sample: Sample, scored: Mapping[str, Sequence[Scored]], dataset: MemoryDataset) -> dict[str, Any]:
-    outputs = []
-    for name in VARIANTS:
-        for result in scored.get(name, ()):
-            # Counterfactual samples have ids of their own; the rest share the sample's.
-            if result.sample_id == sample.id and name != "counterfactual":
-                outputs.append({"name": name, "said": _shorten(result.said), "right": result.right})
+    outputs = [
+        {"name": name, "said": _shorten(result.said), "right": result.right}
+        for name in VARIANTS
+        for result in scored.get(name, ())
+        # Counterfactual samples have ids of their own; the rest share the sample's.
+        if result.sample_id == sample.id and name != "counterfactual"
+    ]
     pages = [dataset.page(name) for name in sample.pages[-_PAGES_SHOWN:]]
     return {
         "id": sample.id,
@@ -111,13 +101,12 @@ def _example(sample: Sample, scored: Mapping[str, Sequence[Scored]], dataset: Me
         "history_tokens": sample.history_tokens,
         "memory_tokens": sample.memory_tokens,
         "page_count": len(sample.pages),
-        "pages": [{"uri": _data_uri(page.png()), "size": page.size} for page in pages],
+        "pages": [
+            {"uri": f"data:image/png;base64,{base64.b64encode(page.png()).decode('ascii')}", "size": page.size}
+            for page in pages
+        ],
         "outputs": outputs,
     }
-
-
-def _data_uri(png: bytes) -> str:
-    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
 
 
 def _shorten(text: str) -> str:

@@ -20,8 +20,6 @@ from ocrmem.evaluation.baselines import CaseMaker
 from ocrmem.evaluation.scoring import Case, Scorer
 from ocrmem.rendering.history import HistoryRenderer
 
-MEMORY_STEPS = ("render", "encode", "prefill", "generate")
-TEXT_STEPS = ("prefill", "generate")
 T = TypeVar("T")
 
 
@@ -54,37 +52,32 @@ def measure_latency(
         ``memory`` and ``full_text``: median seconds of each step and of their sum (``total``); ``samples``,
         ``device``, ``new_tokens``: the length of each generated answer, which is the same for both.
     """
+    device, dropping = scorer.model.device, config.model.drop_blank_tokens
 
-    def by_memory(sample: Sample, watch: Stopwatch) -> None:
+    def by_memory(sample: Sample, watch: Stopwatch) -> Case:
         pages = watch.time("render", lambda: HistoryRenderer(config.render).draw(sample.history).pages)
-        dropping = config.model.drop_blank_tokens
         features = watch.time(
             "encode", lambda: torch.cat(encode_kept_tokens(encoder, pages, drop_blank_tokens=dropping))
         )
-        _answer(watch, scorer, maker.with_memory(sample, features), sample)
+        return maker.with_memory(sample, features)
 
-    def by_text(sample: Sample, watch: Stopwatch) -> None:
-        _answer(watch, scorer, maker.full_text(sample), sample)
+    def by_text(sample: Sample, watch: Stopwatch) -> Case:
+        return maker.full_text(sample)
 
-    device = scorer.model.device
+    def timed(sample: Sample, prepare: Callable[[Sample, Stopwatch], Case]) -> dict[str, float]:
+        """Time reading the sequence, and then writing as many tokens as the right answer has."""
+        watch = Stopwatch(device)
+        case = prepare(sample, watch)
+        watch.time("prefill", lambda: scorer.write(case, 1))
+        watch.time("generate", lambda: scorer.write(case, sample.answer_tokens))
+        # `write` reads the sequence again before its first token.
+        watch.seconds["generate"] = max(0.0, watch.seconds["generate"] - watch.seconds["prefill"])
+        return watch.seconds | {"total": sum(watch.seconds.values())}
+
     result: dict[str, Any] = {"device": device.type, "samples": len(samples)}
-    for name, steps, run in (("memory", MEMORY_STEPS, by_memory), ("full_text", TEXT_STEPS, by_text)):
-        run(samples[0], Stopwatch(device))
-        rows = []
-        for sample in samples:
-            watch = Stopwatch(device)
-            run(sample, watch)
-            rows.append(watch.seconds)
-        medians = {step: statistics.median(row[step] for row in rows) for step in steps}
-        total = statistics.median(sum(row.values()) for row in rows)
-        result[name] = {step: round(seconds, 6) for step, seconds in {**medians, "total": total}.items()}
+    for name, prepare in (("memory", by_memory), ("full_text", by_text)):
+        timed(samples[0], prepare)
+        rows = [timed(sample, prepare) for sample in samples]
+        result[name] = {step: round(statistics.median(row[step] for row in rows), 6) for step in rows[0]}
     result["new_tokens"] = statistics.mean(sample.answer_tokens for sample in samples)
     return result
-
-
-def _answer(watch: Stopwatch, scorer: Scorer, case: Case, sample: Sample) -> None:
-    """Time reading the sequence, and then writing as many tokens as the right answer has."""
-    watch.time("prefill", lambda: scorer.write(case, 1))
-    watch.time("generate", lambda: scorer.write(case, sample.answer_tokens))
-    # `write` reads the sequence again before its first token.
-    watch.seconds["generate"] = max(0.0, watch.seconds["generate"] - watch.seconds["prefill"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,43 +18,26 @@ from ocrmem.model.modeling import MEMModel
 
 @dataclass(frozen=True)
 class Case:
-    """One question as the model gets it.
+    """One question as the model gets it."""
 
-    Attributes:
-        sample_id: of the sample that it was made from.
-        supervised: prompt and right answer, for the loss.
-        question: the same up to the generation prompt, for the recall.
-        answer: the right answer.
-        features: vision tokens for the placeholders [m, d], or None.
-        embeddings: ready embeddings for the placeholders [m, H], or None.
-    """
-
-    sample_id: str
-    supervised: TokenSequence
-    question: TokenSequence
-    answer: str
-    features: torch.Tensor | None = None
-    embeddings: torch.Tensor | None = None
+    sample_id: str  # of the sample that it was made from
+    supervised: TokenSequence  # prompt and right answer, for the loss
+    question: TokenSequence  # the same up to the generation prompt, for the recall
+    answer: str  # the right one
+    features: torch.Tensor | None = None  # vision tokens for the placeholders [m, d]
+    embeddings: torch.Tensor | None = None  # ready embeddings for the placeholders [m, H]
 
 
 @dataclass(frozen=True)
 class Scored:
-    """What the model made of a case.
-
-    Attributes:
-        loss_sum: negative log likelihood of the answer's tokens, end token included, summed.
-        answer_tokens: how many those are.
-        said: what greedy decoding gave.
-        right: whether that is the answer, white space aside.
-        tokens: length of the sequence that the model read, without the answer.
-    """
+    """What the model made of a case."""
 
     sample_id: str
-    loss_sum: float
-    answer_tokens: int
-    said: str
-    right: bool
-    tokens: int
+    loss_sum: float  # negative log likelihood of the answer's tokens, end token included, summed
+    answer_tokens: int  # how many those are
+    said: str  # what greedy decoding gave
+    right: bool  # whether that is the answer, white space aside
+    tokens: int  # length of the sequence that the model read, without the answer
 
 
 class Scorer:
@@ -61,7 +45,6 @@ class Scorer:
 
     Args:
         model: with proj loaded; no encoder is needed.
-        tokenizer: of its language model.
         end_token_id: ends an answer.
         batch_size: cases at once.
         max_new_tokens: most tokens of a generated answer.
@@ -96,23 +79,21 @@ class Scorer:
         for start in range(0, len(order), self.batch_size):
             chosen = order[start : start + self.batch_size]
             batch = [cases[index] for index in chosen]
-            scored = zip(self._losses(batch), self.answers(batch), batch, strict=True)
-            for index, (loss, said, case) in zip(chosen, scored, strict=True):
-                results[index] = Scored(
-                    case.sample_id,
-                    loss,
-                    case.supervised.answer_tokens,
-                    said,
-                    is_right(said, self.as_decoded(case.answer)),
-                    len(case.question.input_ids),
-                )
+            for index, loss, said in zip(chosen, self._losses(batch), self.answers(batch), strict=True):
+                case = cases[index]
+                right = is_right(said, self._as_decoded(case.answer))
+                answer, question = case.supervised.answer_tokens, len(case.question.input_ids)
+                results[index] = Scored(case.sample_id, loss, answer, said, right, question)
             done(len(chosen))
         return [results[index] for index in range(len(cases))]
 
     def answers(self, cases: Sequence[Case]) -> list[str]:
         """Answer each case's question by greedy decoding."""
-        new = self._generate(cases, self.max_new_tokens, self.end_token_id)
-        return [self.decode(row) for row in new.tolist()]
+        found = []
+        for ids in self._generate(cases, self.max_new_tokens, self.end_token_id).tolist():
+            kept = itertools.takewhile(lambda token: token != self.end_token_id, ids)
+            found.append(str(self.tokenizer.decode(list(kept), skip_special_tokens=True)))
+        return found
 
     def write(self, case: Case, tokens: int) -> None:
         """Generate exactly ``tokens`` tokens and forget them: for timing."""
@@ -120,14 +101,7 @@ class Scorer:
         never = self.model.base_llm_model.config.get_text_config().vocab_size
         self._generate([case], tokens, never)
 
-    def decode(self, ids: Sequence[int]) -> str:
-        """Return the text of generated tokens up to the end token."""
-        kept = list(ids)
-        if self.end_token_id in kept:
-            kept = kept[: kept.index(self.end_token_id)]
-        return str(self.tokenizer.decode(kept, skip_special_tokens=True))
-
-    def as_decoded(self, text: str) -> str:
+    def _as_decoded(self, text: str) -> str:
         """Return ``text`` after the tokenizer's round trip, as a model that says exactly this is heard."""
         ids = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
         unknown = self.tokenizer.unk_token_id
@@ -136,50 +110,31 @@ class Scorer:
 
     @torch.no_grad()
     def _generate(self, cases: Sequence[Case], tokens: int, end_token_id: int) -> torch.Tensor:
-        batch = self._batch([case.question for case in cases])
-        return self.model.generate(
-            input_ids=batch["input_ids"],
-            attention_mask=batch["attention_mask"],
-            **self._memory(cases),
-            max_new_tokens=tokens,
-            eos_token_id=end_token_id,
-            pad_token_id=self._pad,
-        )
+        _, inputs = self._inputs(cases, [case.question for case in cases])
+        return self.model.generate(**inputs, max_new_tokens=tokens, eos_token_id=end_token_id, pad_token_id=self._pad)
 
     @torch.no_grad()
     def _losses(self, cases: Sequence[Case]) -> list[float]:
         """Return the summed loss of each case's answer."""
-        batch = self._batch([case.supervised for case in cases])
+        labels, inputs = self._inputs(cases, [case.supervised for case in cases])
         # Padding on the left puts every answer at the end, so only those positions get logits: all of them
         # would be gigabytes for a real vocabulary. `forward` with labels gives one loss for the whole batch.
         longest = max(case.supervised.answer_tokens for case in cases)
-        logits = self.model(
-            input_ids=batch["input_ids"],
-            attention_mask=batch["attention_mask"],
-            **self._memory(cases),
-            logits_to_keep=longest + 1,
-        ).logits[:, :-1]
+        logits = self.model(**inputs, logits_to_keep=longest + 1).logits[:, :-1]
         losses = torch.nn.functional.cross_entropy(
-            logits.float().transpose(1, 2),
-            batch["labels"][:, -longest:],
-            ignore_index=IGNORED,
-            reduction="none",
+            logits.float().transpose(1, 2), labels[:, -longest:], ignore_index=IGNORED, reduction="none"
         )
         return [float(loss) for loss in losses.double().sum(1)]
 
-    def _batch(self, sequences: Sequence[TokenSequence]) -> dict[str, torch.Tensor]:
-        """Return ids, mask and labels [B, L] on the model's device, padded on the left."""
-        batch = pad_sequences(sequences, self._pad, left=True)
-        return {name: tensor.to(self.model.device) for name, tensor in batch.items()}
-
-    def _memory(self, cases: Sequence[Case]) -> dict[str, Any]:
-        device = self.model.device
-        found = {}
-        for name, key in (("features", "memory_features"), ("embeddings", "memory_embeddings")):
+    def _inputs(self, cases: Sequence[Case], sequences: Sequence[TokenSequence]) -> tuple[torch.Tensor, dict[str, Any]]:
+        """Return labels [B, L], and ids, mask [B, L] and memory for the model; on its device, padded on the left."""
+        inputs = pad_sequences(sequences, self._pad, left=True)
+        for name in ("features", "embeddings"):
             parts = [value for case in cases if (value := getattr(case, name)) is not None]
             if parts:
-                found[key] = torch.cat(parts).to(device)
-        return found
+                inputs[f"memory_{name}"] = torch.cat(parts)
+        inputs = {name: tensor.to(self.model.device) for name, tensor in inputs.items()}
+        return inputs.pop("labels"), inputs
 
 
 def is_right(said: str, expected: str) -> bool:

@@ -19,21 +19,14 @@ _PERCENTILES = (5, 25, 50, 75, 95)
 
 
 class Figures(TypedDict):
-    """One variant's figures.
+    """One variant's figures."""
 
-    Attributes:
-        loss: mean negative log likelihood over all answers' tokens.
-        recall, recall_interval: share of right answers, and its 95 % interval.
-        correct, samples: how many.
-        sequence_tokens: mean length of the sequence in front of the answer.
-    """
-
-    loss: float
-    recall: float
-    recall_interval: list[float]
+    loss: float  # mean negative log likelihood over all answers' tokens
+    recall: float  # share of right answers
+    recall_interval: list[float]  # its 95 % interval
     correct: int
     samples: int
-    sequence_tokens: float
+    sequence_tokens: float  # mean length of the sequence in front of the answer
 
 
 def figures(scored: Sequence[Scored]) -> Figures:

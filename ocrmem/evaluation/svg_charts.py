@@ -29,15 +29,13 @@ def bar_chart(values: Sequence[tuple[str, float]], *, title: str, top: float | N
     for row, (label, value) in enumerate(values):
         y = row * _ROW
         length = max(0.0, min(value / longest, 1.0)) * room if math.isfinite(value) else 0.0
-        parts.append(
-            f'<text class="label" x="{_LABEL_WIDTH - 10}" y="{y + 19}" text-anchor="end">'
-            f"{escape(label)}</text>"
-            f'<rect class="track" x="{_LABEL_WIDTH}" y="{y + 5}" width="{room}" height="20" rx="3"/>'
-            f'<rect class="{"bar first" if row == 0 else "bar"}" x="{_LABEL_WIDTH}" y="{y + 5}" '
-            f'width="{length:.1f}" height="20" rx="3"/>'
-            f'<text class="value" x="{_LABEL_WIDTH + room + 8}" y="{y + 19}">{value:.3f}</text>'
-        )
-    return _svg(parts, WIDTH, len(values) * _ROW, title)
+        parts += [
+            _text(_LABEL_WIDTH - 10, y + 19, label, "end"),
+            _bar("track", _LABEL_WIDTH, y + 5, room, 20, 3),
+            _bar("bar" if row else "bar first", _LABEL_WIDTH, y + 5, length, 20, 3),
+            _text(_LABEL_WIDTH + room + 8, y + 19, f"{value:.3f}", kind="value"),
+        ]
+    return _svg(parts, len(values) * _ROW, title)
 
 
 def histogram(edges: Sequence[float], counts: Sequence[int], *, title: str, unit: str) -> Markup:
@@ -57,24 +55,14 @@ def histogram(edges: Sequence[float], counts: Sequence[int], *, title: str, unit
     for index, count in enumerate(counts):
         tall = count / most * (base - 22)
         x = left + index * step
-        parts.append(
-            f'<rect class="bar first" x="{x + 1:.1f}" y="{base - tall:.1f}" width="{step - 2:.1f}" '
-            f'height="{tall:.1f}" rx="2"/>'
-        )
+        parts.append(_bar("bar first", x + 1, base - tall, step - 2, tall, 2))
         if count:
-            parts.append(
-                f'<text class="value" x="{x + step / 2:.1f}" y="{base - tall - 5:.1f}" '
-                f'text-anchor="middle">{count}</text>'
-            )
+            parts.append(_text(x + step / 2, base - tall - 5, str(count), "middle", kind="value"))
     parts.append(_line(left, base, WIDTH - left, base, "axis"))
-    for index in (0, len(counts) // 2, len(counts)):
-        anchor = "start" if index == 0 else "end" if index == len(counts) else "middle"
-        parts.append(
-            f'<text class="label" x="{left + index * step:.1f}" y="{base + 18}" text-anchor="{anchor}">'
-            f"{_short(edges[index])}</text>"
-        )
-    parts.append(f'<text class="label" x="{WIDTH / 2}" y="{base + 36}" text-anchor="middle">{escape(unit)}</text>')
-    return _svg(parts, WIDTH, height, title)
+    for index, anchor in ((0, "start"), (len(counts) // 2, "middle"), (len(counts), "end")):
+        parts.append(_text(left + index * step, base + 18, _short(edges[index]), anchor))
+    parts.append(_text(WIDTH / 2, base + 36, unit, "middle"))
+    return _svg(parts, height, title)
 
 
 def line_chart(points: Sequence[tuple[float, float]], *, title: str, x_name: str) -> Markup:
@@ -103,23 +91,28 @@ def line_chart(points: Sequence[tuple[float, float]], *, title: str, x_name: str
     for share in (0.0, 0.5, 1.0):
         y = base - share * (base - top)
         parts.append(_line(left, y, WIDTH - right, y, "axis" if share == 0 else "grid"))
-        parts.append(
-            f'<text class="label" x="{left - 8}" y="{y + 4:.1f}" text-anchor="end">'
-            f"{_short(low_y + share * span_y)}</text>"
-        )
-    for x, value, anchor in ((left, low_x, "start"), (WIDTH - right, high_x, "end")):
-        parts.append(f'<text class="label" x="{x}" y="{base + 18}" text-anchor="{anchor}">{_short(value)}</text>')
-    parts.append(
-        f'<text class="label" x="{(left + WIDTH) / 2}" y="{base + 36}" text-anchor="middle">{escape(x_name)}</text>'
-    )
+        parts.append(_text(left - 8, y + 4, _short(low_y + share * span_y), "end"))
+    parts.append(_text(left, base + 18, _short(low_x), "start"))
+    parts.append(_text(WIDTH - right, base + 18, _short(high_x), "end"))
+    parts.append(_text((left + WIDTH) / 2, base + 36, x_name, "middle"))
     parts.append(f'<polyline class="curve" points="{path}"/>')
-    return _svg(parts, WIDTH, height, title)
+    return _svg(parts, height, title)
 
 
-def _svg(parts: Sequence[str], width: int, height: int, title: str) -> Markup:
+def _svg(parts: Sequence[str], height: int, title: str) -> Markup:
     return Markup(  # every part above is a number or escaped
-        f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(title)}">{"".join(parts)}</svg>'
+        f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{escape(title)}">{"".join(parts)}</svg>'
     )
+
+
+def _text(x: float, y: float, text: str, anchor: str = "", *, kind: str = "label") -> str:
+    placed = f' text-anchor="{anchor}"' if anchor else ""
+    return f'<text class="{kind}" x="{round(x, 1)}" y="{round(y, 1)}"{placed}>{escape(text)}</text>'
+
+
+def _bar(kind: str, x: float, y: float, width: float, height: float, radius: int) -> str:
+    place = f'x="{round(x, 1)}" y="{round(y, 1)}" width="{round(width, 1)}" height="{round(height, 1)}"'
+    return f'<rect class="{kind}" {place} rx="{radius}"/>'
 
 
 def _line(x1: float, y1: float, x2: float, y2: float, kind: str) -> str:

@@ -1,7 +1,5 @@
 """``ocrmem train --plan``: what a configuration needs, in memory, computation and time, before a GPU is asked for.
 
 Nothing is loaded and nothing is run: shapes come from configurations, parameters are counted on the meta device,
-and the rest is arithmetic over them. `shapes` counts parameters, `activations` what autograd keeps, `sharding` the
-bytes held under each ZeRO stage, `memory_need` their peak, `flops` the operations, `workload` the tokens; `plan` puts
-them together and `plan_text` shows them.
+and the rest is arithmetic over them.
 """

@@ -27,46 +27,20 @@ _FLOAT = 4
 
 @dataclass(frozen=True)
 class Projection:
-    """The trained projector's widths.
+    """The trained projector's widths."""
 
-    Attributes:
-        vision: of a vision token.
-        inner: between its two linear layers.
-        norm: whether a LayerNorm stands in front.
-    """
-
-    vision: int
-    inner: int
-    norm: bool
+    vision: int  # of a vision token
+    inner: int  # between its two linear layers
+    norm: bool  # whether a LayerNorm stands in front
 
 
 @dataclass(frozen=True)
 class Activations:
-    """Bytes of one batch on one device.
+    """Bytes of one batch on one device."""
 
-    Attributes:
-        layers: what the language model's layers keep from forward to backward.
-        around: the same for projector, embeddings, rotary tables and final norm.
-        recomputed: one layer's own, made again in backward; only with activation checkpointing.
-        working: gradients and intermediates while one layer's backward runs (an estimate).
-        loss: scores of the supervised positions at their peak: log-softmax, and two gradients of its size.
-    """
-
-    layers: float
-    around: float
-    recomputed: float
-    working: float
-    loss: float
-
-    @property
-    def kept(self) -> float:
-        """Bytes in memory between forward and backward."""
-        return self.layers + self.around
-
-    @property
-    def at_peak(self) -> float:
-        """Bytes on top of that at the peak: the loss's backward, or a layer's, whichever is larger."""
-        return max(self.loss, self.recomputed + self.working)
+    layers: float  # what the language model's layers keep from forward to backward
+    kept: float  # the same, and what projector, embeddings, rotary tables and final norm keep
+    at_peak: float  # on top of that at the peak: the loss's backward, or a layer's, whichever is larger
 
 
 def activations(shape: Shape, proj: Projection, batch: BatchShape, element: int, *, checkpointing: bool) -> Activations:
@@ -77,18 +51,24 @@ def activations(shape: Shape, proj: Projection, batch: BatchShape, element: int,
         checkpointing: keep each layer's input alone and compute the rest again in backward.
     """
     tokens = batch.positions
-    layer = layer_bytes(shape, batch, element)
-    kept = tokens * shape.hidden * element if checkpointing else layer
-    return Activations(
-        layers=shape.layers * kept,
-        around=_around(shape, proj, batch, element),
-        recomputed=layer if checkpointing else 0.0,
-        working=tokens * (3 * shape.inner + shape.hidden) * element,
-        loss=3 * _FLOAT * batch.answers * shape.vocabulary,
-    )
+    layer = _layer_bytes(shape, batch, element)
+    layers = shape.layers * (tokens * shape.hidden * element if checkpointing else layer)
+
+    normed = proj.vision + 2 if proj.norm else 0  # LayerNorm's input, mean and reciprocal deviation
+    projector = batch.memory * _FLOAT * (proj.vision + normed + 2 * proj.inner)
+    placeholders = tokens  # bool
+    rotary = tokens * 2 * shape.head * element
+    final_norm = tokens * _FLOAT * (shape.hidden + 1)
+    supervised = tokens - batch.rows  # bool
+    around = projector + placeholders + rotary + final_norm + supervised
+
+    # Gradients and intermediates of one layer's backward (an estimate), and with checkpointing its activations again.
+    backward = tokens * (3 * shape.inner + shape.hidden) * element + (layer if checkpointing else 0.0)
+    loss = 3 * _FLOAT * batch.answers * shape.vocabulary  # log-softmax, and two gradients of its size
+    return Activations(layers, layers + around, max(loss, backward))
 
 
-def layer_bytes(shape: Shape, batch: BatchShape, element: int) -> float:
+def _layer_bytes(shape: Shape, batch: BatchShape, element: int) -> float:
     """Return what one layer keeps of a batch without activation checkpointing."""
     heads = shape.query + shape.heads + shape.key + shape.kv_heads if shape.head_norms else 0
     norms = _FLOAT * (2 * (shape.hidden + 1) + heads)
@@ -97,13 +77,3 @@ def layer_bytes(shape: Shape, batch: BatchShape, element: int) -> float:
     mlp = 3 * shape.inner * element
     bias = batch.rows * batch.square_length * element if batch.padded else 0.0
     return batch.positions * (norms + attention + mlp) + bias
-
-
-def _around(shape: Shape, proj: Projection, batch: BatchShape, element: int) -> float:
-    normed = proj.vision + 2 if proj.norm else 0  # LayerNorm's input, mean and reciprocal deviation
-    projector = batch.memory * _FLOAT * (proj.vision + normed + 2 * proj.inner)
-    placeholders = batch.positions  # bool
-    rotary = batch.positions * 2 * shape.head * element
-    final_norm = batch.positions * _FLOAT * (shape.hidden + 1)
-    supervised = batch.positions - batch.rows  # bool
-    return projector + placeholders + rotary + final_norm + supervised

@@ -24,23 +24,15 @@ from ocrmem.planning.workload import BatchShape
 
 @dataclass(frozen=True)
 class Flops:
-    """Operations of one batch, forward and backward.
+    """Operations of one batch, forward and backward."""
 
-    Attributes:
-        layers_forward, layers_backward: matrices of the frozen layers.
-        attention_forward, attention_backward: scores and their use.
-        head: LM head at the supervised positions, both ways.
-        projector: both ways; the features need no gradient.
-        again: what is computed a second time, by the attention kernel and by activation checkpointing.
-    """
-
-    layers_forward: float
+    layers_forward: float  # matrices of the frozen layers
     layers_backward: float
-    attention_forward: float
+    attention_forward: float  # scores and their use
     attention_backward: float
-    head: float
-    projector: float
-    again: float
+    head: float  # LM head at the supervised positions, both ways
+    projector: float  # both ways; the features need no gradient
+    again: float  # computed a second time, by the attention kernel and by activation checkpointing
 
     @property
     def model(self) -> float:

@@ -8,7 +8,6 @@ and Ada on; half of that is the dense rate given here. For GeForce it is the rat
 from __future__ import annotations
 
 import os
-import time
 from dataclasses import dataclass
 
 from ocrmem.errors import ConfigError
@@ -18,27 +17,16 @@ CPU = "cpu"
 
 @dataclass(frozen=True)
 class Gpu:
-    """A device to plan for.
+    """A device to plan for."""
 
-    Attributes:
-        name: on the command line.
-        label: its full name.
-        memory_bytes: advertised memory.
-        half_flops: peak operations a second in bfloat16 and float16, dense, on tensor cores.
-        single_flops: peak operations a second in float32.
-        link_bytes: bytes a second that it receives from the other GPUs of its machine (NVLink, else PCIe).
-        host_bytes: bytes a second that it receives from the machine's memory.
-        source: where the figures are from.
-    """
-
-    name: str
+    name: str  # on the command line
     label: str
     memory_bytes: int
-    half_flops: float
-    single_flops: float
-    link_bytes: float
-    host_bytes: float
-    source: str
+    half_flops: float  # peak operations a second in bfloat16 and float16, dense, on tensor cores
+    single_flops: float  # peak operations a second in float32
+    link_bytes: float  # bytes a second from the other GPUs of its machine (NVLink, else PCIe)
+    host_bytes: float  # bytes a second from the machine's memory
+    source: str  # where the figures are from
 
     def peak_flops(self, precision: str) -> float:
         """Peak operations a second in ``precision`` (TF32 is not used: torch leaves it off)."""
@@ -97,18 +85,9 @@ def measured_peak(threads: int, seconds: float = 0.4) -> float:
         seconds: how long to try.
     """
     import torch
+    from torch.utils.benchmark import Timer
 
     size = 512  # a few milliseconds, short enough to run uninterrupted now and then
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        left, right = torch.randn(size, size), torch.randn(size, size)
-        torch.mm(left, right)
-        fastest, stop = float("inf"), time.perf_counter() + seconds
-        while time.perf_counter() < stop:
-            started = time.perf_counter()
-            torch.mm(left, right)
-            fastest = min(fastest, time.perf_counter() - started)
-    finally:
-        torch.set_num_threads(before)
-    return 2 * size**3 / fastest
+    matrices = {"left": torch.randn(size, size), "right": torch.randn(size, size)}
+    timer = Timer("left @ right", globals=matrices, num_threads=threads)
+    return 2 * size**3 / min(timer.blocked_autorange(min_run_time=seconds).times)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from ocrmem.config import RunConfig
@@ -37,12 +37,10 @@ class ModelFacts:
 
     @classmethod
     def of(cls, config: RunConfig) -> ModelFacts:
-        base = base_config(config)
+        base, model = base_config(config), config.model
         shape = shape_of(base)
-        model = config.model
-        proj = Projection(
-            model.vision_embedding_size, model.projector_hidden_size or shape.hidden, model.projector_norm
-        )
+        inner = model.projector_hidden_size or shape.hidden
+        proj = Projection(model.vision_embedding_size, inner, model.projector_norm)
         return cls(shape, proj, count(config, base), DTYPES[model.precision].itemsize)
 
 
@@ -61,12 +59,9 @@ def memory_need(
     made = activations(facts.shape, facts.proj, batch, facts.element, checkpointing=checkpointing)
     context = 0.0 if on_cpu else CONTEXT_BYTES
     fragments = FRAGMENTATION * (made.kept + made.at_peak)
-    return {
-        "frozen": held.frozen,
-        "gathered": held.gathered,
-        "proj": held.weights,
-        "gradients": held.gradients,
-        "optimizer": held.optimizer,
+    on_gpu = asdict(held)
+    del on_gpu["host"]
+    return on_gpu | {
         "activations": made.kept,
         "peak": made.at_peak,
         "context": context,
@@ -124,16 +119,14 @@ def _changed(config: RunConfig, change: dict[str, Any]) -> dict[str, Any]:
     sharded = "deepspeed" in change
     if sharded and (config.model.precision == "float16" or (train.processes == 1 and "offload" not in change)):
         return {}  # DeepSpeed refuses float16 here, and one process has nobody to share with
-    rows = train.per_device_batch_size
+    rows, fewer = train.per_device_batch_size, 1
     if change.get("halve"):
         if rows % 2:
             return {}
-        rows //= 2
+        fewer = 2
     elif change.get("smallest"):
-        rows = 1
-    if rows != train.per_device_batch_size:
-        settings["per_device_batch_size"] = rows
-        settings["gradient_accumulation_steps"] = (
-            train.gradient_accumulation_steps * train.per_device_batch_size // rows
-        )
+        fewer = rows
+    if fewer > 1:
+        settings["per_device_batch_size"] = rows // fewer
+        settings["gradient_accumulation_steps"] = train.gradient_accumulation_steps * fewer
     return settings

@@ -69,7 +69,14 @@ def plan(
         "memory": memory_plan(config, facts, load, cut, device, answer_tokens),
         "features": _features(config, load),
         "tokens": _tokens(config, load),
-        "flops": _flops(work, load.mean.positions),
+        "flops": asdict(work)
+        | {
+            "model": work.model,
+            "executed": work.executed,
+            "executed_per_token": work.executed / load.mean.positions,
+            "model_per_token": work.model / load.mean.positions,
+            "positions": load.mean.positions,
+        },
         "time": _time(config, facts, load, cut, device, work, mfu or MFU, hours),
         "assumptions": _assumptions(config, load, cut, device, asked=gpu is not None, mfu=mfu),
         "notes": list(load.notes),
@@ -124,16 +131,6 @@ def _tokens(config: RunConfig, load: Workload) -> dict[str, Any]:
     }
 
 
-def _flops(work: Flops, positions: float) -> dict[str, float]:
-    return asdict(work) | {
-        "model": work.model,
-        "executed": work.executed,
-        "executed_per_token": work.executed / positions,
-        "model_per_token": work.model / positions,
-        "positions": positions,
-    }
-
-
 def _time(
     config: RunConfig,
     facts: ModelFacts,
@@ -146,7 +143,7 @@ def _time(
 ) -> dict[str, Any]:
     train, peak = config.train, device.peak_flops(config.model.precision)
     compute = work.executed / (peak * mfu)
-    transfer = transfer_seconds(facts, cut, device, checkpointing=train.activation_checkpointing)
+    transfer = _transfer_seconds(facts, cut, device, checkpointing=train.activation_checkpointing)
     batch = max(compute, transfer)
     step = batch * train.gradient_accumulation_steps
     tokens = load.mean.positions * train.gradient_accumulation_steps * cut.processes
@@ -175,7 +172,7 @@ def _time(
     return result
 
 
-def transfer_seconds(facts: ModelFacts, cut: Sharding, device: Gpu, *, checkpointing: bool) -> float:
+def _transfer_seconds(facts: ModelFacts, cut: Sharding, device: Gpu, *, checkpointing: bool) -> float:
     """Return the seconds in which a process receives the frozen weights for a batch; 0 where it holds them all.
 
     ZeRO-3 gathers them for forward and again for backward, and a third time where backward computes forward again.

@@ -53,9 +53,9 @@ def scaled(value: float | None, unit: str = "") -> str:
 
 def duration(seconds: float) -> str:
     """Format seconds as seconds, minutes, hours or days, whichever reads best."""
-    for size, unit in ((86400 * 2, "days"), (3600, "h"), (60, "min")):
-        if seconds >= size:
-            return f"{_digits(seconds / (86400 if unit == 'days' else size))} {unit}"
+    for least, size, unit in ((172800, 86400, "days"), (3600, 3600, "h"), (60, 60, "min")):
+        if seconds >= least:
+            return f"{_digits(seconds / size)} {unit}"
     return f"{_digits(seconds)} s"
 
 
@@ -77,19 +77,20 @@ def _parameters(config: RunConfig, plan: dict[str, Any]) -> Iterable[str]:
 def _memory(plan: dict[str, Any]) -> Iterable[str]:
     memory, gpu = plan["memory"], plan["gpu"]
     ways = memory["ways"]
-    mark = {name: f"[{name}]" if name == memory["chosen"] else name for name in ways}
-    rows: list[tuple[str, ...]] = []
-    for key, label in _PARTS.items():
-        if any(way[key] for way in ways.values()):
-            rows.append((label, *(scaled(way[key], "B") if way[key] else "" for way in ways.values())))
+    rows = [
+        (label, *(scaled(way[key], "B") if way[key] else "" for way in ways.values()))
+        for key, label in _PARTS.items()
+        if any(way[key] for way in ways.values())
+    ]
     title = f"Memory of one process, cut over {gpu['count']} in each way [the configured one]"
-    yield from _table(title, ["", *mark.values()], rows)
+    yield from _table(title, ["", *(f"[{name}]" if name == memory["chosen"] else name for name in ways)], rows)
     verdict = "fits" if memory["fits"] else "DOES NOT FIT"
     needed, available = scaled(memory["total_bytes"], "B"), scaled(memory["available_bytes"], "B")
     yield f"  {verdict}: {needed} of {available} ({gpu['label']})"
     if not memory["fits"]:
         for remedy in memory["remedies"]:
-            changed = " ".join(f"--set {name}={_yaml(value)}" for name, value in remedy["settings"].items())
+            # YAML's "true" for Python's True; the other values are numbers and names in lower case.
+            changed = " ".join(f"--set {name}={value}".lower() for name, value in remedy["settings"].items())
             yield f"  {scaled(remedy['total_bytes'], 'B')} with: {changed}"
         if not memory["remedies"]:
             yield "  No change of batch, checkpointing or ZeRO helps: lower model.max_seq_length, or take larger GPUs"
@@ -135,8 +136,16 @@ def _tokens(config: RunConfig, plan: dict[str, Any]) -> Iterable[str]:
 def _time(config: RunConfig, plan: dict[str, Any]) -> Iterable[str]:
     found, work, gpu = plan["time"], plan["flops"], plan["gpu"]
     moved = found["transfer_seconds_per_batch"]
+    parts = {
+        "layers": work["layers_forward"] + work["layers_backward"],
+        "attention": work["attention_forward"] + work["attention_backward"],
+        "head": work["head"],
+        "proj": work["projector"],
+        "again": work["again"],
+    }
+    shares = ", ".join(f"{name} {value / work['executed']:.0%}" for name, value in parts.items())
     rows = [
-        ("operations a token", scaled(work["executed_per_token"], "FLOP"), _share(work)),
+        ("operations a token", scaled(work["executed_per_token"], "FLOP"), shares),
         (
             "a batch of one GPU",
             duration(found["compute_seconds_per_batch"]),
@@ -156,17 +165,6 @@ def _time(config: RunConfig, plan: dict[str, Any]) -> Iterable[str]:
             f"MFU {wanted['mfu']:.3g}: {judged}"
         )
         yield ""
-
-
-def _share(work: dict[str, float]) -> str:
-    parts = {
-        "layers": work["layers_forward"] + work["layers_backward"],
-        "attention": work["attention_forward"] + work["attention_backward"],
-        "head": work["head"],
-        "proj": work["projector"],
-        "again": work["again"],
-    }
-    return ", ".join(f"{name} {value / work['executed']:.0%}" for name, value in parts.items())
 
 
 def _assumptions(plan: dict[str, Any]) -> Iterable[str]:
@@ -197,7 +195,3 @@ def _table(title: str, columns: list[str], rows: Sequence[tuple[str, ...]]) -> I
     yield title
     yield from (f"  {line.rstrip()}" for line in text.getvalue().splitlines())
     yield ""
-
-
-def _yaml(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)

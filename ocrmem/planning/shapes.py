@@ -1,50 +1,39 @@
-"""Shapes of the language model and parameters of every part, from configurations alone.
-
-The configuration is a directory's ``config.json``, that of a model in the hub cache, or what a family knows of a name.
-The model is then built on the meta device, where it has shapes and no memory, and its parameters are counted as those
-of a loaded one.
-"""
+"""Shapes of the language model and parameters of every part, from configurations alone, on the meta device."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
 
 from ocrmem.config import TINY, RunConfig
 from ocrmem.config.known_encoders import DEEPSEEK_OCR, known_encoder
+from ocrmem.encoder.architecture import deepseek_ocr_config
+from ocrmem.encoder.deepencoder import DeepEncoder
 from ocrmem.encoder.device import DTYPES
+from ocrmem.encoder.weights import open_encoder
 from ocrmem.errors import ModelError, first_line
 from ocrmem.families import EXAMPLE, FAMILIES, Shape, published_config
+from ocrmem.model.configuration import MEMConfig
+from ocrmem.model.modeling import MEMModel
+from ocrmem.model.tiny.encoder import tiny_encoder_config
+from ocrmem.model.tiny.language_model import tiny_language_model_config
 from ocrmem.model.trainable import count_parameters
-
-if TYPE_CHECKING:
-    from ocrmem.model.modeling import MEMModel
 
 
 @dataclass(frozen=True)
 class Parameters:
-    """Parameters and their bytes in memory, as a loaded model has them.
+    """Elements of the parameters and their bytes in memory, as a loaded model has them."""
 
-    Attributes:
-        trained: elements of proj; float32.
-        trained_bytes: their bytes.
-        base: elements of the frozen language model, in ``model.precision``; a tied head counts once.
-        base_bytes: their bytes.
-        largest: elements of the base's largest tensor.
-        encoder: elements of the encoder, which training does not load since features exist; None where only
-            loading it could tell.
-    """
-
-    trained: int
+    trained: int  # of proj; float32
     trained_bytes: int
-    base: int
+    base: int  # of the frozen language model, in ``model.precision``; a tied head counts once
     base_bytes: int
-    largest: int
-    encoder: int | None
+    largest: int  # of the base's largest tensor
+    encoder: int | None  # not loaded in training, since features exist; None where only loading it could tell
 
 
 def base_config(config: RunConfig) -> PretrainedConfig:
@@ -56,8 +45,6 @@ def base_config(config: RunConfig) -> PretrainedConfig:
     """
     name = config.model.base_model_name
     if name == TINY:
-        from ocrmem.model.tiny.language_model import tiny_language_model_config
-
         return tiny_language_model_config()
     found = _stored_config(name, config.model.base_revision)
     if found is None:
@@ -90,26 +77,18 @@ def shape_of(base: PretrainedConfig, name: str = "the base model") -> Shape:
     return shape
 
 
-def meta_model(config: RunConfig, base: PretrainedConfig) -> MEMModel:
-    """Build the model of a run on the meta device, without the encoder."""
-    from ocrmem.model.configuration import MEMConfig
-    from ocrmem.model.modeling import MEMModel
-
-    with torch.device("meta"):
-        language = AutoModelForCausalLM.from_config(base, dtype=DTYPES[config.model.precision])
-        # Any token of the vocabulary will do as a placeholder: it decides no shape.
-        return MEMModel(MEMConfig.from_run_config(config, placeholder_token_id=0), language, None)
-
-
 def count(config: RunConfig, base: PretrainedConfig) -> Parameters:
     """Count a run's parameters on the meta device.
 
     Raises:
         InvalidModelConfig: the settings do not fit each other.
     """
-    model = meta_model(config, base)
+    with torch.device("meta"):
+        language = AutoModelForCausalLM.from_config(base, dtype=DTYPES[config.model.precision])
+        # Any token of the vocabulary will do as a placeholder: it decides no shape.
+        model = MEMModel(MEMConfig.from_run_config(config, placeholder_token_id=0), language, None)
     parts = {part.part: part for part in count_parameters(model)}
-    frozen = list(model.base_llm_model.parameters())
+    frozen = list(language.parameters())
     return Parameters(
         trained=parts["proj"].trainable,
         trained_bytes=_bytes(model.proj.parameters()),
@@ -139,14 +118,8 @@ def _stored_config(name: str, revision: str | None) -> PretrainedConfig | None:
 
 
 def _encoder_parameters(config: RunConfig) -> int | None:
-    from ocrmem.encoder.architecture import deepseek_ocr_config
-    from ocrmem.encoder.deepencoder import DeepEncoder
-    from ocrmem.encoder.weights import open_encoder
-
     name = config.model.ocr_model_name
     if name == TINY:
-        from ocrmem.model.tiny.encoder import tiny_encoder_config
-
         geometry = tiny_encoder_config()
     elif Path(name).is_dir():
         geometry = open_encoder(name).config

@@ -23,19 +23,12 @@ _PREFETCH = 0.9
 
 @dataclass(frozen=True)
 class Sharding:
-    """How a run is cut over its processes.
+    """How a run is cut over its processes."""
 
-    Attributes:
-        stage: of ZeRO; 0 is plain data parallelism.
-        offload: what lies in the host's memory: "none", "optimizer" or "all".
-        processes: data-parallel ones, a GPU each.
-        live: parameters that ZeRO-3 holds whole at once, at most; None: DeepSpeed's default.
-    """
-
-    stage: int = 0
-    offload: str = "none"
-    processes: int = 1
-    live: float | None = None
+    stage: int = 0  # of ZeRO; 0 is plain data parallelism
+    offload: str = "none"  # what lies in the host's memory: "none", "optimizer" or "all"
+    processes: int = 1  # data-parallel ones, a GPU each
+    live: float | None = None  # parameters that ZeRO-3 holds whole at once, at most; None: DeepSpeed's default
 
     @property
     def name(self) -> str:
@@ -46,28 +39,19 @@ class Sharding:
 
 @dataclass(frozen=True)
 class States:
-    """Bytes that one process holds all the time.
+    """Bytes that one process holds all the time."""
 
-    Attributes:
-        frozen: its share of the frozen language model.
-        gathered: ZeRO-3's buffers, into which it gathers weights of the other processes; an upper bound.
-        weights: its share of proj.
-        gradients: its share of proj's, with the buckets that they travel in.
-        optimizer: AdamW's moments, and DeepSpeed's own copy of the weights.
-        host: what offloading moves to the host's memory.
-    """
-
-    frozen: float
-    gathered: float
-    weights: float
-    gradients: float
-    optimizer: float
-    host: float
+    frozen: float  # its share of the frozen language model
+    gathered: float  # ZeRO-3's buffers, into which it gathers weights of the other processes; an upper bound
+    proj: float  # its share of proj's weights
+    gradients: float  # its share of proj's, with the buckets that they travel in
+    optimizer: float  # AdamW's moments, and DeepSpeed's own copy of the weights
+    host: float  # what offloading moves to the host's memory
 
     @property
     def total(self) -> float:
         """On the GPU."""
-        return self.frozen + self.gathered + self.weights + self.gradients + self.optimizer
+        return self.frozen + self.gathered + self.proj + self.gradients + self.optimizer
 
 
 def sharding(config: RunConfig) -> Sharding:

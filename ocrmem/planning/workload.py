@@ -24,23 +24,14 @@ ASSUMED_ANSWER = 256  # tokens
 
 @dataclass(frozen=True)
 class BatchShape:
-    """What one process computes at once.
+    """What one process computes at once."""
 
-    Attributes:
-        rows: samples.
-        length: positions of a row, padding and memory included.
-        square_length: mean of ``length`` squared, for attention.
-        memory: vision tokens of the batch.
-        answers: supervised positions of the batch.
-        padded: whether rows differ in length, so that attention needs a mask.
-    """
-
-    rows: int
-    length: float
-    square_length: float
-    memory: float
-    answers: float
-    padded: bool
+    rows: int  # samples
+    length: float  # positions of a row, padding and memory included
+    square_length: float  # mean of ``length`` squared, for attention
+    memory: float  # vision tokens of the batch
+    answers: float  # supervised positions of the batch
+    padded: bool  # whether rows differ in length, so that attention needs a mask
 
     @property
     def positions(self) -> float:
@@ -50,24 +41,15 @@ class BatchShape:
 
 @dataclass(frozen=True)
 class Workload:
-    """The batches of a run.
+    """The batches of a run."""
 
-    Attributes:
-        largest: the batch that memory must hold.
-        mean: the batch that time is reckoned with.
-        used: mean tokens of a row without padding.
-        pages: different pages of the dataset; None without one.
-        answer_source, source: where the answers' and all other lengths come from, for a reader.
-        notes: what else the reader should know.
-    """
-
-    largest: BatchShape
-    mean: BatchShape
-    used: float
-    pages: int | None
-    answer_source: str
-    source: str
-    notes: tuple[str, ...] = ()
+    largest: BatchShape  # that memory must hold
+    mean: BatchShape  # that time is reckoned with
+    used: float  # mean tokens of a row without padding
+    pages: int | None  # different pages of the dataset; None without one
+    answer_source: str  # where the answers' lengths come from, for a reader
+    source: str  # where all other lengths come from
+    notes: tuple[str, ...] = ()  # what else the reader should know
 
 
 def workload(config: RunConfig, answer_tokens: int | None = None) -> Workload:
@@ -116,19 +98,19 @@ def _from_dataset(config: RunConfig, lengths: dict[str, np.ndarray], pages: int,
     if answer_tokens is not None:
         answers = np.full_like(answers, answer_tokens)
     longest = int(sequence.max())
+    largest = BatchShape(rows, longest, longest**2, rows * int(memory.max()), rows * int(answers.max()), rows > 1)
     mean_longest = longest_of_neighbours if config.train.group_by_length else longest_of
+    mean = BatchShape(
+        rows,
+        mean_longest(sequence, rows),
+        mean_longest(sequence.astype(float) ** 2, rows),
+        rows * float(memory.mean()),
+        rows * float(answers.mean()),
+        padded=rows > 1 and longest > int(sequence.min()),
+    )
     return Workload(
-        largest=BatchShape(
-            rows, longest, longest**2, rows * int(memory.max()), rows * int(answers.max()), padded=rows > 1
-        ),
-        mean=BatchShape(
-            rows,
-            mean_longest(sequence, rows),
-            mean_longest(sequence.astype(float) ** 2, rows),
-            rows * float(memory.mean()),
-            rows * float(answers.mean()),
-            padded=rows > 1 and longest > int(sequence.min()),
-        ),
+        largest,
+        mean,
         used=float(sequence.mean()),
         pages=pages,
         answer_source="--answer-tokens" if answer_tokens else f"{len(sequence):,} training samples",

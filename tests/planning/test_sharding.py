@@ -34,7 +34,7 @@ TABLE = {
 def test_each_stage_cuts_what_it_says(stage, offload):
     held = states(PARAMETERS, SHAPE, Sharding(stage, offload, 4))
     expected = TABLE[stage, offload]
-    assert (held.frozen, held.gathered, held.weights, held.gradients, held.optimizer, held.host) == expected
+    assert (held.frozen, held.gathered, held.proj, held.gradients, held.optimizer, held.host) == expected
     assert held.total == sum(expected[:-1])
 
 
