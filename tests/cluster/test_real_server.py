@@ -5,6 +5,7 @@ The numbers are those of the facts in docs/kubernetes.md, "What real clusters do
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -368,3 +369,30 @@ def test_progress_that_transformers_sends_to_trainer_is_shown_at_every_tenth(
         f"TrainJob one: {percent} % done, step {step} of 800, loss {loss}, about 12 min left"
         for percent, step, loss in ((41, 328, 0.8), (80, 640, 0.2))
     ]
+
+
+def test_what_transformers_reports_is_what_the_launcher_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a TrainJob, transformers adds its KubeflowCallback by itself, although report_to is none."""
+    from support.web import web
+    from transformers import TrainerControl, TrainerState
+    from transformers.integrations import KubeflowCallback
+
+    from ocrmem.cluster.following import progress_line
+    from ocrmem.training.arguments import AdapterTrainingArguments
+
+    token = tmp_path / "token"
+    token.write_text("a token", encoding="utf-8")
+    with web() as server:
+        server.answers["/status"] = (200, {}, {})
+        monkeypatch.setenv("KUBEFLOW_TRAINER_SERVER_URL", f"{server.url}/status")
+        monkeypatch.setenv("KUBEFLOW_TRAINER_SERVER_TOKEN", str(token))
+        arguments = AdapterTrainingArguments(output_dir=str(tmp_path), report_to="none")
+        assert arguments.report_to == ["kubeflow"]
+        callback = KubeflowCallback()
+        monkeypatch.setattr(callback, "_MIN_UPDATE_INTERVAL", 0.0)
+        state, control = TrainerState(max_steps=800, global_step=200), TrainerControl()
+        callback.on_train_begin(arguments, state, control)
+        callback.on_log(arguments, state, control, logs={"loss": 0.5})
+        callback.on_step_end(arguments, state, control)
+    line = progress_line(json.loads(server.sent[-1])["trainerStatus"])
+    assert line.startswith("25 % done, step 200 of 800, loss 0.5")

@@ -671,7 +671,7 @@ def _defaulted(body: Object) -> Object:
     """What the real server, its webhooks and Kueue add to a job."""
     job = copy.deepcopy(body)
     job["spec"] |= {"managedBy": "trainer.kubeflow.org/trainjob-controller", "suspend": False}
-    for patch in job["spec"]["runtimePatches"]:
+    for patch in job["spec"].setdefault("runtimePatches", []):
         patch["time"] = now()
     job["spec"]["runtimePatches"].insert(0, {"manager": "kueue.x-k8s.io/manager", "time": now()})
     job["metadata"]["managedFields"] = [{"manager": "OpenAPI-Generator", "operation": "Update"}]

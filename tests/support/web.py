@@ -17,12 +17,14 @@ class Web:
     Attributes:
         answers: status, JSON and headers by the beginning of a path; what is not named is 404.
         calls: path and Authorization header of every request.
+        sent: bodies of those that had one.
     """
 
     def __init__(self, url: str) -> None:
         self.url = url
         self.answers: dict[str, tuple[int, Any, dict[str, str]]] = {}
         self.calls: list[tuple[str, str | None]] = []
+        self.sent: list[bytes] = []
 
 
 @contextmanager
@@ -30,6 +32,8 @@ def web() -> Iterator[Web]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             state.calls.append((self.path, self.headers.get("Authorization")))
+            if length := int(self.headers.get("Content-Length") or 0):
+                state.sent.append(self.rfile.read(length))
             fitting = [answer for start, answer in state.answers.items() if self.path.startswith(start)]
             status, value, headers = fitting[0] if fitting else (404, {}, {})
             self.send_response(status)
