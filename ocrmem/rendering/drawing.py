@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ocrmem.config import RenderSection
-from ocrmem.facts import CELL_HEIGHT
+from ocrmem.facts import CELL_HEIGHT, CELL_WIDTH
 from ocrmem.rendering.atlas import Atlas
 from ocrmem.rendering.geometry import Geometry
 from ocrmem.rendering.layout import Rows, wrap
@@ -80,7 +80,7 @@ def lay_out(text: str, settings: RenderSection, atlas: Atlas) -> tuple[list[np.n
 
     Spans and escapes are those of `Rendering`. Layout starts afresh behind a newline that breaks the line.
     """
-    columns = Geometry.of(settings).columns
+    columns = settings.page_size // CELL_WIDTH
     grids: list[np.ndarray] = []
     spans: list[np.ndarray] = []
     escaped = offset = 0
@@ -122,7 +122,7 @@ def _grid(units: Units, rows: Rows, columns: int, atlas: Atlas) -> np.ndarray:
     """int32 [rows, columns]: the number of the cell that stands at each place."""
     grid = np.zeros(len(rows) * columns, np.int32)
     corner = np.arange(len(rows)) * columns - rows.cells[rows.starts[:-1]]
-    places = rows.cells[:-1] + np.repeat(corner, np.diff(rows.starts))
+    places = rows.cells[:-1] + np.repeat(corner, rows.starts[1:] - rows.starts[:-1])
     glyphs = atlas.index[units.code_points]
     # Spaces have glyph 0, so what hangs over the margin is not drawn and cannot reach the next row.
     drawn = np.flatnonzero(glyphs)

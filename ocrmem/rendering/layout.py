@@ -14,6 +14,8 @@ import numpy as np
 from ocrmem.rendering.line_breaking import Break, may_break, may_split, pairs
 from ocrmem.rendering.text_units import Units
 
+_SPACE, _NEWLINE = int(Break.SPACE), int(Break.NEWLINE)
+
 
 @dataclass(frozen=True)
 class Rows:
@@ -42,7 +44,7 @@ def wrap(units: Units, columns: int) -> Rows:
     n = len(units.widths)
     cells = np.zeros(n + 1, np.int64)
     np.cumsum(units.widths, out=cells[1:])
-    lines = np.flatnonzero(units.classes == Break.NEWLINE) + 1
+    lines = np.flatnonzero(units.classes == _NEWLINE) + 1
     ends = lines if len(lines) and lines[-1] == n else np.append(lines, n) if n else lines
     begins = np.concatenate((np.zeros(1, np.int64), ends[:-1])) if n else ends
     long = np.flatnonzero(cells[ends] - cells[begins] > columns)
@@ -73,20 +75,19 @@ def _inner_starts(units: Units, cells: np.ndarray, begins: list[int], ends: list
     narrow = int(units.widths[first:last].max()) == 1
     before = [] if narrow else cells[first : last + 1].tolist()
     breaks = may_break()[pairs(classes)].tobytes()  # 1 at i: a row may start at i + 1
-    space, newline = int(Break.SPACE), int(Break.NEWLINE)
     starts: list[int] = []
     for begin, end in zip(begins, ends, strict=True):
         row, stop = begin - first, end - first
-        if kinds[stop - 1] == newline:
+        if kinds[stop - 1] == _NEWLINE:
             stop -= 1
         while (stop - row if narrow else before[stop] - before[row]) > columns:
             # The first unit that does not fit; a unit is one cell or two.
             over = row + columns
             if not narrow:
                 over = bisect_right(before, before[row] + columns, row + columns // 2, min(over + 1, stop)) - 1
-            if kinds[over] == space:
+            if kinds[over] == _SPACE:
                 row = over + 1
-                while row < stop and kinds[row] == space:
+                while row < stop and kinds[row] == _SPACE:
                     row += 1
                 if row == stop:
                     break

@@ -98,10 +98,8 @@ class Page:
                 "Use the render.token_size the dataset was rendered for",
             )
         side = self.size // token_size
-        bits = np.ascontiguousarray(self.bits)
-        words = bits.view(np.uint64) if self.size % 64 == 0 else bits
-        lines = np.bitwise_or.reduce(words.reshape(side, token_size, -1), axis=1).view(np.uint8)
-        return lines.reshape(side, side, token_size // 8).any(axis=2).reshape(-1)
+        lines = np.bitwise_or.reduce(self.bits.reshape(side, token_size, -1), axis=1)
+        return (lines.reshape(side, side, token_size // 8) != 0).any(axis=2).reshape(-1)
 
     def pixels(self, out: np.ndarray | None = None) -> np.ndarray:
         """float32 [3, S, S]: paper 1.0, ink -1.0, as ToTensor and Normalize(0.5, 0.5) make of the picture.

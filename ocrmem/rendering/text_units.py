@@ -17,6 +17,8 @@ from ocrmem.rendering.line_breaking import Break
 
 NEWLINE_MARK = 0x21B5  # downwards arrow with corner leftwards
 _CR, _LF, _SPACE = 0x0D, 0x0A, 0x20
+# Plain numbers: in a short text, reading a member of an enumeration takes as long as the array operation on it.
+_NEWLINE, _TAB = int(Break.NEWLINE), int(Break.TAB)
 _HEX = np.frombuffer(b"0123456789ABCDEF", np.uint8).astype(np.uint32)
 _ESCAPE_HEAD = np.frombuffer(b"[U+", np.uint8).astype(np.uint32)
 
@@ -61,8 +63,8 @@ def to_units(text: str, atlas: Atlas, newlines: Literal["break", "flow"], tab_wi
     atlas.prepare(code_points)
     widths = atlas.width[code_points]
     classes = atlas.break_class[code_points]
-    newline = classes == Break.NEWLINE
-    tab = classes == Break.TAB
+    newline = classes == _NEWLINE
+    tab = classes == _TAB
     widths[newline | tab] = 0
     escape = (widths == 0) & ~newline & ~tab
     if newlines == "flow":
