@@ -44,8 +44,7 @@ from ocrmem.model.modeling import MEMModel
 from ocrmem.model.tiny.language_model import tiny_language_model_config
 from ocrmem.rendering import load_atlas, render_text, transcript
 from ocrmem.synthetic.tokenizer import build_tiny_tokenizer
-from ocrmem.training.curriculum import RunSampler
-from ocrmem.training.grouping import GroupedSampler
+from ocrmem.training.curriculum import GroupedSampler, RunSampler
 
 Batch = Sequence[Sample]
 

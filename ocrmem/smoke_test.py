@@ -116,14 +116,6 @@ def smoke_model(target: str, trainable: str = PROJ, output: Path = Path("smoke")
     return _conclude(report, output, {"model": target})
 
 
-def problems_of(report: Report) -> list[Problem]:
-    """Return a report's errors as the problems that every verb prints."""
-    return [
-        Problem(error.place, f"{error.code} {error.title}: {error.evidence}", error.remedy.rstrip("."))
-        for error in report.errors
-    ]
-
-
 def _conclude(report: Report, directory: Path, details: Mapping[str, Any]) -> SmokeResult:
     """Write the two reports and return the result.
 
@@ -136,7 +128,7 @@ def _conclude(report: Report, directory: Path, details: Mapping[str, Any]) -> Sm
     lines = [*details.get("trainable_parameters", []), *report.verdict()]
     if not report.ok:
         note("\n".join([*lines, "", *report.tree()]))
-        raise CheckFailed(problems_of(report))
+        raise CheckFailed([Problem(*fault) for fault in report.faults()])
     summary = [*report.tree(), "", *lines, f"report: {directory / 'report.html'}"]
     return cast(SmokeResult, values | {"summary": summary})
 

@@ -29,24 +29,19 @@ class Run:
     place: Path | None = None
 
     def log(self, values: Mapping[str, float], step: int | None = None) -> None:
-        """Record numbers at a step. Steps must not go down; values that are not finite are left out.
+        """Record numbers by name at an optimizer step; None lets the tracker count.
 
-        Args:
-            values: name to number.
-            step: the optimizer step; None lets the tracker count.
+        Steps must not go down; values that are not finite are left out.
         """
 
     def summarize(self, values: Mapping[str, Any]) -> None:
         """Set the run's summary: its final figures."""
 
     def artifact(self, name: str, kind: str, path: Path, metadata: Mapping[str, Any] | None = None) -> None:
-        """Log a file or a directory as an artifact of the run.
+        """Log a file or a directory as an artifact of the run, with plain values beside it.
 
         Args:
-            name: the artifact's name.
-            kind: its type, such as ``model`` or ``report``.
-            path: what to log.
-            metadata: plain values shown beside it.
+            kind: the artifact's type, such as ``model`` or ``report``.
 
         Raises:
             DataError: ``path`` does not exist.
@@ -69,8 +64,54 @@ class WandbRun(Run):
     """
 
     def __init__(self, config: RunConfig, job: str) -> None:
-        self._handle = _start(config, job)
-        self.place = Path(self._handle.dir).parent if config.tracking.wandb == "offline" else None
+        section, place = config.tracking, Path(config.paths.tracking)
+        # wandb puts its runs into a folder of its own name below the one it is given.
+        root = place.parent if place.name == "wandb" else place
+        place.mkdir(parents=True, exist_ok=True)
+        os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+        # Offline artifacts wait in the data directory for `wandb sync`: keep them with the run, not in HOME.
+        os.environ.setdefault("WANDB_DATA_DIR", str(place.absolute() / "data"))
+        os.environ.setdefault("WANDB_CACHE_DIR", str(place.absolute() / "cache"))
+        try:
+            import wandb
+        except ImportError:
+            raise ConfigError.of(
+                "tracking.wandb",
+                f"is {section.wandb}, but the package wandb is not installed",
+                "Install it with `pip install 'ocrmem[tracking]'`, or set tracking.wandb=disabled",
+            ) from None
+        if section.wandb == "online" and not wandb.login(prompt=False, verify=False):
+            raise ConfigError.of(
+                "tracking.wandb",
+                "is online, but no Weights & Biases key was found",
+                "Set WANDB_API_KEY in the environment or run `wandb login`, or set tracking.wandb=offline",
+            )
+        try:
+            self._handle = wandb.init(
+                mode=section.wandb,
+                dir=str(root),
+                project=section.project,
+                entity=section.entity,
+                name=section.run_name,
+                job_type=job,
+                config=without_secrets(config.as_dict()),
+                # stdout is the verb's result; git remotes and command lines may hold credentials.
+                settings=wandb.Settings(
+                    silent=True,
+                    console="off",
+                    disable_git=True,
+                    disable_code=True,
+                    save_code=False,
+                    x_disable_stats=True,
+                ),
+            )
+        except wandb.errors.Error as error:
+            raise ConfigError.of(
+                "tracking.wandb",
+                f"a run could not be started ({redact(str(error))})",
+                "Check the key, the project and the network, or set tracking.wandb=offline",
+            ) from error
+        self.place = Path(self._handle.dir).parent if section.wandb == "offline" else None
 
     def log(self, values: Mapping[str, float], step: int | None = None) -> None:
         self._handle.log({name: value for name, value in values.items() if math.isfinite(value)}, step=step)
@@ -99,11 +140,10 @@ TRACKERS: dict[str, Callable[[RunConfig, str], Run]] = {"wandb": WandbRun}
 
 @contextmanager
 def track(config: RunConfig, job: str) -> Iterator[Run]:
-    """Open a tracked run for one verb; it is closed as finished, or as failed when the block raises.
+    """Open a tracked run for the verb ``job``; it is closed as finished, or as failed when the block raises.
 
     Args:
         config: ``tracking`` says with what, if anything.
-        job: the verb.
 
     Raises:
         ConfigError: the tracker cannot be used.
@@ -119,60 +159,9 @@ def track(config: RunConfig, job: str) -> Iterator[Run]:
 
 
 def without_secrets(value: Any, name: str = "") -> Any:
-    """Return a copy of plain values in which everything that looks like a key, by name or form, is hidden.
-
-    Args:
-        value: numbers, text, and dicts, lists and tuples of them.
-        name: the field that holds it.
-    """
+    """Return a copy of the plain values of a field ``name``; what looks like a key, by name or form, is hidden."""
     if isinstance(value, Mapping):
         return {inner: without_secrets(field, str(inner)) for inner, field in value.items()}
     if isinstance(value, list | tuple):
         return [without_secrets(inner, name) for inner in value]
     return HIDDEN if looks_secret(name, value) else value
-
-
-def _start(config: RunConfig, job: str) -> Any:
-    place = Path(config.paths.tracking)
-    # wandb puts its runs into a folder of its own name below the one it is given.
-    root = place.parent if place.name == "wandb" else place
-    place.mkdir(parents=True, exist_ok=True)
-    os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
-    # Offline artifacts wait in the data directory for `wandb sync`: keep them with the run, not in HOME.
-    os.environ.setdefault("WANDB_DATA_DIR", str(place.absolute() / "data"))
-    os.environ.setdefault("WANDB_CACHE_DIR", str(place.absolute() / "cache"))
-    try:
-        import wandb
-    except ImportError:
-        raise ConfigError.of(
-            "tracking.wandb",
-            f"is {config.tracking.wandb}, but the package wandb is not installed",
-            "Install it with `pip install 'ocrmem[tracking]'`, or set tracking.wandb=disabled",
-        ) from None
-    section = config.tracking
-    if section.wandb == "online" and not wandb.login(prompt=False, verify=False):
-        raise ConfigError.of(
-            "tracking.wandb",
-            "is online, but no Weights & Biases key was found",
-            "Set WANDB_API_KEY in the environment or run `wandb login`, or set tracking.wandb=offline",
-        )
-    try:
-        return wandb.init(
-            mode=section.wandb,
-            dir=str(root),
-            project=section.project,
-            entity=section.entity,
-            name=section.run_name,
-            job_type=job,
-            config=without_secrets(config.as_dict()),
-            # stdout is the verb's result; git remotes and command lines may hold credentials.
-            settings=wandb.Settings(
-                silent=True, console="off", disable_git=True, disable_code=True, save_code=False, x_disable_stats=True
-            ),
-        )
-    except wandb.errors.Error as error:
-        raise ConfigError.of(
-            "tracking.wandb",
-            f"a run could not be started ({redact(str(error))})",
-            "Check the key, the project and the network, or set tracking.wandb=offline",
-        ) from error

@@ -35,7 +35,6 @@ from ocrmem.tokens import load_tokenizer
 # encoder with random weights has a spread above 3, features three times too large have both over the limit.
 SHIFT_LIMIT = 1.0  # of the mean, in training standard deviations
 SPREAD_LIMIT = 0.7  # of the standard deviation: about a factor of two
-_ENOUGH_TOKENS = 8  # fewer say nothing about a standard deviation
 
 
 class Answer(TypedDict):
@@ -45,7 +44,7 @@ class Answer(TypedDict):
         memory: whether there was any.
         vision_tokens, memory_tokens: without and with the two marks.
         dropped_tokens: text tokens that did not fit into the sequence.
-        feature_distance: from `feature_distance`; None without memory or statistics.
+        feature_distance: from `MEMModel.feature_drift`; None without memory or statistics.
     """
 
     answer: str
@@ -147,7 +146,7 @@ class ChatSession:
         """
         prepared = self.prepare(asked)
         sample, case = prepared.sample, prepared.case
-        distance = None if case.features is None else feature_distance(self.model, case.features)
+        distance = None if case.features is None else self.model.feature_drift(case.features)
         return {
             "answer": self.scorer.answers([case])[0],
             "memory": sample.has_memory,
@@ -237,26 +236,6 @@ def as_trained(config: RunConfig, adapter: MEMConfig) -> RunConfig:
     model = config.model.model_copy(update={name: getattr(adapter, name) for name in names})
     data = config.data.model_copy(update={"recent_turns": adapter.recent_turns})
     return config.model_copy(update={"model": model, "data": data, "render": adapter.render_section()})
-
-
-def feature_distance(model: MEMModel, features: torch.Tensor) -> dict[str, float] | None:
-    """Measure how far features [m, d] are from those the adapter was trained on.
-
-    Returns:
-        ``shift``: mean over channels of |mean - trained mean| in trained standard deviations. ``spread``:
-        mean over channels of |ln(standard deviation / trained one)|; left out for a handful of tokens. None
-        for an adapter without statistics (an imported one).
-    """
-    shift = model.feature_drift(features)
-    if shift is None or model.feature_std is None:
-        return None
-    distance = {"shift": round(shift, 4)}
-    trained = model.feature_std.float().cpu()
-    alive = trained > 0
-    if len(features) >= _ENOUGH_TOKENS and alive.any():
-        now = features.std(0, unbiased=False)[alive].clamp(min=1e-6)
-        distance["spread"] = round(float((now / trained[alive]).log().abs().mean()), 4)
-    return distance
 
 
 def _warnings(distance: dict[str, float] | None, sample: Sample) -> list[str]:

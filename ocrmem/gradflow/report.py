@@ -52,6 +52,13 @@ class Report:
         """The findings that are not mere warnings."""
         return [finding for finding in self.findings if finding.severity == "error"]
 
+    def faults(self) -> list[tuple[str, str, str]]:
+        """Return place, message and remedy of every error."""
+        return [
+            (error.place, f"{error.code} {error.title}: {error.evidence}", error.remedy.rstrip("."))
+            for error in self.errors
+        ]
+
     @property
     def ok(self) -> bool:
         """True when no finding is an error."""

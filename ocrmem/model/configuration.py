@@ -7,6 +7,7 @@ building a `MEMModel` from it is strict.
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 from typing import Any, ClassVar
 
 from transformers import PretrainedConfig
@@ -24,6 +25,17 @@ _MODEL_FIELDS = (
     "context_threshold", "max_seq_length", "projector_hidden_size", "projector_norm", "drop_blank_tokens",
 )  # fmt: skip
 _RENDER_FIELDS = ("page_size", "token_size", "line_height", "max_pages", "newlines", "tab_width", "atlas")
+# Name, least value, and whether it may be None.
+_WHOLE_NUMBERS = (
+    ("vision_embedding_size", 1, False),
+    ("context_threshold", 0, False),
+    ("max_seq_length", 1, False),
+    ("projector_hidden_size", 1, True),
+    ("hidden_size", 1, True),
+    ("placeholder_token_id", 0, False),
+)
+# What may be given by position, in this order.
+_POSITIONAL = ("base_model_name", "ocr_model_name", "vision_embedding_size", "context_threshold")
 
 
 class InvalidModelConfig(ConfigError, ValueError):
@@ -52,66 +64,48 @@ class MEMConfig(PretrainedConfig):
 
     model_type = "ocrmem"
     keys_to_ignore_at_inference: ClassVar[list[str]] = ["memory_tokens"]
+    base_model_name: str = ""
+    ocr_model_name: str = ""
+    vision_embedding_size: int = 1024
+    context_threshold: int = 1024
+    max_seq_length: int = 2048
+    base_revision: str | None = None
+    ocr_revision: str | None = None
+    base_fingerprint: str | None = None
+    ocr_fingerprint: str | None = None
+    features: str = "sum"
+    projector_hidden_size: int | None = None
+    projector_norm: bool = False
+    hidden_size: int | None = None
+    placeholder_token_id: int = IMAGE_PAD_ID
+    drop_blank_tokens: bool = True
+    recent_turns: int = 1
+    page_size: int = 1024
+    token_size: int = 64
+    line_height: int = 16
+    max_pages: int = 8
+    newlines: str = "break"
+    tab_width: int = 4
+    atlas: str = "unifont"
+    labels: dict[str, str] | None = None
 
-    def __init__(
-        self,
-        base_model_name: str = "",
-        ocr_model_name: str = "",
-        vision_embedding_size: int = 1024,
-        context_threshold: int = 1024,
-        *,
-        max_seq_length: int = 2048,
-        base_revision: str | None = None,
-        ocr_revision: str | None = None,
-        base_fingerprint: str | None = None,
-        ocr_fingerprint: str | None = None,
-        features: str = "sum",
-        projector_hidden_size: int | None = None,
-        projector_norm: bool = False,
-        hidden_size: int | None = None,
-        placeholder_token_id: int = IMAGE_PAD_ID,
-        drop_blank_tokens: bool = True,
-        recent_turns: int = 1,
-        page_size: int = 1024,
-        token_size: int = 64,
-        line_height: int = 16,
-        max_pages: int = 8,
-        newlines: str = "break",
-        tab_width: int = 4,
-        atlas: str = "unifont",
-        labels: dict[str, str] | None = None,
-        **extra: Any,
-    ) -> None:
-        super().__init__(**{name: extra.pop(name) for name in _PASSED_ON if isinstance(extra.get(name), str | list)})
-        self.base_model_name = base_model_name
-        self.base_revision = base_revision
-        self.base_fingerprint = base_fingerprint
-        self.ocr_model_name = ocr_model_name
-        self.ocr_revision = ocr_revision
-        self.ocr_fingerprint = ocr_fingerprint
-        self.features = features
-        self.vision_embedding_size = vision_embedding_size
-        self.context_threshold = context_threshold
-        self.max_seq_length = max_seq_length
-        self.projector_hidden_size = projector_hidden_size
-        self.projector_norm = projector_norm
-        self.hidden_size = hidden_size
-        self.placeholder_token_id = placeholder_token_id
-        self.drop_blank_tokens = drop_blank_tokens
-        self.recent_turns = recent_turns
-        self.page_size = page_size
-        self.token_size = token_size
-        self.line_height = line_height
-        self.max_pages = max_pages
-        self.newlines = newlines
-        self.tab_width = tab_width
-        self.atlas = atlas
-        self.labels = LabelSection().model_dump() if labels is None else labels
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        kwargs |= dict(zip(_POSITIONAL[: len(args)], args, strict=True))
+        super().__init__(**{name: kwargs.pop(name) for name in _PASSED_ON if isinstance(kwargs.get(name), str | list)})
+        for name, default in self.own_fields().items():
+            setattr(self, name, kwargs.pop(name, default))
+        if self.labels is None:
+            self.labels = LabelSection().model_dump()
         # Fields that transformers checks by type would raise here on an odd value, so they stay out.
-        own_fields = set(PretrainedConfig.__dataclass_fields__) | {"dtype", "torch_dtype", "num_labels"}
-        for name, value in extra.items():
-            if name not in own_fields and not hasattr(type(self), name):
+        inherited = set(PretrainedConfig.__dataclass_fields__) | {"dtype", "torch_dtype", "num_labels"}
+        for name, value in kwargs.items():
+            if name not in inherited and not hasattr(type(self), name):
                 setattr(self, name, value)
+
+    @classmethod
+    def own_fields(cls) -> dict[str, Any]:
+        """Return the fields that are not transformers' own, with their defaults."""
+        return {f.name: f.default for f in fields(cls) if f.name not in PretrainedConfig.__dataclass_fields__}
 
     @classmethod
     def from_run_config(cls, config: RunConfig, **derived: Any) -> MEMConfig:
@@ -158,7 +152,16 @@ class MEMConfig(PretrainedConfig):
                 found.append(Problem(name, f"is {value!r}", f"Give a whole number of at least {least}"))
         if self.features not in ("sum", "concat"):
             found.append(Problem("features", f"is {self.features!r}", "Use 'sum' or 'concat'"))
-        found += self._threshold_problems() + self._width_problems()
+        threshold, longest = self.context_threshold, self.max_seq_length
+        if _is_int(threshold) and _is_int(longest) and threshold >= longest:
+            message = f"is {threshold}, not below max_seq_length {longest}: no history could ever become memory"
+            found.append(Problem("context_threshold", message, "Lower context_threshold or raise max_seq_length"))
+        encoder = known_encoder(self.ocr_model_name) if isinstance(self.ocr_model_name, str) else None
+        width = encoder.sizes.get(self.features) if encoder and isinstance(self.features, str) else None
+        if width is not None and self.vision_embedding_size != width:
+            gives = f"{self.ocr_model_name} gives {width} (features: {self.features})"
+            message = f"is {self.vision_embedding_size!r}, but {gives}"
+            found.append(Problem("vision_embedding_size", message, f"Set vision_embedding_size to {width}"))
         return found
 
     def check(self) -> None:
@@ -169,32 +172,6 @@ class MEMConfig(PretrainedConfig):
         """
         if found := self.problems():
             raise InvalidModelConfig(found)
-
-    def _threshold_problems(self) -> list[Problem]:
-        threshold, longest = self.context_threshold, self.max_seq_length
-        if not (_is_int(threshold) and _is_int(longest)) or threshold < longest:
-            return []
-        message = f"is {threshold}, not below max_seq_length {longest}: no history could ever become memory"
-        return [Problem("context_threshold", message, "Lower context_threshold or raise max_seq_length")]
-
-    def _width_problems(self) -> list[Problem]:
-        encoder = known_encoder(self.ocr_model_name) if isinstance(self.ocr_model_name, str) else None
-        width = encoder.sizes.get(self.features) if encoder and isinstance(self.features, str) else None
-        if width is None or self.vision_embedding_size == width:
-            return []
-        gives = f"{self.ocr_model_name} gives {width} (features: {self.features})"
-        message = f"is {self.vision_embedding_size!r}, but {gives}"
-        return [Problem("vision_embedding_size", message, f"Set vision_embedding_size to {width}")]
-
-
-_WHOLE_NUMBERS = (
-    ("vision_embedding_size", 1, False),
-    ("context_threshold", 0, False),
-    ("max_seq_length", 1, False),
-    ("projector_hidden_size", 1, True),
-    ("hidden_size", 1, True),
-    ("placeholder_token_id", 0, False),
-)
 
 
 def _is_int(value: object) -> bool:

@@ -6,7 +6,6 @@ The ancestor saved the state dict of ``Sequential(Linear, GELU, Linear)``, so it
 
 from __future__ import annotations
 
-import inspect
 import json
 import pickle
 import re
@@ -76,10 +75,9 @@ def import_adapter(source: Path, output: Path, overrides: Mapping[str, Any] | No
     """
     settings, left_out = _read_settings(source / CONFIG)
     projector, sizes = _build(_read_tensors(source / SOURCE), source / SOURCE)
-    if unknown := sorted(set(overrides or {}) - _fields()):
-        raise ConfigError.of(
-            ", ".join(unknown), "MEMConfig has no such field", f"Use one of {', '.join(sorted(_fields()))}"
-        )
+    if unknown := sorted(set(overrides or {}) - MEMConfig.own_fields().keys()):
+        known = ", ".join(sorted(MEMConfig.own_fields()))
+        raise ConfigError.of(", ".join(unknown), "MEMConfig has no such field", f"Use one of {known}")
     old_width = settings.get("vision_embedding_size", sizes["vision_embedding_size"])
     config = MEMConfig(**{**settings, **sizes, **(overrides or {}), **sizes})
     tensors = {f"{PROJ}.{name}": tensor for name, tensor in projector.state_dict().items()}
@@ -108,11 +106,6 @@ def import_adapter(source: Path, output: Path, overrides: Mapping[str, Any] | No
     }
 
 
-def _fields() -> set[str]:
-    parameters = inspect.signature(MEMConfig.__init__).parameters.values()
-    return {p.name for p in parameters if p.kind is not p.VAR_KEYWORD} - {"self"}
-
-
 def _read_settings(path: Path) -> tuple[dict[str, Any], list[str]]:
     """Return the known fields of a config.json, and the names of the others."""
     if not path.is_file():
@@ -123,8 +116,8 @@ def _read_settings(path: Path) -> tuple[dict[str, Any], list[str]]:
         raise ModelError.of(str(path), f"is not valid JSON ({error})", _CONFIG_REMEDY) from None
     if not isinstance(values, dict):
         raise ModelError.of(str(path), "is not a JSON object", _CONFIG_REMEDY)
-    known = _fields()
-    return {k: v for k, v in values.items() if k in known}, sorted(values.keys() - known)
+    known = MEMConfig.own_fields()
+    return {k: v for k, v in values.items() if k in known}, sorted(values.keys() - known.keys())
 
 
 def _read_tensors(path: Path) -> dict[str, torch.Tensor]:

@@ -21,14 +21,15 @@ from transformers.utils import ModelOutput
 from ocrmem.config import RunConfig
 from ocrmem.encoder.device import DTYPES
 from ocrmem.facts import IGNORED, PROJ
-from ocrmem.gradflow import BatchFacts
+from ocrmem.gradflow.batch_facts import BatchFacts, rows_differ
 from ocrmem.model import compatibility, trainable
 from ocrmem.model.adapter_files import WEIGHTS, read_config, read_weights, write_adapter
-from ocrmem.model.batch_facts import memory_facts
 from ocrmem.model.compatibility import BatchError
 from ocrmem.model.configuration import MEMConfig
 from ocrmem.model.frozen_parts import load_base, locate, parts_of_adapter, parts_of_run
 from ocrmem.model.projector import Projector
+
+_ENOUGH_TOKENS = 8  # fewer say nothing about a standard deviation
 
 
 @dataclass
@@ -190,17 +191,24 @@ class MEMModel(PreTrainedModel):
         self.feature_mean = mean.to(device, torch.float32)
         self.feature_std = std.to(device, torch.float32)
 
-    def feature_drift(self, features: torch.Tensor) -> float | None:
+    def feature_drift(self, features: torch.Tensor) -> dict[str, float] | None:
         """Measure how far features [M, d] are from those the adapter was trained on.
 
         Returns:
-            The mean over channels of |mean - trained mean| / trained std; None without stored statistics.
-            Far above 1 points to another encoder, precision or page geometry.
+            ``shift``: mean over channels of |mean - trained mean| in trained standard deviations. ``spread``: mean over
+            channels of |ln(standard deviation / trained one)|; left out for a handful of tokens. Far above 1 points to
+            another encoder, precision or page geometry. None without stored statistics (an imported adapter).
         """
         if self.feature_mean is None or self.feature_std is None:
             return None
         distance = (features.to(self.feature_mean).mean(0) - self.feature_mean).abs()
-        return float((distance / self.feature_std.clamp(min=1e-6)).mean())
+        drift = {"shift": round(float((distance / self.feature_std.clamp(min=1e-6)).mean()), 4)}
+        trained = self.feature_std.float().cpu()
+        alive = trained > 0
+        if len(features) >= _ENOUGH_TOKENS and alive.any():
+            now = features.std(0, unbiased=False)[alive].clamp(min=1e-6)
+            drift["spread"] = round(float((now / trained[alive]).log().abs().mean()), 4)
+        return drift
 
     def init_weights(self) -> None:
         """Do nothing: the frozen parts come with their weights, and proj's layers initialise themselves."""
@@ -406,3 +414,22 @@ class MEMModel(PreTrainedModel):
 def _positions(mask: torch.Tensor | None) -> torch.Tensor | None:
     """Return positions that start at a row's first token, so that padding on the left changes nothing."""
     return None if mask is None else (mask.long().cumsum(-1) - 1).clamp(min=0)
+
+
+def memory_facts(batch: Mapping[str, torch.Tensor], placeholder: int) -> BatchFacts:
+    """Count the memory in the keyword arguments of `MEMModel.forward`.
+
+    Args:
+        placeholder: id of the token that stands for one vision token.
+    """
+    facts = BatchFacts()
+    if "input_ids" in batch:
+        per_sample = (batch["input_ids"] == placeholder).sum(dim=1).tolist()
+        facts.memory_tokens = sum(per_sample)
+        facts.groups = [count for count in per_sample if count]
+        facts.samples_with_memory = len(facts.groups)
+    if batch.get("page_kept") is not None:
+        facts.groups = batch["page_kept"].sum(dim=1).tolist()
+    if batch.get("pixel_values") is not None:
+        facts.distinct = rows_differ(batch["pixel_values"])
+    return facts

@@ -15,6 +15,13 @@ from ocrmem.encoder.device import pick_device
 from ocrmem.errors import ConfigError
 from ocrmem.training.deepspeed import deepspeed_config, prepare_for_cpu, require_deepspeed
 
+# Fields of params.yaml's section train that have the same name and meaning here.
+_SAME_NAMES = (
+    "max_steps", "learning_rate", "gradient_accumulation_steps", "activation_checkpointing", "warmup_steps",
+    "lr_scheduler_type", "weight_decay", "max_grad_norm", "seed", "logging_steps", "save_steps", "save_total_limit",
+    "curriculum",
+)  # fmt: skip
+
 
 @dataclass
 class AdapterTrainingArguments(TrainingArguments):
@@ -40,13 +47,11 @@ class AdapterTrainingArguments(TrainingArguments):
         default=0.0, metadata={"help": "Share of max_steps over which samples are let in, shortest memory first."}
     )
     # Samples are objects and batches have keys of their own: nothing is to be dropped by name.
-    remove_unused_columns: bool = field(default=False, metadata={"help": "See transformers.TrainingArguments."})
+    remove_unused_columns: bool = False
     # A loss that is not finite stops the training; it must not be smoothed away in the log.
-    logging_nan_inf_filter: bool = field(default=False, metadata={"help": "See transformers.TrainingArguments."})
+    logging_nan_inf_filter: bool = False
     # Every rank has the same parameters in its graph, with memory in the batch or without.
-    ddp_find_unused_parameters: bool | None = field(
-        default=False, metadata={"help": "See transformers.TrainingArguments."}
-    )
+    ddp_find_unused_parameters: bool | None = False
 
     def __post_init__(self) -> None:
         if self.max_seq_length <= 0:
@@ -94,26 +99,14 @@ class AdapterTrainingArguments(TrainingArguments):
             )
         require_deepspeed(config)
         values: dict[str, Any] = {
+            **{name: getattr(section, name) for name in _SAME_NAMES},
             "output_dir": str(Path(config.paths.checkpoints)),
             "max_seq_length": config.model.max_seq_length,
-            "curriculum": section.curriculum,
             "train_sampling_strategy": "group_by_length" if section.group_by_length else "random",
             "dataloader_num_workers": section.loader_workers,
-            "max_steps": section.max_steps,
-            "learning_rate": section.learning_rate,
             "per_device_train_batch_size": section.per_device_batch_size,
-            "gradient_accumulation_steps": section.gradient_accumulation_steps,
-            "activation_checkpointing": section.activation_checkpointing,
-            "warmup_steps": section.warmup_steps,
-            "lr_scheduler_type": section.lr_scheduler_type,
-            "weight_decay": section.weight_decay,
-            "max_grad_norm": section.max_grad_norm,
-            "seed": section.seed,
             "logging_strategy": "steps",
-            "logging_steps": section.logging_steps,
             "save_strategy": "steps",
-            "save_steps": section.save_steps,
-            "save_total_limit": section.save_total_limit,
             # The frozen parts are loaded in the configured precision and proj stays in float32, so bfloat16
             # needs no autocast. float16 does: its gradient scaler keeps small gradients from vanishing.
             "fp16": precision == "float16",

@@ -53,45 +53,41 @@ class TrackingCallback(TrainerCallback):
         self.run.log({f"train/{name}": float(value) for name, value in logs.items() if name != "step"}, step)
 
 
-@dataclass
-class StopRequest:
-    """The first SIGINT or SIGTERM that came while `stop_on_signal` holds."""
-
-    signal: int | None = None
-
-
 @dataclass(eq=False)
 class StopCallback(TrainerCallback):
     """Ends the training with a checkpoint after the step in which any process was asked to stop.
 
     A signal reaches the processes at different moments, and some not at all, so they agree after each step: all save
     the same one.
+
+    Attributes:
+        signal: the first SIGINT or SIGTERM that came while `stop_on_signal` holds.
     """
 
-    request: StopRequest
+    signal: int | None = None
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        (agreed,) = collectives.all_max([self.request.signal or 0], args.device)
+        (agreed,) = collectives.all_max([self.signal or 0], args.device)
         if agreed and state.global_step < state.max_steps:
-            self.request.signal = agreed
+            self.signal = agreed
             control.should_save = True
             control.should_training_stop = True
 
 
 @contextmanager
-def stop_on_signal() -> Iterator[StopRequest]:
+def stop_on_signal() -> Iterator[StopCallback]:
     """Turn the first SIGINT or SIGTERM into a request to stop; a second one has its usual effect at once.
 
     Outside the main thread, where Python takes no handlers, the signals are left alone.
     """
-    request = StopRequest()
+    stop = StopCallback()
     if threading.current_thread() is not threading.main_thread():
-        yield request
+        yield stop
         return
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def note_request(number: int, frame: FrameType | None) -> None:
-        request.signal = number
+        stop.signal = number
         for known, handler in before.items():
             signal.signal(known, handler)
         console.note("Stopping after this step, with a checkpoint. Send it again to stop at once.")
@@ -99,7 +95,7 @@ def stop_on_signal() -> Iterator[StopRequest]:
     for number in before:
         signal.signal(number, note_request)
     try:
-        yield request
+        yield stop
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

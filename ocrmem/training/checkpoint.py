@@ -36,7 +36,7 @@ COMPLETE = "complete.json"
 PROJ_FILE = "proj.safetensors"
 PREVIOUS = "previous"
 ANOTHER = "Resume from another checkpoint, or train without --resume to start again"
-_NAME = re.compile(r"checkpoint-(\d+)")
+_NAME = re.compile(r"checkpoint-\d+")
 _LEFTOVER = re.compile(r"\.checkpoint-\d+\.(new|old)")
 
 
@@ -116,9 +116,8 @@ class CheckpointStore:
 
     def paths(self) -> list[Path]:
         """Return the folders named ``checkpoint-N``, fewest steps first, complete or not."""
-        found = self.directory.iterdir() if self.directory.is_dir() else ()
-        steps = {path: _NAME.fullmatch(path.name) for path in found if path.is_dir()}
-        return sorted((path for path, name in steps.items() if name), key=lambda path: int(path.name.split("-")[1]))
+        found = [path for path in self.directory.glob("checkpoint-*") if path.is_dir() and _NAME.fullmatch(path.name)]
+        return sorted(found, key=lambda path: int(path.name.removeprefix("checkpoint-")))
 
     def newest_complete(self) -> Checkpoint | None:
         """Return the complete checkpoint with the most steps; damaged ones are passed over with a note."""
@@ -215,10 +214,8 @@ class CheckpointStore:
     def set_aside(self) -> list[str]:
         """Move the checkpoints of an earlier run to ``previous/``, in place of what lay there.
 
-        A run that was started from its first step by mistake can be taken back that way.
-
-        Returns:
-            The names of what was moved.
+        A run that was started from its first step by mistake can be taken back that way. Return the names of what
+        was moved.
         """
         checkpoints = self.paths()
         if checkpoints:

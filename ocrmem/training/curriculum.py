@@ -1,4 +1,4 @@
-"""The order of training samples: shuffled epochs, with short memory first where a curriculum is asked for.
+"""The order of training samples: shuffled epochs, on request with short memory first, or like lengths together.
 
 The order is a function of a seed and a step alone, so a resumed run keeps the very order of the uninterrupted
 one, and any number of processes that make up the same global batch take the same samples at each step.
@@ -16,6 +16,8 @@ from torch.utils.data import Sampler
 
 from ocrmem.dataset.stored_samples import StoredSamples
 from ocrmem.errors import TrainingError
+
+WINDOW = 100  # batches of like length that are sorted together
 
 
 class RunSampler(Sampler[int]):
@@ -65,21 +67,72 @@ class RunSampler(Sampler[int]):
     def step_indices(self, step: int) -> list[int]:
         """Return the samples of one optimizer step (counted from 0), ``batch`` of them."""
         if step < self.growing_steps:
-            pool = self.pool_size(step)
-            places = _repeated(pool, self.batch, mixed_seed(self.seed, step))
+            pool, seed = self.pool_size(step), mixed_seed(self.seed, step)
+            places: list[int] = []
+            while len(places) < self.batch:  # further shuffles where the pool is smaller than a batch
+                places += shuffled(pool, mixed_seed(seed, len(places)))[: self.batch - len(places)].tolist()
             return self.order[places].tolist()
         first = (step - self.growing_steps) * self.batch
-        return [self._epoch_index(position) for position in range(first, first + self.batch)]
-
-    def _epoch_index(self, position: int) -> int:
-        epoch, place = divmod(position, len(self.order))
-        if self._epoch_order[0] != epoch:
-            self._epoch_order = (epoch, self.epoch_order(epoch))
-        return int(self._epoch_order[1][place])
+        indices = []
+        for position in range(first, first + self.batch):
+            epoch, place = divmod(position, len(self.order))
+            if self._epoch_order[0] != epoch:
+                self._epoch_order = (epoch, self.epoch_order(epoch))
+            indices.append(int(self._epoch_order[1][place]))
+        return indices
 
     def epoch_order(self, epoch: int) -> np.ndarray:
         """Return the samples of an epoch (counted from 0), each once: int64 [n]."""
         return shuffled(len(self.order), mixed_seed(self.seed, -1 - epoch))
+
+
+class GroupedSampler(RunSampler):
+    """`RunSampler` with batches of like length.
+
+    An epoch's shuffled order is cut into windows of ``WINDOW`` batches. Each window is sorted by length and cut into
+    batches, which come in shuffled order. The batch that two epochs share takes the shortest samples of both.
+    Within a step samples come sorted, so the parts that processes and accumulation steps take of it are of like
+    length too. While a curriculum grows that is all, since the curriculum says which samples a step may draw.
+
+    Args:
+        sequence_lengths: a sample's tokens in the sequence, by which it is grouped.
+        args, kwargs: lengths, batch, max_steps, share and seed, as `RunSampler` takes them.
+    """
+
+    def __init__(self, sequence_lengths: Sequence[int] | np.ndarray, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.sequence_lengths = sequence_lengths
+
+    def step_indices(self, step: int) -> list[int]:
+        """Return the samples of one optimizer step (counted from 0), ``batch`` of them, shortest first."""
+        return self._sorted(super().step_indices(step))
+
+    def epoch_order(self, epoch: int) -> np.ndarray:
+        """Return the samples of an epoch (counted from 0), each once: int64 [n]."""
+        order = super().epoch_order(epoch)
+        size = len(order)
+        # What the last batch of the epoch before still takes, and what is left for the first of the next one.
+        head = min(-epoch * size % self.batch, size)
+        tail = (size - head) % self.batch
+        span = WINDOW * self.batch
+        batches: list[list[int]] = []
+        for start in range(head, size - tail, span):
+            end = min(start + span, size - tail)
+            first, last = start == head, end == size - tail
+            window = self._sorted(order[0 if first else start : size if last else end])
+            # The shortest of the first window close the batch that the epoch before began, those of the last one
+            # begin the batch that the next epoch closes.
+            opening, window = (window[:head], window[head:]) if first else ([], window)
+            closing, window = (window[:tail], window[tail:]) if last else ([], window)
+            cut = [window[at : at + self.batch] for at in range(0, len(window), self.batch)]
+            places = shuffled(len(cut), mixed_seed(mixed_seed(self.seed, -1 - epoch), start))
+            batches += [opening, *(cut[place] for place in places), closing]
+        if not batches:  # no whole batch lies in this epoch
+            return np.array(self._sorted(order))
+        return np.fromiter((index for batch in batches for index in batch), np.int64, size)
+
+    def _sorted(self, indices: Sequence[int] | np.ndarray) -> list[int]:
+        return sorted(indices, key=lambda index: (self.sequence_lengths[index], index))
 
 
 def memory_lengths(dataset: Sequence[Any]) -> Sequence[int] | np.ndarray:
@@ -100,6 +153,27 @@ def memory_lengths(dataset: Sequence[Any]) -> Sequence[int] | np.ndarray:
     return lengths
 
 
+def sequence_lengths(dataset: Sequence[Any]) -> Sequence[int] | np.ndarray:
+    """Return the tokens of every sample: its attribute or key ``sequence_tokens``, or the length of its ``input_ids``.
+
+    Raises:
+        TrainingError: a sample has none of them.
+    """
+    if isinstance(dataset, StoredSamples):
+        return dataset.column("sequence_tokens")
+    lengths = []
+    for index, sample in enumerate(dataset):
+        length, ids = sample_field(sample, "sequence_tokens"), sample_field(sample, "input_ids")
+        if length is None and ids is None:
+            raise TrainingError.of(
+                f"train_dataset[{index}]",
+                "has neither sequence_tokens nor input_ids, by which samples are grouped by length",
+                "Give every sample one of them, or leave train_sampling_strategy at random (train.group_by_length)",
+            )
+        lengths.append(len(ids) if length is None else int(length))
+    return lengths
+
+
 def sample_field(sample: Any, name: str) -> Any:
     """Return a sample's key or attribute; None where it has neither."""
     return sample.get(name) if isinstance(sample, Mapping) else getattr(sample, name, None)
@@ -109,15 +183,6 @@ def shuffled(size: int, seed: int) -> np.ndarray:
     """Return the numbers below ``size`` in an order that is a function of the seed: int64 [size]."""
     order: np.ndarray = torch.randperm(size, generator=torch.Generator().manual_seed(seed)).numpy()
     return order
-
-
-def _repeated(pool: int, count: int, seed: int) -> list[int]:
-    """Return ``count`` places below ``pool``: a shuffle, and further shuffles where the pool is the smaller one."""
-    places: list[int] = []
-    while len(places) < count:
-        order = shuffled(pool, mixed_seed(seed, len(places)))
-        places += order[: count - len(places)].tolist()
-    return places
 
 
 def mixed_seed(seed: int, number: int) -> int:

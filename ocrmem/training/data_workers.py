@@ -33,19 +33,14 @@ class CarriedDataset(Dataset[Any]):
             return [error]
 
 
-class CarryingCollator:
-    """A collator for `CarriedDataset`; an error of ours becomes the batch, under `FAILED`."""
-
-    def __init__(self, collator: Callable[[Any], Mapping[str, Any]]) -> None:
-        self.collator = collator
-
-    def __call__(self, samples: Sequence[Any]) -> Mapping[str, Any]:
-        if len(samples) == 1 and isinstance(samples[0], OcrMemError):
-            return {FAILED: samples[0]}
-        try:
-            return self.collator(samples)
-        except OcrMemError as error:
-            return {FAILED: error}
+def carry_errors(collator: Callable[[Any], Mapping[str, Any]], samples: Sequence[Any]) -> Mapping[str, Any]:
+    """Collate samples of `CarriedDataset`; an error of ours becomes the batch, under `FAILED`."""
+    if len(samples) == 1 and isinstance(samples[0], OcrMemError):
+        return {FAILED: samples[0]}
+    try:
+        return collator(samples)
+    except OcrMemError as error:
+        return {FAILED: error}
 
 
 def prepare_to_fork() -> None:

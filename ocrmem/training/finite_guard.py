@@ -16,18 +16,13 @@ SAMPLE_IDS = "sample_ids"
 _SHOWN = 16  # sample names in one message
 
 
-class NamingCollator:
-    """A collator that also puts the samples' names into the batch, under ``sample_ids``.
+def name_samples(collator: Callable[[Any], Mapping[str, Any]], samples: Sequence[Any]) -> dict[str, Any]:
+    """Collate samples and put their names into the batch, under ``sample_ids``: their attribute or key ``id``.
 
-    A name is a sample's attribute or key ``id``. Take it out of the batch before forward sees it.
+    Take it out of the batch before forward sees it.
     """
-
-    def __init__(self, collator: Callable[[Any], Mapping[str, Any]]) -> None:
-        self.collator = collator
-
-    def __call__(self, samples: Sequence[Any]) -> dict[str, Any]:
-        names = [sample_field(sample, "id") for sample in samples]
-        return dict(self.collator(samples)) | {SAMPLE_IDS: ["(no id)" if name is None else str(name) for name in names]}
+    names = [sample_field(sample, "id") for sample in samples]
+    return {**collator(samples), SAMPLE_IDS: ["(no id)" if name is None else str(name) for name in names]}
 
 
 class FiniteGuard:
@@ -66,7 +61,8 @@ class FiniteGuard:
             return
         if bad_loss:
             found = collectives.gather(losses)
-            message = "; ".join(f"{text}{_on(rank, len(found))}" for rank, texts in enumerate(found) for text in texts)
+            place = " on process {}" if len(found) > 1 else ""
+            message = "; ".join(f"{text}{place.format(rank)}" for rank, texts in enumerate(found) for text in texts)
         else:
             parts = collectives.gather(samples)
             message = f"the gradient norm of proj is {norm} for {_listed([name for part in parts for name in part])}"
@@ -83,7 +79,3 @@ def _listed(names: Sequence[str]) -> str:
         return "samples without names"
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return f"the samples {', '.join(names[:_SHOWN])}{more}"
-
-
-def _on(rank: int, processes_there: int) -> str:
-    return f" on process {rank}" if processes_there > 1 else ""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -55,19 +54,17 @@ def hash_model(model: nn.Module) -> ModelHashes:
     with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
         others = [name for name in named if name not in partitioned]
         hashes = dict(zip(others, pool.map(tensor_hash, (named[name] for name in others)), strict=True))
-    hashes = dict(sorted((hashes | _gathered_hashes(partitioned)).items()))
-    proj = {name: hashes.pop(name) for name in list(hashes) if in_proj(name)}
-    return ModelHashes(frozen=hashes, proj=proj)
-
-
-def _gathered_hashes(tensors: Mapping[str, torch.Tensor]) -> dict[str, str]:
     mine: dict[str, str] = {}
     turns = len(collectives.gather(None))
-    for number, (name, tensor) in enumerate(tensors.items()):
+    for number, (name, tensor) in enumerate(partitioned.items()):
         with gathered([tensor]):
             if number % turns == collectives.rank():
                 mine[name] = tensor_hash(tensor)
-    return {name: value for part in collectives.gather(mine) for name, value in part.items()}
+    for part in collectives.gather(mine):
+        hashes |= part
+    hashes = dict(sorted(hashes.items()))
+    proj = {name: hashes.pop(name) for name in list(hashes) if in_proj(name)}
+    return ModelHashes(frozen=hashes, proj=proj)
 
 
 def tensor_hash(tensor: torch.Tensor) -> str:
@@ -81,7 +78,7 @@ def tensor_hash(tensor: torch.Tensor) -> str:
 
 
 def in_proj(name: str) -> bool:
-    return name == PROJ or name.startswith(f"{PROJ}.")
+    return name.split(".")[0] == PROJ
 
 
 def require_only_proj_trainable(model: nn.Module) -> None:

@@ -90,10 +90,7 @@ def is_wanted(config: RunConfig) -> bool:
 
 
 def train_or_launch(config: RunConfig, *, resume: bool = False, output: str | None = None) -> TrainResult:
-    """Train in this process, or on several where the run needs a launcher: ``ocrmem.train``.
-
-    Args, returns and raises: as `ocrmem.training.train.train`, and as `launch`.
-    """
+    """Train in this process (see `ocrmem.training.train.train`), or where the run needs it by `launch`."""
     if is_wanted(config):
         return launch(config, resume=resume, output=output)
     from ocrmem.training.train import train
@@ -131,7 +128,8 @@ def launch(config: RunConfig, *, resume: bool = False, output: str | None = None
         folder = Path(name)
         run = {"config": config.as_dict(), "resume": resume, "output": output, "quiet": console.console.quiet}
         write_json(folder / RUN, run)
-        _share_cores(per_node)
+        # torchrun would let each process use one core alone, with a warning.
+        os.environ.setdefault("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) // per_node, 1)))
         with _passing_on_signals(folder) as signals:
             exit_codes = _torchrun(folder, count, per_node)
         return outcome_of(folder, exit_codes, signals)
@@ -160,10 +158,12 @@ def _passing_on_signals(folder: Path) -> Iterator[Signals]:
         if signals.first is None:
             signals.first = number
             (folder / STOP).write_text(str(number), encoding="utf-8")
-            _signal_workers(folder, number)
         else:
             signals.repeated = True
-            _signal_workers(folder, signal.SIGKILL)
+            number = signal.SIGKILL
+        for path in folder.glob("pid-*"):
+            with suppress(ProcessLookupError, ValueError):
+                os.kill(int(path.read_text(encoding="utf-8")), number)
 
     before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -173,26 +173,15 @@ def _passing_on_signals(folder: Path) -> Iterator[Signals]:
             signal.signal(number, handler)
 
 
-def _signal_workers(folder: Path, number: int) -> None:
-    for path in folder.glob("pid-*"):
-        with suppress(ProcessLookupError, ValueError):
-            os.kill(int(path.read_text(encoding="utf-8")), number)
-
-
 def _torchrun(folder: Path, count: int, per_node: int) -> dict[int, int]:
-    """Run the workers to their end.
-
-    Returns:
-        Exit codes of those that failed, by rank, the first to fail first; negative for a signal.
-    """
+    """Run the workers; return the exit codes of those that failed, by rank, in the order `outcome_of` takes."""
     from torch.distributed import DistError, run
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.elastic.rendezvous import RendezvousError
 
-    place = ["--standalone"] if count == 1 else []
     started = run.parse_args(
         [
-            *place,
+            *(["--standalone"] if count == 1 else []),
             f"--nproc-per-node={per_node}",
             # SIGINT and SIGTERM are for the workers first, see _passing_on_signals.
             "--signals-to-handle=SIGHUP,SIGQUIT",
@@ -216,11 +205,6 @@ def _torchrun(folder: Path, count: int, per_node: int) -> dict[int, int]:
     finally:
         logging.disable(logging.NOTSET)
     return {}
-
-
-def _share_cores(per_node: int) -> None:
-    """Set the threads of each process, unless the environment does; torchrun would take one, with a warning."""
-    os.environ.setdefault("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) // per_node, 1)))
 
 
 def outcome_of(folder: Path, exit_codes: dict[int, int], signals: Signals) -> TrainResult:
@@ -270,12 +254,11 @@ def _death(found: dict[int, dict[str, Any]], exit_codes: dict[int, int]) -> OcrM
             f"was killed by {signal.Signals(killed[rank]).name}",
             "Check whether it ran out of memory, then resume with `ocrmem train --resume`",
         )
-    crashed = {rank: outcome for rank, outcome in found.items() if "crash" in outcome}
+    crashed = [(outcome["time"], rank) for rank, outcome in found.items() if "crash" in outcome]
     if not crashed:
         rank = min(exit_codes)
         return TrainingError.of(f"process {rank}", f"ended with exit code {exit_codes[rank]}", "See its output above")
-    rank = min(crashed, key=lambda rank: crashed[rank]["time"])
-    print(crashed[rank]["traceback"], file=sys.stderr)
-    return TrainingError.of(
-        f"process {rank}", f"failed with {crashed[rank]['crash']}", "See the traceback above; checkpoints are kept"
-    )
+    rank = min(crashed)[1]
+    print(found[rank]["traceback"], file=sys.stderr)
+    message = f"failed with {found[rank]['crash']}"
+    return TrainingError.of(f"process {rank}", message, "See the traceback above; checkpoints are kept")

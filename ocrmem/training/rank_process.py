@@ -16,6 +16,9 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+from ocrmem.errors import OcrMemError
+from ocrmem.files import write_json
+
 RUN = "run.json"
 STOP = "stop"
 INTERRUPTED = 130
@@ -25,7 +28,8 @@ _SET_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of prctl(2)
 def main(folder: Path) -> int:
     """Train as run.json says and write the outcome; returns the exit code."""
     rank, local_rank = int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"])
-    _end_with_parent()
+    if sys.platform == "linux":  # get SIGTERM when the launcher dies, also by kill -9: a checkpoint is written then
+        ctypes.CDLL(None).prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGTERM)
     # First the id by which the launcher reaches this process, then a look at the signal that came before.
     (folder / f"pid-{local_rank}").write_text(str(os.getpid()), encoding="utf-8")
     outcome: dict[str, Any]
@@ -35,10 +39,11 @@ def main(folder: Path) -> int:
         outcome = {"exit_code": 0, "result": _train(folder, is_main=rank == 0)}
     except KeyboardInterrupt:
         outcome = {"exit_code": INTERRUPTED}
+    except OcrMemError as error:
+        problems = [problem.as_dict() for problem in error.problems]
+        outcome = {"exit_code": error.exit_code, "error": type(error).__name__, "problems": problems}
     except Exception as error:  # noqa: BLE001  # the launcher reports it
-        outcome = _failure(error)
-    from ocrmem.files import write_json
-
+        outcome = {"exit_code": 1, "crash": repr(error), "traceback": traceback.format_exc()}
     write_json(folder / f"outcome-{rank}.json", outcome | {"time": time.time()})
     sys.stdout.flush()
     # A process that was stopped in order must not make torchrun put an end to the others.
@@ -56,21 +61,6 @@ def _train(folder: Path, *, is_main: bool) -> dict[str, Any]:
     from ocrmem.training.train import train
 
     return {**train(RunConfig.from_dict(run["config"]), resume=run["resume"], output=run["output"])}
-
-
-def _failure(error: Exception) -> dict[str, Any]:
-    from ocrmem.errors import OcrMemError
-
-    if isinstance(error, OcrMemError):
-        problems = [problem.as_dict() for problem in error.problems]
-        return {"exit_code": error.exit_code, "error": type(error).__name__, "problems": problems}
-    return {"exit_code": 1, "crash": repr(error), "traceback": traceback.format_exc()}
-
-
-def _end_with_parent() -> None:
-    """On Linux, get SIGTERM when the launcher dies, also by kill -9: a checkpoint is written then."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_SET_PARENT_DEATH_SIGNAL, signal.SIGTERM)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import importlib.metadata
+import io
 import math
 import platform
 import signal
@@ -23,7 +25,7 @@ from ocrmem.encoder.device import DTYPES
 from ocrmem.encoder.feature_store import FeatureStore
 from ocrmem.errors import ConfigError, DataError, PreemptedError
 from ocrmem.facts import PACKAGE_FILES, TRAIN_REPORT
-from ocrmem.files import replacing_directory, sha256_json, sha256_tree, write_json
+from ocrmem.files import replacing_directory, sha256_json, sha256_tree, write_json, write_text
 from ocrmem.model.adapter_files import write_adapter
 from ocrmem.model.collator import MemoryCollator
 from ocrmem.model.configuration import MEMConfig
@@ -32,13 +34,13 @@ from ocrmem.model.trainable import count_parameters
 from ocrmem.tracking import Run, track
 from ocrmem.training import collectives, zero3
 from ocrmem.training.arguments import AdapterTrainingArguments
-from ocrmem.training.callbacks import StopCallback, TrackingCallback, stop_on_signal
+from ocrmem.training.callbacks import TrackingCallback, stop_on_signal
 from ocrmem.training.checkpoint import PREVIOUS, CheckpointStore
 from ocrmem.training.collectives import process_group
-from ocrmem.training.curve import curve_rows, write_curve
 from ocrmem.training.trainer import AdapterOnlyTrainer
 
 PLOT = "plots/train.csv"
+_CURVE = ("step", "loss", "proj_grad_norm", "learning_rate")
 # What may lie in the adapter's directory, which is replaced as a whole.
 _VERSIONED = ("ocrmem", "torch", "transformers", "accelerate")
 
@@ -149,67 +151,53 @@ class _Trained:
 def _train_once(config: RunConfig, resume: bool) -> _Trained:
     """Train proj from one seed; writes checkpoints only."""
     arguments = AdapterTrainingArguments.from_run_config(config)
-    _check_processes(config, arguments)
+    if arguments.world_size != config.train.processes:
+        raise ConfigError.of(
+            "train.processes",
+            f"is {config.train.processes}, but {arguments.world_size} run: batches would be of another size",
+            "Start them with `ocrmem train --nproc N`, which also sets train.processes",
+        )
     is_main = arguments.process_index == 0
-    inputs = _Inputs.open(config)
+    dataset, features, samples = _open_inputs(config)
     with zero3.partition_while_loading(getattr(arguments, "hf_deepspeed_config", None), DTYPES[config.model.precision]):
         model = MEMModel.from_run_config(config, with_encoder=False)
-    model.set_feature_statistics(inputs.features.mean, inputs.features.std)
-    builder = SequenceBuilder.of(config)
+    model.set_feature_statistics(features.mean, features.std)
     checkpoint = _prepare_checkpoints(CheckpointStore(Path(config.paths.checkpoints)), resume)
     tracking = track(config, "train") if is_main else nullcontext(Run())
-    with tracking as run, stop_on_signal() as request:
+    with tracking as run, stop_on_signal() as stop:
         trainer = AdapterOnlyTrainer(
             model=model,
             args=arguments,
-            identity=inputs.identity(),
-            train_dataset=inputs.samples,  # type: ignore[arg-type]  # a list is a map-style dataset
-            data_collator=MemoryCollator(builder, inputs.dataset, inputs.features),
-            callbacks=[TrackingCallback(run), StopCallback(request)],
+            identity={
+                "dataset": sha256_json(dataset.manifest),
+                "features": sha256_json([features.manifest[name] for name in ("format", "dataset_pages_sha256")]),
+            },
+            train_dataset=samples,  # type: ignore[arg-type]  # a list is a map-style dataset
+            data_collator=MemoryCollator(SequenceBuilder.of(config), dataset, features),
+            callbacks=[TrackingCallback(run), stop],
         )
         trainer.train(resume_from_checkpoint=checkpoint)
-        if request.signal is not None and trainer.state.global_step < config.train.max_steps:
-            _stop(request.signal, trainer, is_main)
-        rows = curve_rows(trainer.state.log_history)
-        report = _report(trainer, inputs, rows)
+        if stop.signal is not None and trainer.state.global_step < config.train.max_steps:
+            _stop(stop.signal, trainer, is_main)
+        rows = [entry for entry in trainer.state.log_history if "loss" in entry]
+        report = _report(trainer, samples, rows)
         run.summarize(report)
         return _Trained(model.config, trainer.adapter_tensors(), rows, report, trainer.resumed_step, run.place)
 
 
-@dataclass(frozen=True)
-class _Inputs:
-    """The outputs of earlier verbs that training reads."""
-
-    dataset: MemoryDataset
-    features: FeatureStore
-    samples: StoredSamples
-
-    @property
-    def with_memory(self) -> int:
-        """Return the number of training samples that have memory."""
-        return int((self.samples.column("memory_tokens") > 0).sum())
-
-    @classmethod
-    def open(cls, config: RunConfig) -> _Inputs:
-        dataset = MemoryDataset.open(Path(config.paths.dataset))
-        features = FeatureStore.open(
-            Path(config.paths.features), pages=dataset.page_hashes(), feature_size=config.model.vision_embedding_size
+def _open_inputs(config: RunConfig) -> tuple[MemoryDataset, FeatureStore, StoredSamples]:
+    """Open the outputs of earlier verbs: the dataset, its features, and its training samples."""
+    dataset = MemoryDataset.open(Path(config.paths.dataset))
+    width = config.model.vision_embedding_size
+    features = FeatureStore.open(Path(config.paths.features), pages=dataset.page_hashes(), feature_size=width)
+    samples = dataset.samples("train")
+    if not samples:
+        raise DataError.of(
+            config.paths.dataset,
+            "has no sample in the split train",
+            "Give conversations that are not all held out, and run `ocrmem render` again",
         )
-        samples = dataset.samples("train")
-        if not samples:
-            raise DataError.of(
-                config.paths.dataset,
-                "has no sample in the split train",
-                "Give conversations that are not all held out, and run `ocrmem render` again",
-            )
-        return cls(dataset, features, samples)
-
-    def identity(self) -> dict[str, Any]:
-        """Return what the losses depend on besides the trainer's arguments and the frozen weights."""
-        return {
-            "dataset": sha256_json(self.dataset.manifest),
-            "features": sha256_json([self.features.manifest[name] for name in ("format", "dataset_pages_sha256")]),
-        }
+    return dataset, features, samples
 
 
 def _check_output(adapter: Path) -> None:
@@ -222,15 +210,6 @@ def _check_output(adapter: Path) -> None:
             str(adapter),
             f"is to be replaced by the new adapter, but holds other files: {', '.join(others[:5])}",
             "Give a directory that is new, empty or holds an adapter",
-        )
-
-
-def _check_processes(config: RunConfig, arguments: AdapterTrainingArguments) -> None:
-    if arguments.world_size != config.train.processes:
-        raise ConfigError.of(
-            "train.processes",
-            f"is {config.train.processes}, but {arguments.world_size} run: batches would be of another size",
-            "Start them with `ocrmem train --nproc N`, which also sets train.processes",
         )
 
 
@@ -265,13 +244,13 @@ def _stop(number: int, trainer: AdapterOnlyTrainer, is_main: bool) -> None:
     raise KeyboardInterrupt
 
 
-def _report(trainer: AdapterOnlyTrainer, inputs: _Inputs, rows: list[dict[str, float]]) -> TrainResult:
+def _report(trainer: AdapterOnlyTrainer, samples: StoredSamples, rows: list[dict[str, float]]) -> TrainResult:
     """Return what train.json says of an attempt."""
     before, after = trainer.hashes()
     return {
         "steps": trainer.state.global_step,
         "loss": {"first": rows[0]["loss"], "last": rows[-1]["loss"]} if rows else None,
-        "samples": {"train": len(inputs.samples), "with_memory": inputs.with_memory},
+        "samples": {"train": len(samples), "with_memory": int((samples.column("memory_tokens") > 0).sum())},
         "tokens": trainer.state.num_input_tokens_seen,
         "parameters": sum(part.trainable for part in count_parameters(trainer.model)),
         "frozen_sha256": {"before": before.frozen_hash, "after": after.frozen_hash},
@@ -295,7 +274,12 @@ def _write(
     else:
         with replacing_directory(adapter) as directory:
             write_adapter(directory, trained.config, trained.tensors)
-    write_curve(config.paths.report(PLOT), trained.curve)
+    # Numbers keep every digit, so equal runs give equal files.
+    curve = io.StringIO()
+    writer = csv.DictWriter(curve, _CURVE, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(trained.curve)
+    write_text(config.paths.report(PLOT), curve.getvalue())
     report: TrainResult = {
         **trained.report,
         "adapter_sha256": sha256_tree(adapter),
@@ -323,10 +307,7 @@ def _summary(config: RunConfig, report: TrainResult, adapter: Path, trained: _Tr
     if trained.tracked is not None:
         lines.append(f"Weights & Biases, offline: {trained.tracked}")
     if len(attempts) > 1:
-        listed = ", ".join(f"seed {attempt['seed']}: {_shown(attempt['loss'])}" for attempt in attempts)
+        losses = ["no loss logged" if one["loss"] is None else f"{one['loss']:.4f}" for one in attempts]
+        listed = ", ".join(f"seed {one['seed']}: {loss}" for one, loss in zip(attempts, losses, strict=True))
         lines.append(f"{len(attempts)} attempts ({listed}); the one with the lowest loss is kept")
     return lines
-
-
-def _shown(loss: float | None) -> str:
-    return "no loss logged" if loss is None else f"{loss:.4f}"

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -34,13 +35,12 @@ from ocrmem import console
 from ocrmem.errors import Problem, TrainingError, first_line
 from ocrmem.facts import PROJ
 from ocrmem.gradflow import check
-from ocrmem.smoke_test import problems_of
 from ocrmem.training import data_workers, optimizer_state
 from ocrmem.training.arguments import AdapterTrainingArguments
 from ocrmem.training.callbacks import BarCallback
 from ocrmem.training.checkpoint import PROJ_FILE, Checkpoint, CheckpointStore, load_proj, proj_state
-from ocrmem.training.curriculum import RunSampler, memory_lengths
-from ocrmem.training.finite_guard import SAMPLE_IDS, FiniteGuard, NamingCollator, is_usable
+from ocrmem.training.curriculum import GroupedSampler, RunSampler, memory_lengths, sequence_lengths
+from ocrmem.training.finite_guard import SAMPLE_IDS, FiniteGuard, is_usable, name_samples
 from ocrmem.training.frozen import (
     ModelHashes,
     hash_model,
@@ -48,27 +48,15 @@ from ocrmem.training.frozen import (
     require_only_proj_trainable,
     require_same_frozen,
 )
-from ocrmem.training.grouping import GroupedSampler, sequence_lengths
 from ocrmem.training.optimizer_state import OPTIMIZER_FILE
 from ocrmem.training.zero3 import skip_broadcast_of_frozen
 
 # What the sequence of losses depends on, besides the global batch; a run is resumed only where these are the
 # same. How the batch is cut into processes and accumulation steps may change, and so may DeepSpeed's stage.
 _IDENTITY_ARGUMENTS = (
-    "max_steps",
-    "learning_rate",
-    "lr_scheduler_type",
-    "warmup_steps",
-    "weight_decay",
-    "max_grad_norm",
-    "optim",
-    "seed",
-    "data_seed",
-    "curriculum",
-    "train_sampling_strategy",
-    "bf16",
-    "fp16",
-)
+    "max_steps", "learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay", "max_grad_norm", "optim", "seed",
+    "data_seed", "curriculum", "train_sampling_strategy", "bf16", "fp16",
+)  # fmt: skip
 # Orders that depend on the seed and the step alone, so that a resumed run continues in the very same one.
 _OWN_ORDERS = ("random", "group_by_length", "sequential")
 # A gradient scaler starts at 2**16 and halves at every overflow: after this many it is at the bottom.
@@ -228,7 +216,7 @@ class AdapterOnlyTrainer(Trainer):
         length = inputs["input_ids"].shape[-1] if "input_ids" in inputs else 0
         if length > self.args.max_seq_length:
             raise TrainingError.of(
-                self._step_name(),
+                f"step {self.state.global_step + 1}",
                 f"a batch is {length} tokens long, but max_seq_length is {self.args.max_seq_length}",
                 "Build the data for this length (`ocrmem render`), or raise max_seq_length",
             )
@@ -237,10 +225,15 @@ class AdapterOnlyTrainer(Trainer):
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:
-            # The doctor runs the step again, which several processes could only do together.
+            # PyTorch's own text names eight causes. The doctor finds the one, but it runs the step again, which
+            # several processes could only do together.
             if self.args.world_size > 1 or self.is_deepspeed_enabled:
                 raise
-            raise self._diagnosed(error, inputs) from error
+            faults = check(self.model, self._prepare_inputs(dict(inputs)), PROJ).faults()
+            if not faults:
+                raise
+            raised = (f"step {self.state.global_step + 1}", first_line(error), "See what follows for the cause")
+            raise TrainingError([Problem(*fault) for fault in (raised, *faults)]) from error
         self._guard.saw(loss, samples)
         return loss
 
@@ -255,15 +248,6 @@ class AdapterOnlyTrainer(Trainer):
             " gradients with `ocrmem smoke`; earlier checkpoints are kept"
         )
         self._guard.settle(self.state.global_step + 1, remedy, self.args.device)
-
-    def _diagnosed(self, error: RuntimeError, inputs: Mapping[str, Any]) -> RuntimeError | TrainingError:
-        """Return the error with its cause, where the doctor finds one: PyTorch's own text names eight."""
-        report = check(self.model, self._prepare_inputs(dict(inputs)), PROJ)
-        problems = problems_of(report)
-        if not problems:
-            return error
-        raised = Problem(self._step_name(), first_line(error), "See what follows for the cause")
-        return TrainingError([raised, *problems])
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Record logs; the norm of all trained gradients is proj's, and is named so."""
@@ -314,13 +298,10 @@ class AdapterOnlyTrainer(Trainer):
             finally:
                 self.remove_callback(showing)
 
-    def _step_name(self) -> str:
-        return f"step {self.state.global_step + 1}"
-
     def get_train_dataloader(self) -> DataLoader:
         """Return batches of the training samples, with their names, in the order of `RunSampler`."""
         args, dataset, collator = self.args, cast(Any, self.train_dataset), cast(Any, self.data_collator)
-        naming: Any = NamingCollator(collator)
+        naming: Any = partial(name_samples, collator)
         if not hasattr(dataset, "__len__") or args.train_sampling_strategy not in _OWN_ORDERS:
             self.data_collator = naming
             try:
@@ -331,7 +312,7 @@ class AdapterOnlyTrainer(Trainer):
             sampler = self._sampler(dataset)
             if args.dataloader_num_workers:
                 data_workers.prepare_to_fork()
-                dataset, naming = data_workers.CarriedDataset(dataset), data_workers.CarryingCollator(naming)
+                dataset, naming = data_workers.CarriedDataset(dataset), partial(data_workers.carry_errors, naming)
             loader = self.accelerator.prepare(
                 DataLoader(
                     dataset,

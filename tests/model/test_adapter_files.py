@@ -246,8 +246,8 @@ def test_a_revision_that_one_side_leaves_open_is_no_difference(home, adapter):
 def test_feature_statistics_tell_drift(home):
     model = MEMModel.from_pretrained(home / "adapter", models=home / "models")
     same = torch.arange(VISION).float().repeat(5, 1)
-    assert model.feature_drift(same) == 0
-    assert model.feature_drift(same + 3) == pytest.approx(3)
+    assert model.feature_drift(same) == {"shift": 0}
+    assert model.feature_drift(same + 3) == {"shift": pytest.approx(3)}
     assert small_model(with_encoder=False).feature_drift(same) is None
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ocrmem.gradflow import BatchFacts
-from ocrmem.model.batch_facts import memory_facts
+from ocrmem.model.modeling import memory_facts
 
 IDS = torch.tensor([[7, 7, 7, 1], [1, 1, 1, 1], [7, 1, 1, 1]])
 COUNTED: dict[str, Any] = {"memory_tokens": 4, "samples_with_memory": 2}

@@ -101,7 +101,7 @@ def test_the_rate_rises_holds_and_falls() -> None:
 
 
 def test_the_encoder_is_the_seeds() -> None:
-    first, again = (pretrain_encoder(3, 1).encoder.state_dict() for _ in range(2))
+    first, again = (pretrain_encoder(3, 1)[0].state_dict() for _ in range(2))
     other = random_tiny_encoder(4).state_dict()
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert any(not torch.equal(first[name], other[name]) for name in first)
@@ -136,8 +136,8 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         calls.append(seed)
         return train(seed, *args, **kwargs)
 
-    def random_reader(seed: int, steps: int, **_: Any) -> build.ReadingResult:
-        return build.ReadingResult(random_tiny_encoder(seed), 1.0)
+    def random_reader(seed: int, steps: int) -> tuple[DeepEncoder, float]:
+        return random_tiny_encoder(seed), 1.0
 
     monkeypatch.setattr(build, "pretrain_language_model", counting)
     monkeypatch.setattr(build, "pretrain_encoder", random_reader)
@@ -180,8 +180,9 @@ def test_a_failed_seed_is_followed_by_another_and_said(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(language_model._Training, "run", run)
     notes: list[str] = []
-    result = pretrain_language_model(1, 5, text_recall=0.98, max_attempts=3, note=notes.append)
-    assert [attempt.seed for attempt in result.attempts] == [1, 1001]
+    monkeypatch.setattr(language_model, "note", notes.append)
+    _, attempts = pretrain_language_model(1, 5, text_recall=0.98, max_attempts=3)
+    assert [attempt.seed for attempt in attempts] == [1, 1001]
     assert "text recall 0.200" in notes[0]
     assert Attempt(0).worst == 0.0
 
@@ -193,14 +194,15 @@ def test_training_continues_while_steps_are_left(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(language_model, "_LEVEL_DONE", 0.0)
     monkeypatch.setattr(language_model, "_SURE", 0.0)
     notes: list[str] = []
-    result = pretrain_language_model(0, 20, text_recall=0.98, max_attempts=1, note=notes.append)
+    monkeypatch.setattr(language_model, "note", notes.append)
+    model, attempts = pretrain_language_model(0, 20, text_recall=0.98, max_attempts=1)
     assert notes == ["text recall 0.100 is under 0.98; continuing"]
-    assert result.attempts[0].text_recall["page"] == 0.99
-    assert not result.model.training
+    assert attempts[0].text_recall["page"] == 0.99
+    assert not model.training
 
 
 def test_blur_touches_pages_of_the_chosen_texts_alone() -> None:
-    training = language_model._Training(Attempt(0), 1, 0.0, lambda _: None, lambda _: None)
+    training = language_model._Training(Attempt(0), 1, 0.0, lambda _: None)
     batch = exam(0, 2, page=True)
     which = torch.tensor([True, False])
     plain = training.model.get_input_embeddings()(batch.ids)

@@ -14,8 +14,7 @@ from support.training import logged, standalone_samples, standalone_trainer
 from ocrmem.config import RunConfig
 from ocrmem.errors import TrainingError
 from ocrmem.training.arguments import AdapterTrainingArguments
-from ocrmem.training.curriculum import RunSampler
-from ocrmem.training.grouping import GroupedSampler, sequence_lengths
+from ocrmem.training.curriculum import GroupedSampler, RunSampler, sequence_lengths
 
 
 def skewed(count: int, seed: int = 0) -> list[int]:

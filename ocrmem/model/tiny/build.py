@@ -12,14 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import Qwen3ForCausalLM
 
 from ocrmem.config import BaseSection, RunConfig
-from ocrmem.console import note, progress_bar
+from ocrmem.console import note
+from ocrmem.encoder.deepencoder import DeepEncoder
 from ocrmem.errors import MissingInputError, TrainingError
 from ocrmem.families.tiny import POSITIONS
 from ocrmem.files import read_json, replacing_directory, sha256_json, sha256_tree, write_json
-from ocrmem.model.tiny.encoder import ReadingResult, pretrain_encoder
-from ocrmem.model.tiny.language_model import LanguageModelResult, pretrain_language_model
+from ocrmem.model.tiny.encoder import pretrain_encoder
+from ocrmem.model.tiny.language_model import pretrain_language_model
 from ocrmem.rendering import load_atlas
 from ocrmem.synthetic.tokenizer import VOCABULARY, build_tiny_tokenizer
 
@@ -48,26 +50,29 @@ def build_tiny_base(config: RunConfig) -> dict[str, Any]:
     report_path = models / _REPORT
     report_path.unlink(missing_ok=True)  # from here on nothing vouches for what lies there
     started = time.monotonic()
-    reading = _reading_encoder(config.base)
+    encoder, accuracy = _reading_encoder(config.base)
     with replacing_directory(config.paths.encoder) as directory:
-        reading.encoder.save(directory)
+        encoder.save(directory)
     encoder_seconds = time.monotonic() - started
-    language = _language_model(config.base)
+    base = config.base
+    model, attempts = pretrain_language_model(
+        base.seed, base.lm_steps, text_recall=base.text_recall, max_attempts=base.max_attempts
+    )
     with replacing_directory(config.paths.base_model) as directory:
-        _save_language_model(language, directory)
+        _save_language_model(model, directory)
     report: dict[str, Any] = {
         "settings": settings,
         "settings_hash": sha256_json(settings),
         "encoder": {
-            "parameters": sum(p.numel() for p in reading.encoder.parameters()),
-            "character_accuracy": reading.character_accuracy,
+            "parameters": sum(p.numel() for p in encoder.parameters()),
+            "character_accuracy": accuracy,
             "sha256": sha256_tree(config.paths.encoder),
             "seconds": round(encoder_seconds, 1),
         },
         "language_model": {
-            "parameters": language.model.num_parameters(),
-            "text_recall": language.attempts[-1].text_recall,
-            "attempts": [asdict(attempt) for attempt in language.attempts],
+            "parameters": model.num_parameters(),
+            "text_recall": attempts[-1].text_recall,
+            "attempts": [asdict(attempt) for attempt in attempts],
             "sha256": sha256_tree(config.paths.base_model),
             "seconds": round(time.monotonic() - started - encoder_seconds, 1),
         },
@@ -99,16 +104,15 @@ def _complete(models: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
     return report
 
 
-def _reading_encoder(base: BaseSection) -> ReadingResult:
+def _reading_encoder(base: BaseSection) -> tuple[DeepEncoder, float]:
     best = 0.0
     for number in range(base.max_attempts):
         seed = base.seed + 1000 * number
-        with progress_bar("teaching the encoder characters", base.encoder_steps) as bar:
-            reading = pretrain_encoder(seed, base.encoder_steps, advance=bar.advance)
-        if reading.character_accuracy >= base.text_recall:
-            return reading
-        best = max(best, reading.character_accuracy)
-        note(f"character accuracy {reading.character_accuracy:.3f} with seed {seed} is under {base.text_recall}")
+        encoder, accuracy = pretrain_encoder(seed, base.encoder_steps)
+        if accuracy >= base.text_recall:
+            return encoder, accuracy
+        best = max(best, accuracy)
+        note(f"character accuracy {accuracy:.3f} with seed {seed} is under {base.text_recall}")
     raise TrainingError.of(
         "base.text_recall",
         f"the tiny encoder named {best:.3f} of the characters, not {base.text_recall}",
@@ -116,27 +120,8 @@ def _reading_encoder(base: BaseSection) -> ReadingResult:
     )
 
 
-def _language_model(base: BaseSection) -> LanguageModelResult:
-    with progress_bar("teaching the language model to look up", base.lm_steps) as bar:
-
-        def advance(state: str) -> None:
-            bar.advance()
-            bar.describe(f"teaching the language model to look up ({state})")
-
-        result = pretrain_language_model(
-            base.seed,
-            base.lm_steps,
-            text_recall=base.text_recall,
-            max_attempts=base.max_attempts,
-            advance=advance,
-            note=note,
-        )
-        bar.set_completed(base.lm_steps)  # it stops as soon as the exam is passed
-        return result
-
-
-def _save_language_model(language: LanguageModelResult, directory: Path) -> None:
-    tokenizer, model = build_tiny_tokenizer(), language.model
+def _save_language_model(model: Qwen3ForCausalLM, directory: Path) -> None:
+    tokenizer = build_tiny_tokenizer()
     model.generation_config.update(
         do_sample=False,
         max_length=POSITIONS,

@@ -8,14 +8,13 @@ random pages. Pages have no words and no language in them; the language model's 
 from __future__ import annotations
 
 import string
-from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 from transformers import UnlimitedOcrSamVisionConfig, UnlimitedOcrVisionConfig, UnlimitedOcrVisionEncoderConfig
 
+from ocrmem.console import progress_bar
 from ocrmem.encoder.deepencoder import DeepEncoder
 from ocrmem.facts import CELL_HEIGHT, CELL_WIDTH
 from ocrmem.rendering import load_atlas
@@ -60,14 +59,6 @@ def tiny_encoder_config() -> UnlimitedOcrVisionConfig:
     )
 
 
-@dataclass(frozen=True)
-class ReadingResult:
-    """A trained encoder and the share of characters on new pages that its head names."""
-
-    encoder: DeepEncoder
-    character_accuracy: float
-
-
 def random_tiny_encoder(seed: int) -> DeepEncoder:
     """Return the encoder as it is before pre-training: a control that must not work."""
     with torch.random.fork_rng(devices=[]):
@@ -75,16 +66,15 @@ def random_tiny_encoder(seed: int) -> DeepEncoder:
         return DeepEncoder(tiny_encoder_config(), "concat")
 
 
-def pretrain_encoder(seed: int, steps: int, *, advance: Callable[[], None] = lambda: None) -> ReadingResult:
+def pretrain_encoder(seed: int, steps: int) -> tuple[DeepEncoder, float]:
     """Teach a new encoder to read random characters.
 
     Args:
         seed: of weights and pages.
         steps: of 8 pages each; 250 give every character of new pages.
-        advance: called after every step.
 
     Returns:
-        The encoder, frozen and in eval mode, and its accuracy on pages that it was not trained on.
+        The encoder, frozen and in eval mode, and the share of characters on new pages that its head names.
     """
     pages = _Pages(seed)
     encoder = random_tiny_encoder(seed)
@@ -94,20 +84,21 @@ def pretrain_encoder(seed: int, steps: int, *, advance: Callable[[], None] = lam
     encoder.train().requires_grad_(True)
     parameters = [*encoder.parameters(), *head.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=_RATE, weight_decay=0.01)
-    for step in range(steps):
-        optimizer.param_groups[0]["lr"] = _RATE * rate_share(step, steps)
-        wanted, pixels = pages.draw(_BATCH)
-        loss = F.cross_entropy(_scores(encoder, head, pixels).flatten(0, 2), wanted.flatten())
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
-        advance()
+    with progress_bar("teaching the encoder characters", steps) as bar:
+        for step in range(steps):
+            optimizer.param_groups[0]["lr"] = _RATE * rate_share(step, steps)
+            wanted, pixels = pages.draw(_BATCH)
+            loss = F.cross_entropy(_scores(encoder, head, pixels).flatten(0, 2), wanted.flatten())
+            optimizer.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(parameters, 1.0)
+            optimizer.step()
+            bar.advance()
     encoder.eval().requires_grad_(False)
     with torch.no_grad():
         wanted, pixels = pages.draw(_TEST_PAGES)
         right = _scores(encoder, head, pixels).argmax(-1) == wanted
-    return ReadingResult(encoder, right[wanted > 0].float().mean().item())
+    return encoder, right[wanted > 0].float().mean().item()
 
 
 def rate_share(step: int, steps: int) -> float:

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import nn
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
+from ocrmem.console import note, progress_bar
 from ocrmem.errors import TrainingError
 from ocrmem.facts import IGNORED
 from ocrmem.families.tiny import POSITIONS
@@ -72,23 +73,9 @@ class Attempt:
         return min(self.text_recall.values(), default=0.0)
 
 
-@dataclass(frozen=True)
-class LanguageModelResult:
-    """A language model that passed, and every attempt that was made; the last one is its own."""
-
-    model: Qwen3ForCausalLM
-    attempts: list[Attempt]
-
-
 def pretrain_language_model(
-    seed: int,
-    steps: int,
-    *,
-    text_recall: float,
-    max_attempts: int,
-    advance: Callable[[str], None] = lambda state: None,
-    note: Callable[[str], None] = lambda line: None,
-) -> LanguageModelResult:
+    seed: int, steps: int, *, text_recall: float, max_attempts: int
+) -> tuple[Qwen3ForCausalLM, list[Attempt]]:
     """Train until the exam is passed in both forms; with another seed where one seed fails.
 
     Args:
@@ -96,23 +83,31 @@ def pretrain_language_model(
         steps: most steps of an attempt.
         text_recall: share of exam answers that must be right to the end token, in each form.
         max_attempts: seeds to try.
-        advance: called after every step with a few words on where the training is.
-        note: called with one line whenever training continues or starts over.
+
+    Returns:
+        A model that passed, and every attempt that was made; the last one is its own.
 
     Raises:
         TrainingError: no attempt passed.
     """
     attempts: list[Attempt] = []
-    for number in range(max_attempts):
-        attempt = Attempt(seed + 1000 * number)
-        attempts.append(attempt)
-        model = _Training(attempt, steps, text_recall, advance, note).run()
-        if attempt.worst >= text_recall:
-            return LanguageModelResult(model, attempts)
-        note(
-            f"text recall {attempt.worst:.3f} after {attempt.steps} steps with seed {attempt.seed} is under "
-            f"{text_recall}; attempt {number + 1} of {max_attempts} failed"
-        )
+    with progress_bar("teaching the language model to look up", steps) as bar:
+
+        def advance(state: str) -> None:
+            bar.advance()
+            bar.describe(f"teaching the language model to look up ({state})")
+
+        for number in range(max_attempts):
+            attempt = Attempt(seed + 1000 * number)
+            attempts.append(attempt)
+            model = _Training(attempt, steps, text_recall, advance).run()
+            if attempt.worst >= text_recall:
+                bar.set_completed(steps)  # it stops as soon as the exam is passed
+                return model, attempts
+            note(
+                f"text recall {attempt.worst:.3f} after {attempt.steps} steps with seed {attempt.seed} is under "
+                f"{text_recall}; attempt {number + 1} of {max_attempts} failed"
+            )
     best = max(attempt.worst for attempt in attempts)
     raise TrainingError.of(
         "base.text_recall",
@@ -122,18 +117,10 @@ def pretrain_language_model(
 
 
 class _Training:
-    """One attempt."""
+    """One attempt; ``advance`` is called after every step with a few words on where it is."""
 
-    def __init__(
-        self,
-        attempt: Attempt,
-        steps: int,
-        text_recall: float,
-        advance: Callable[[str], None],
-        note: Callable[[str], None],
-    ) -> None:
-        self.attempt, self.most_steps, self.wanted = attempt, steps, text_recall
-        self.advance, self.note = advance, note
+    def __init__(self, attempt: Attempt, steps: int, text_recall: float, advance: Callable[[str], None]) -> None:
+        self.attempt, self.most_steps, self.wanted, self.advance = attempt, steps, text_recall, advance
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(attempt.seed)
             self.model = Qwen3ForCausalLM(tiny_language_model_config())
@@ -149,37 +136,27 @@ class _Training:
 
     def run(self) -> Qwen3ForCausalLM:
         self.model.train()
-        self._guided()
-        self._free()
-        while True:
-            self._cool()
-            self.attempt.text_recall = examine(self.model)
-            if self.attempt.worst >= self.wanted or self._left() <= 0:
-                break
-            self.note(f"text recall {self.attempt.worst:.3f} is under {self.wanted}; continuing")
-        return self.model.eval().requires_grad_(False)
-
-    def _left(self) -> int:
-        return self.most_steps - self.attempt.steps
-
-    def _guided(self) -> None:
         self.model.set_attn_implementation("eager")  # the only one that returns where a head looks
         while self.share < _LEVEL_DONE and self._left() > 0:
             self._step(1.0, guided=True)
         self.attempt.guided_steps = self.attempt.steps
         self.model.set_attn_implementation("sdpa")
-
-    def _free(self) -> None:
         while self._left() > _COOL_STEPS and (self.lessons.level < Lessons.LAST or self.share < _SURE):
             if self.share >= _LEVEL_DONE and self.lessons.level < Lessons.LAST:
                 self.lessons.level += 1
                 self.share = 0.0
             self._step(1.0)
-
-    def _cool(self) -> None:
         self.lessons.level = Lessons.LAST
-        for done in range(steps := max(1, min(_COOL_STEPS, self._left()))):
-            self._step(max(0.02, 1 - done / steps))
+        while True:
+            for done in range(steps := max(1, min(_COOL_STEPS, self._left()))):
+                self._step(max(0.02, 1 - done / steps))
+            self.attempt.text_recall = examine(self.model)
+            if self.attempt.worst >= self.wanted or self._left() <= 0:
+                return self.model.eval().requires_grad_(False)
+            note(f"text recall {self.attempt.worst:.3f} is under {self.wanted}; continuing")
+
+    def _left(self) -> int:
+        return self.most_steps - self.attempt.steps
 
     def _step(self, rate: float, *, guided: bool = False) -> None:
         self.optimizer.param_groups[0]["lr"] = _RATE * rate * min(1.0, (self.attempt.steps + 1) / _WARMUP_STEPS)
