@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from kfp import dsl, kubernetes
 
+from ocrmem.config.kubernetes_section import VolumesSection
 from ocrmem.config.kubernetes_values import parse_quantity
 from ocrmem.facts import RUN_ID
 from ocrmem.steps import Step
@@ -22,8 +23,9 @@ SECRET_KEYS = (
     "MODEL_REGISTRY_TOKEN",
     "WANDB_API_KEY",
 )
-_DATASET, _FEATURES = "/workspace/dataset", "/workspace/features"
-_OUTPUT, _MODELS, _DATA = "/workspace/output", "/workspace/models", "/workspace/data"
+_VOLUMES = VolumesSection()
+_DATASET, _FEATURES = _VOLUMES.dataset.path, _VOLUMES.features.path
+_OUTPUT, _MODELS, _DATA = _VOLUMES.output.path, _VOLUMES.models.path, "/workspace/data"
 
 
 @dataclass(frozen=True)

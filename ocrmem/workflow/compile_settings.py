@@ -13,9 +13,12 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 
 from ocrmem.config import PLACEHOLDER_IMAGE, Section
 from ocrmem.config.field_faults import check_fields
+from ocrmem.config.kubernetes_section import VolumesSection
 from ocrmem.config.kubernetes_values import ObjectName, OptionalName, Quantity
 from ocrmem.config.settings_file import Overrides, RawSettings, apply_overrides, read_settings
 from ocrmem.errors import ConfigError
+
+_VOLUMES = VolumesSection()
 
 
 class PipelineSettings(Section):
@@ -23,11 +26,11 @@ class PipelineSettings(Section):
 
     image: str = PLACEHOLDER_IMAGE  # default of the parameter `image`
     launcher: Literal["local", "kubernetes"] = "local"  # train in the task's pod, or in a TrainJob of its own
-    output_claim: OptionalName = "ocrmem-output"  # volume for records, checkpoints and reports of failed tasks
-    models_claim: OptionalName = "ocrmem-models"  # volume for the Hugging Face cache
+    output_claim: OptionalName = _VOLUMES.output.claim  # volume for records, checkpoints and reports of failed tasks
+    models_claim: OptionalName = _VOLUMES.models.claim  # volume for the Hugging Face cache
     data_claim: OptionalName = None  # volume with conversations, mounted at /workspace/data
-    dataset_claim: ObjectName = "ocrmem-dataset"  # launcher kubernetes: the volumes that the TrainJob's pods mount
-    features_claim: ObjectName = "ocrmem-features"
+    dataset_claim: ObjectName = str(_VOLUMES.dataset.claim)  # launcher kubernetes: what the TrainJob's pods mount
+    features_claim: ObjectName = str(_VOLUMES.features.claim)
     scratch_size: Quantity = "20Gi"  # of /tmp
     storage_class: OptionalName = None  # given: /tmp is a volume of this class instead of the node's disk
     shm_size: Quantity = "8Gi"  # of /dev/shm in tasks with GPUs
