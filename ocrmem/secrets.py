@@ -1,15 +1,11 @@
-"""Find what looks like a key in settings, so that it is refused and never printed.
-
-Keys come from the environment or from Kubernetes Secrets; a settings file is copied into provenance, model
-cards, run logs and git.
-"""
+"""Find keys in settings: refused and never printed, since settings are copied into model cards, run logs and git."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 _WORD = r"(?<![A-Za-z0-9])"
 _PATTERNS = {
@@ -26,8 +22,7 @@ _PATTERNS = {
     "a URL with a password": r"[A-Za-z][A-Za-z0-9+.-]*://[^/\s:@]*:[^/\s@]+@",
     "a bearer token": r"(?i:\bbearer\s+)[A-Za-z0-9._~+/-]{16,}",
 }
-_SECRET = re.compile("|".join(f"(?P<p{n}>{pattern})" for n, pattern in enumerate(_PATTERNS.values())))
-_LABELS = tuple(_PATTERNS)
+_SECRET = re.compile("|".join(f"({pattern})" for pattern in _PATTERNS.values()))
 _HEX_KEY = re.compile(r"(?<![0-9A-Za-z/\\])[0-9a-f]{40}(?![0-9A-Za-z])")  # in a path it is a commit
 _COMMIT_FIELD = re.compile(r"(?:^|_)(?:revision|commit|sha|hash)$")
 _KEY_NAME = re.compile(
@@ -44,37 +39,30 @@ HIDDEN = "(hidden)"
 def find_in_text(text: str) -> Iterator[tuple[int, int, str]]:
     """Yield start, end and kind of everything in ``text`` that has the form of a known key."""
     for match in _SECRET.finditer(text):
-        yield match.start(), match.end(), _LABELS[int((match.lastgroup or "p0")[1:])]
+        yield match.start(), match.end(), list(_PATTERNS)[(match.lastindex or 1) - 1]
 
 
 def looks_secret(name: str, value: Any) -> str | None:
-    """Return the kind of key that a setting looks like, or None.
+    """Return the kind of key that a value looks like, or None.
 
-    Args:
-        name: the field's own name; ``api_key: anything`` is a key, ``base_revision: <40 hex>`` is a commit.
-        value: its value.
+    The setting's own name counts: ``api_key: anything`` is a key, ``base_revision: <40 hex>`` is a commit.
     """
     if not isinstance(value, str) or not value.strip():
         return None
-    for _, _, kind in find_in_text(value):
-        return kind
+    if found := next(find_in_text(value), None):
+        return found[2]
     if _KEY_NAME.search(name):
         return "a key or a password"
-    if _HEX_KEY.search(value) and not _COMMIT_FIELD.search(name):
-        return "a key of 40 hexadecimal digits"
-    return None
+    return "a key of 40 hexadecimal digits" if _HEX_KEY.search(value) and not _COMMIT_FIELD.search(name) else None
 
 
 def find_in_values(values: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], str]]:
     """Yield path and kind of every value, and every name, in nested settings that looks like a key."""
-    if isinstance(values, dict):
-        for name, value in values.items():
-            if looks_secret("", str(name)):
+    if isinstance(values, (dict, list)):
+        for name, value in values.items() if isinstance(values, dict) else enumerate(values):
+            if looks_secret("", name):
                 yield (*path, HIDDEN), "a key in the place of a name"
             yield from find_in_values(value, (*path, str(name)))
-    elif isinstance(values, list):
-        for index, value in enumerate(values):
-            yield from find_in_values(value, (*path, str(index)))
     elif kind := looks_secret(path[-1] if path else "", values):
         yield path, kind
 
@@ -87,8 +75,7 @@ def redact(text: str) -> str:
 def redact_uri(uri: str) -> str:
     """Return ``uri`` without user, password and query: safe to print and to store."""
     parts = urlsplit(uri)
-    host = parts.netloc.rpartition("@")[2]
-    netloc = f"***@{host}" if "@" in parts.netloc else host
-    text = urlunsplit((parts.scheme, netloc, parts.path, "***" if parts.query else "", ""))
-    # urlunsplit writes one slash for "sqlite:///x", whose netloc is empty.
-    return f"{parts.scheme}://{parts.path}" if parts.scheme == "sqlite" else text
+    if parts.scheme == "sqlite":  # geturl writes one slash for "sqlite:///x", whose netloc is empty
+        return f"sqlite://{parts.path}"
+    safe = parts._replace(netloc=re.sub(".*@", "***@", parts.netloc), query="***" if parts.query else "", fragment="")
+    return safe.geturl()

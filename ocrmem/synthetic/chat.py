@@ -1,8 +1,7 @@
 """Recall conversations in ordinary English or Chinese.
 
-Early in a conversation the user mentions a few facts; many turns of other talk later one of them is asked.
-Its value stands in no message but the one that states it, so the answer is in the history or nowhere. The
-same arguments give the same conversations on every machine.
+Early in a conversation the user mentions a few facts; many turns of other talk later one of them is asked. Its value
+stands in no message but the one that states it, so the answer is in the history or nowhere.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ def chat_conversations(
 
     Args:
         count: how many.
-        seed: another seed gives other conversations.
+        seed: another seed gives other conversations; the same gives the same on every machine.
         language: "en" or "zh".
         turns: user turns, the question at the end included.
         facts: facts stated in the first half, of which one is asked.
@@ -50,11 +49,8 @@ def chat_conversations(
     """
     phrases = load_language(language)
     if not 1 <= facts <= min(len(phrases.facts), turns - 1):
-        raise ConfigError.of(
-            "synth",
-            f"{facts} facts do not fit into {turns} turns ({len(phrases.facts)} kinds of facts are known)",
-            "Use at least one fact, no more than kinds, and fewer than turns",
-        )
+        message = f"{facts} facts do not fit into {turns} turns ({len(phrases.facts)} kinds of facts are known)"
+        raise ConfigError.of("synth", message, "Use at least one fact, no more than kinds, and fewer than turns")
     part = "eval" if held_out else "train"
     for index in range(count):
         name = f"{language}-{part}-{seed}-{index:05d}"
@@ -92,21 +88,18 @@ def _conversation(
             said = statement.format(value=value)
         else:
             said, reply = next(talk)
-        messages.append({"role": "user", "content": said})
-        messages.append({"role": "assistant", "content": reply, "weight": 0})
-    messages.append({"role": "user", "content": question})
-    messages.append({"role": "assistant", "content": values[asked]})
+        messages += {"role": "user", "content": said}, {"role": "assistant", "content": reply, "weight": 0}
+    messages += {"role": "user", "content": question}, {"role": "assistant", "content": values[asked]}
     return {"messages": messages, "asked": kinds[asked].name, "answer": values[asked]}
 
 
 def _value(rng: random.Random, kind: FactKind, held_out: bool) -> str:
-    if not kind.is_pattern:
+    if len(kind.values) > 1:
         return rng.choice([v for n, v in enumerate(kind.values) if (n % _HELD_OUT == 0) == held_out])
     while True:
         text = re.sub("#", lambda _: str(rng.randrange(10)), kind.values[0])
         text = re.sub("@", lambda _: rng.choice(_LETTERS), text)
-        digits = int(re.sub("[^0-9]", "", text))
-        if (digits % _HELD_OUT == 0) == held_out:
+        if (int(re.sub("[^0-9]", "", text)) % _HELD_OUT == 0) == held_out:
             return text
 
 
@@ -114,21 +107,14 @@ def _talk(rng: random.Random, phrases: Language, count: int, values: tuple[str, 
     """Make ordinary turns, none of which holds one of the values; a template comes again only after all others."""
     deck: list[tuple[str, str]] = []
     made: list[tuple[str, str]] = []
-    attempts = 0
-    while len(made) < count:
-        if not deck:
-            deck = rng.sample(phrases.talk, len(phrases.talk))
+    for _ in range(2 * count + _ATTEMPTS):
+        if len(made) == count:
+            return iter(made)
+        deck = deck or rng.sample(phrases.talk, len(phrases.talk))
         said, reply = deck.pop()
         words = {slot: rng.choice(choices) for slot, choices in phrases.slots.items()}
-        turn = (
-            rng.choice(phrases.openers) + said.format(**words),
-            reply.format(**words) + rng.choice(phrases.closers),
-        )
-        attempts += 1
-        if not any(value in text for value in values for text in turn):
-            made.append(turn)
-        elif attempts > _ATTEMPTS + count:
-            raise ConfigError.of(
-                "synth", "no talk without the asked value could be made", "Use another seed or fewer turns"
-            )
-    return iter(made)
+        said = rng.choice(phrases.openers) + said.format(**words)
+        reply = reply.format(**words) + rng.choice(phrases.closers)
+        if not any(value in said or value in reply for value in values):
+            made.append((said, reply))
+    raise ConfigError.of("synth", "no talk without the asked value could be made", "Use another seed or fewer turns")

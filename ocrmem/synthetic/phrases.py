@@ -1,16 +1,16 @@
 """The phrases of a language's chat: facts that can be asked about later, and ordinary talk in between.
 
-The phrases themselves are in phrases_en.json and phrases_zh.json beside this file, one object with the
-fields of `Language`.
+The phrases themselves are in phrases_en.json and phrases_zh.json beside this file, each one `Language`.
 """
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from typing import Any, Literal
+from typing import Literal
+
+from pydantic import TypeAdapter
 
 LanguageName = Literal["en", "zh"]
 
@@ -32,10 +32,6 @@ class FactKind:
     statements: tuple[str, ...]
     replies: tuple[str, ...]
     questions: tuple[str, ...]
-
-    @property
-    def is_pattern(self) -> bool:
-        return len(self.values) == 1
 
 
 @dataclass(frozen=True)
@@ -63,16 +59,4 @@ class Language:
 def load_language(name: LanguageName) -> Language:
     """Read the phrases of "en" or "zh"."""
     text = files("ocrmem.synthetic").joinpath(f"phrases_{name}.json").read_text(encoding="utf-8")
-    values = json.loads(text)
-    facts: list[dict[str, Any]] = [
-        {key: value if isinstance(value, str) else tuple(value) for key, value in fact.items()}
-        for fact in values["facts"]
-    ]
-    return Language(
-        system=values["system"],
-        facts=tuple(FactKind(**fact) for fact in facts),
-        talk=tuple((said, reply) for said, reply in values["talk"]),
-        slots={slot: tuple(words) for slot, words in values["slots"].items()},
-        openers=tuple(values["openers"]),
-        closers=tuple(values["closers"]),
-    )
+    return TypeAdapter(Language).validate_json(text)

@@ -6,7 +6,7 @@ ocrmem synth --output my-data --style mixed --count 200 --eval-count 40 --seed 1
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, TypedDict
@@ -65,8 +65,15 @@ def synth(
     with progress_bar("writing conversations", count + 2 * eval_count) as bar:
         for name, (number, kind) in parts.items():
             path = Path(output) / f"{name}.jsonl"
-            made = _made(style, number, seed, turns, facts, kind)
-            write_conversations(path, (_counted(conversation, bar) for conversation in made))
+            lines = []
+            for conversation in _made(style, number, seed, turns, facts, kind):
+                lines.append(json.dumps(conversation, ensure_ascii=False) + "\n")
+                bar.advance()
+            try:
+                write_text(path, "".join(lines))
+            except OSError as error:
+                message = f"cannot be written ({error.strerror})"
+                raise ConfigError.of(str(path), message, "Choose another --output folder") from None
             written[name] = str(path)
     return {
         "style": style,
@@ -75,20 +82,6 @@ def synth(
         "files": written,
         "summary": [f"{name}: {number} conversations in {written[name]}" for name, (number, _) in parts.items()],
     }
-
-
-def write_conversations(path: Path, conversations: Iterable[dict[str, Any]]) -> None:
-    """Write conversations as JSONL, atomically, with text as itself rather than as escapes.
-
-    Raises:
-        ConfigError: the file cannot be written.
-    """
-    lines = (json.dumps(conversation, ensure_ascii=False) for conversation in conversations)
-    try:
-        write_text(path, "".join(f"{line}\n" for line in lines))
-    except OSError as error:
-        message = f"cannot be written ({error.strerror})"
-        raise ConfigError.of(str(path), message, "Choose another --output folder") from None
 
 
 def _made(
@@ -103,8 +96,3 @@ def _made(
     if style == "tiny":
         return tiny_conversations(count, seed, **kind)
     raise ConfigError.of("--style", f"is {style!r}", "Use tiny, en, zh or mixed")
-
-
-def _counted(conversation: dict[str, Any], bar: Any) -> dict[str, Any]:
-    bar.advance()
-    return conversation

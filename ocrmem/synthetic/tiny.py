@@ -11,8 +11,9 @@ neither in the language model's pre-training nor in training conversations: reca
 from __future__ import annotations
 
 import random
+import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -40,14 +41,9 @@ _LINK_SHARE = 0.5  # training questions for the word in front of a key, where th
 _VALUE_SHARE = 0.2  # filler words that are values of nobody, so that a value alone gives nothing away
 _HELD_OUT_VALUES = 8  # of each key, a quarter
 
-
-def _held_out() -> frozenset[tuple[str, str]]:
-    # A string seed is hashed by random itself, alike on every platform and Python version that is supported.
-    chosen = random.Random("ocrmem tiny dialect: held-out pairs")
-    return frozenset((key, value) for key in KEYS for value in chosen.sample(VALUES, _HELD_OUT_VALUES))
-
-
-HELD_OUT = _held_out()
+# A string seed is hashed by random itself, alike on every platform and Python version that is supported.
+_chosen = random.Random("ocrmem tiny dialect: held-out pairs")
+HELD_OUT = frozenset((key, value) for key in KEYS for value in _chosen.sample(VALUES, _HELD_OUT_VALUES))
 
 
 @dataclass(frozen=True)
@@ -92,27 +88,28 @@ def draw_history(
         notes: messages hold facts and at most one word in front of them.
         held_out: facts from `HELD_OUT` only; otherwise from the other pairs only.
     """
-    facts = min(facts, len(KEYS), lines * (FACTS_A_NOTE if notes else 1))
-    pairs: list[tuple[str, str]] = []
+    most = FACTS_A_NOTE if notes else 1
+    facts = min(facts, len(KEYS), lines * most)
+    pairs: dict[str, str] = {}
     for key in source.sample(KEYS, facts):
-        taken = {value for _, value in pairs}
-        free = [v for v in VALUES if v not in taken and ((key, v) in HELD_OUT) == held_out]
-        pairs.append((key, source.choice(free)))
-    places = source.sample([line for line in range(lines) for _ in range(FACTS_A_NOTE if notes else 1)], facts)
+        pairs[key] = source.choice([value for value in _values(key, held_out) if value not in pairs.values()])
+    places = source.sample([line for line in range(lines) for _ in range(most)], facts)
     words: list[list[str]] = [[] for _ in range(lines)]
-    for pair, place in zip(pairs, places, strict=True):
+    for pair, place in zip(pairs.items(), places, strict=True):
         words[place] += pair
     around = _note if notes else _with_fillers
     stated = [around(source, line) for line in words]
     count = Counter(word for line in stated for word in line)
     links = [(a, b) for line in stated for a, b in pairwise(line) if b in KEYS and count[a] == 1]
-    return TinyHistory(tuple(tuple(line) for line in stated), tuple(pairs), tuple(links))
+    return TinyHistory(tuple(map(tuple, stated)), tuple(pairs.items()), tuple(links))
+
+
+def _values(key: str, held_out: bool) -> list[str]:
+    return [value for value in VALUES if ((key, value) in HELD_OUT) == held_out]
 
 
 def _note(source: random.Random, words: list[str]) -> list[str]:
-    if words and source.random() < 0.5:
-        return words
-    return [source.choice((*FILLERS, *VALUES)), *words]
+    return words if words and source.random() < 0.5 else [source.choice((*FILLERS, *VALUES)), *words]
 
 
 def _with_fillers(source: random.Random, words: list[str]) -> list[str]:
@@ -127,8 +124,7 @@ def tiny_conversations(
 ) -> Iterator[dict[str, Any]]:
     """Generate conversations in OpenAI's ``messages`` form: up to six messages, then one or two questions.
 
-    The assistant's messages before the questions carry ``weight`` 0 (OpenAI's field for fine-tuning data):
-    only the answers are samples.
+    The assistant's messages before the questions carry ``weight`` 0, so that only the answers are samples.
 
     Args:
         count: how many.
@@ -146,29 +142,22 @@ def tiny_conversations(
         most = lines + 1 if notes else min(lines, _MOST_FACTS)
         history = draw_history(source, lines, source.randint(1 if notes else 2, most), notes=notes, held_out=held_out)
         asked = list(history.facts[:2]) if held_out else history.asked(source, 2)
-        conversation = {"id": f"{'e' if held_out else 't'}{index}", "messages": _messages(history, asked)}
+        messages: list[dict[str, Any]] = []
+        for turn, words in enumerate(history.lines):
+            said = {"content": " ".join(words)}
+            messages.append({"role": "assistant", **said, "weight": 0} if turn % 2 else {"role": "user", **said})
+        for key, value in asked:
+            messages.append({"role": "user", "content": f"{ASK} {key}"})
+            messages.append({"role": "assistant", "content": f"{key} {value}"})
+        conversation = {"id": f"{'e' if held_out else 't'}{index}", "messages": messages}
         yield with_other_value(conversation, seed) if counterfactual else conversation
-
-
-def _messages(history: TinyHistory, asked: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
-    messages: list[dict[str, Any]] = []
-    for index, words in enumerate(history.lines):
-        if index % 2:
-            messages.append({"role": "assistant", "content": " ".join(words), "weight": 0})
-        else:
-            messages.append({"role": "user", "content": " ".join(words)})
-    for key, value in asked:
-        messages.append({"role": "user", "content": f"{ASK} {key}"})
-        messages.append({"role": "assistant", "content": f"{key} {value}"})
-    return messages
 
 
 def with_other_value(conversation: dict[str, Any], seed: int) -> dict[str, Any]:
     """Change the value that a conversation's last question asks for, and nothing else.
 
     The pages differ in one word; earlier answers get ``weight`` 0, since their question is not the one whose page
-    changed. A held-out pair becomes another held-out pair, any other pair
-    another one that is not held out.
+    changed. A held-out pair becomes another held-out pair, any other pair another one that is not held out.
 
     Args:
         conversation: of `tiny_conversations`; left as it is.
@@ -177,28 +166,14 @@ def with_other_value(conversation: dict[str, Any], seed: int) -> dict[str, Any]:
     Returns:
         The conversation with ``-cf`` after its id.
     """
-    key, value = conversation["messages"][-1]["content"].split()
-    held_out = (key, value) in HELD_OUT
-    present = {word for message in conversation["messages"] for word in message["content"].split()}
-    free = [v for v in VALUES if v not in present and ((key, v) in HELD_OUT) == held_out]
-    other = random.Random(f"other value {seed} {conversation['id']}").choice(free or _unused(key, held_out, value))
-    last = len(conversation["messages"]) - 1
-    messages = []
-    for index, message in enumerate(conversation["messages"]):
-        # Only the value behind its key: the same word elsewhere is a filler and stays.
-        changed = message | {"content": _replaced(message["content"], key, value, other)}
-        if message["role"] == "assistant" and index != last:
-            changed["weight"] = 0
-        messages.append(changed)
+    *earlier, last = conversation["messages"]
+    key, value = last["content"].split()
+    present = " ".join(message["content"] for message in conversation["messages"]).split()
+    others = [other for other in _values(key, (key, value) in HELD_OUT) if other != value]
+    free = [other for other in others if other not in present]
+    other = random.Random(f"other value {seed} {conversation['id']}").choice(free or others)
+    messages = [message | ({"weight": 0} if message["role"] == "assistant" else {}) for message in earlier] + [last]
+    # Only the value behind its key: the same word elsewhere is a filler and stays.
+    pair = re.compile(rf"\b{key} {value}\b")
+    messages = [message | {"content": pair.sub(f"{key} {other}", message["content"])} for message in messages]
     return {"id": f"{conversation['id']}-cf", "messages": messages}
-
-
-def _unused(key: str, held_out: bool, value: str) -> list[str]:
-    return [v for v in VALUES if v != value and ((key, v) in HELD_OUT) == held_out]
-
-
-def _replaced(content: str, key: str, value: str, other: str) -> str:
-    words = content.split()
-    return " ".join(
-        other if word == value and index and words[index - 1] == key else word for index, word in enumerate(words)
-    )

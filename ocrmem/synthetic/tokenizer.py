@@ -5,8 +5,9 @@ It has the special tokens and the chat template (ChatML) of Qwen3, so what works
 
 from __future__ import annotations
 
-from tokenizers import Regex, Tokenizer, pre_tokenizers
+from tokenizers import Regex, Tokenizer
 from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Sequence, Split
 from transformers import PreTrainedTokenizerFast
 
 from ocrmem.families import FAMILIES
@@ -34,12 +35,8 @@ CHAT_TEMPLATE = (
 def build_tiny_tokenizer() -> PreTrainedTokenizerFast:
     """Build it: words split at white space, newlines kept, what is not in the dialect is ``<unk>``."""
     words = Tokenizer(WordLevel({word: index for index, word in enumerate(VOCABULARY)}, unk_token=UNKNOWN))
-    words.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(r"[^\S\n]+"), behavior="removed"),
-            pre_tokenizers.Split(NEWLINE, behavior="isolated"),
-        ]
-    )
+    spaces, newlines = Split(Regex(r"[^\S\n]+"), behavior="removed"), Split(NEWLINE, behavior="isolated")
+    words.pre_tokenizer = Sequence([spaces, newlines])
     return PreTrainedTokenizerFast(
         tokenizer_object=words,
         unk_token=UNKNOWN,

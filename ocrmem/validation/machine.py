@@ -18,17 +18,14 @@ def device_problems(config: RunConfig, notes: list[str]) -> list[Problem]:
     except ImportError:
         notes.append("torch is not installed here, so device and precision were not checked")
         return []
-    cuda = torch.cuda.is_available()
+    cuda, devices = torch.cuda.is_available(), torch.cuda.device_count()
     wanted, precision = config.model.device, config.model.precision
     if wanted == "cuda" and not cuda:
         remedy = "Run where there is one, or set model.device to auto or cpu"
         return [Problem("model.device", "is cuda, but this machine has no CUDA device that torch sees", remedy)]
     if wanted == "cpu" or not cuda:
-        if precision == "float16":
-            message = "is float16, and this machine has only a CPU, on which training in it overflows"
-            return [Problem("model.precision", message, "Use float32 or bfloat16")]
-        return []
-    devices = torch.cuda.device_count()
+        message = "is float16, and this machine has only a CPU, on which training in it overflows"
+        return [Problem("model.precision", message, "Use float32 or bfloat16")] if precision == "float16" else []
     if config.train.processes > devices:
         notes.append(f"train.processes is {config.train.processes}, this machine has {devices} GPUs")
     if precision == "bfloat16" and torch.cuda.get_device_capability()[0] < 8:

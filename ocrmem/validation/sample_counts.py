@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NotRequired, TypedDict
+from typing import NotRequired, TypedDict
 
 from ocrmem.config import RunConfig
 from ocrmem.console import progress_bar
 from ocrmem.conversations import SPLITS, Conversation, split_turns
 from ocrmem.errors import DataError, Problem
-
-if TYPE_CHECKING:
-    from ocrmem.dataset.sequence import SequenceBuilder
 
 
 class SampleCounts(TypedDict):
@@ -39,15 +36,41 @@ def count_samples(
     """Count samples and those that get memory; adds problems and notes about them to the two lists."""
     from ocrmem.dataset.sequence import SequenceBuilder
 
-    counter = _Counter(config, SequenceBuilder.of(config))
+    builder = SequenceBuilder.of(config)
+    threshold, unknown_id = config.model.context_threshold, builder.tokenizer.unk_token_id
+    counts: SampleCounts = {
+        "samples": dict.fromkeys(SPLITS, 0),
+        "samples_with_memory": dict.fromkeys(SPLITS, 0),
+        "longest_history_tokens": 0,
+        "context_threshold": threshold,
+    }
+    tokens = unknown = 0
     with progress_bar("counting tokens", len(conversations)) as bar:
         for conversation in conversations:
-            counter.add(conversation)
             bar.advance()
-    problems += counter.problems
-    counts = counter.counts
-    if counter.knows_unknown:
-        share = counter.unknown / max(counter.tokens, 1)
+            samples = split_turns(conversation, config.data.recent_turns)
+            try:
+                longest = builder.count(samples[-1].history)
+                # Each history continues the one before it, so their lengths only grow.
+                first = bisect_right(samples, threshold, key=lambda sample: builder.count(sample.history))
+                for sample in samples:
+                    # An answer is never cut: one that does not fit is found here, not while rendering.
+                    if len(builder.encode_content(sample.answer)) > config.model.max_seq_length // 2:
+                        builder.build(sample.prompt, sample.answer)
+            except DataError as error:
+                for fault in error.problems:
+                    problems.append(Problem(conversation.place, f"{fault.place} {fault.message}", fault.remedy))
+                continue
+            counts["samples"][conversation.split] += len(samples)
+            counts["samples_with_memory"][conversation.split] += len(samples) - first
+            counts["longest_history_tokens"] = max(counts["longest_history_tokens"], longest)
+            if unknown_id is not None:
+                for message in conversation.messages:
+                    ids = builder.encode_content(message.content)
+                    tokens += len(ids)
+                    unknown += ids.count(unknown_id)
+    if unknown_id is not None:
+        share = unknown / max(tokens, 1)
         counts["unknown_token_share"] = round(share, 4)
         if share:
             notes.append(
@@ -61,68 +84,15 @@ def count_samples(
     return counts
 
 
-class _Counter:
-    """Counts samples by split, those whose history is longer than the threshold, and unknown tokens."""
-
-    def __init__(self, config: RunConfig, builder: SequenceBuilder) -> None:
-        self.counts: SampleCounts = {
-            "samples": dict.fromkeys(SPLITS, 0),
-            "samples_with_memory": dict.fromkeys(SPLITS, 0),
-            "longest_history_tokens": 0,
-            "context_threshold": config.model.context_threshold,
-        }
-        self.problems: list[Problem] = []
-        self.tokens = self.unknown = 0
-        self._recent_turns = config.data.recent_turns
-        self._longest_answer = config.model.max_seq_length // 2
-        self._builder = builder
-        self._unknown_id = builder.tokenizer.unk_token_id
-
-    @property
-    def knows_unknown(self) -> bool:
-        """Whether the vocabulary has a token for what it does not know."""
-        return self._unknown_id is not None
-
-    def add(self, conversation: Conversation) -> None:
-        counts, builder = self.counts, self._builder
-        samples = split_turns(conversation, self._recent_turns)
-        try:
-            longest = builder.count(samples[-1].history)
-            # Each history continues the one before it, so their lengths only grow.
-            first = bisect_right(samples, counts["context_threshold"], key=lambda sample: builder.count(sample.history))
-            for sample in samples:
-                # An answer is never cut: one that does not fit is found here, not while rendering.
-                if len(builder.encode_content(sample.answer)) > self._longest_answer:
-                    builder.build(sample.prompt, sample.answer)
-        except DataError as error:
-            for problem in error.problems:
-                text = f"{problem.place} {problem.message}"
-                self.problems.append(Problem(conversation.place, text, problem.remedy))
-            return
-        counts["samples"][conversation.split] += len(samples)
-        counts["samples_with_memory"][conversation.split] += len(samples) - first
-        counts["longest_history_tokens"] = max(counts["longest_history_tokens"], longest)
-        if self.knows_unknown:
-            for message in conversation.messages:
-                ids = builder.encode_content(message.content)
-                self.tokens += len(ids)
-                self.unknown += ids.count(self._unknown_id)
-
-
 def _nothing_to_remember(counts: SampleCounts) -> Problem:
     if any(counts["samples_with_memory"].values()):
-        return Problem(
-            "data.path",
-            "no training sample gets memory, only held-out ones do",
-            "Name files for training other than eval*.jsonl, or lower data.eval_fraction",
-        )
+        remedy = "Name files for training other than eval*.jsonl, or lower data.eval_fraction"
+        return Problem("data.path", "no training sample gets memory, only held-out ones do", remedy)
     longest = counts["longest_history_tokens"]
-    remedy = "Give longer conversations, or lower data.recent_turns"
-    if longest:
-        remedy = f"Lower it below {longest}, give longer conversations, or lower data.recent_turns"
+    lower = f"Lower it below {longest}, give" if longest else "Give"
     return Problem(
         "model.context_threshold",
         f"is {counts['context_threshold']}, and the longest of {sum(counts['samples'].values())} histories has "
         f"{longest} tokens: no sample would get memory, so proj would take no part in the loss",
-        remedy,
+        f"{lower} longer conversations, or lower data.recent_turns",
     )

@@ -7,7 +7,6 @@ Nothing is built or loaded but the tokenizer, so it takes seconds and needs no G
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -50,10 +49,9 @@ def validate_file(path: Path | str, overrides: Overrides = ()) -> ValidateResult
         CheckFailed: the data is wrong; with every problem.
     """
     checked = check_file(Path(path), overrides)
-    if not checked.problems:
-        return validate(checked.config)
-    problems = list(checked.problems)
-    config = checked.config
+    config, problems = checked.config, checked.problems
+    if not problems:
+        return validate(config)
     data = Path(config.data.path)
     if checked.sound("data.path") and data.exists():
         problems += scan_conversations(data, 0.0).problems
@@ -75,8 +73,7 @@ def validate(config: RunConfig) -> ValidateResult:
     notes: list[str] = []
     config_problems = device_problems(config, notes)
     reading = scan_conversations(Path(config.data.path), config.data.eval_fraction, family=config.model.family)
-    data_problems = list(reading.problems)
-    rejected = 0
+    data_problems, rejected = reading.problems, 0
     if config.data.skip_bad and reading.conversations and not reading.unusable:
         rejected = len({problem.place for problem in data_problems})
         data_problems = []
@@ -92,32 +89,29 @@ def validate(config: RunConfig) -> ValidateResult:
     if counts is None or problems:
         _write_problems(config, problems)
         raise (ConfigError if config_problems else CheckFailed)(problems)
-    splits = Counter(conversation.split for conversation in reading.conversations)
+    splits: dict[str, int] = {split: sum(found.split == split for found in reading.conversations) for split in SPLITS}
+    notes += unpinned(config)
+    samples, memory = counts["samples"], counts["samples_with_memory"]
     result: ValidateResult = {
         "ok": True,
-        "conversations": {split: splits[split] for split in SPLITS},
+        "conversations": splits,
         "rejected": rejected,
         **counts,
-        "notes": notes + unpinned(config),
-        "summary": [],
+        "notes": notes,
+        "summary": [
+            *(
+                f"{split}: {splits[split]} conversations, {samples[split]} samples, {memory[split]} with memory"
+                for split in SPLITS
+                if splits[split]
+            ),
+            f"the longest history has {counts['longest_history_tokens']} tokens; over {counts['context_threshold']} it "
+            "becomes memory",
+            *(f"note: {text}" for text in notes),
+            "validate: settings and data are good",
+        ],
     }
     _write(config, {key: value for key, value in result.items() if key != "summary"})
-    result["summary"] = _summary(result)
     return result
-
-
-def _summary(result: ValidateResult) -> list[str]:
-    conversations, samples, memory = result["conversations"], result["samples"], result["samples_with_memory"]
-    lines = [
-        f"{split}: {conversations[split]} conversations, {samples[split]} samples, {memory[split]} with memory"
-        for split in SPLITS
-        if conversations[split]
-    ]
-    lines.append(
-        f"the longest history has {result['longest_history_tokens']} tokens; over "
-        f"{result['context_threshold']} it becomes memory"
-    )
-    return [*lines, *(f"note: {text}" for text in result["notes"]), "validate: settings and data are good"]
 
 
 def _write_problems(config: RunConfig, problems: list[Problem]) -> None:

@@ -18,7 +18,7 @@ from ocrmem.conversations import read_conversations, split_turns
 from ocrmem.errors import ConfigError
 from ocrmem.synthetic.chat import chat_conversations
 from ocrmem.synthetic.phrases import LanguageName, load_language
-from ocrmem.synthetic.synth import synth, write_conversations
+from ocrmem.synthetic.synth import synth
 
 LANGUAGES: tuple[LanguageName, ...] = ("en", "zh")
 
@@ -40,7 +40,8 @@ def test_the_answer_is_said_once_before_and_never_in_the_question(language: Lang
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_only_the_answer_is_a_sample_and_its_history_states_it(language: LanguageName, tmp_path: Path) -> None:
-    write_conversations(tmp_path / "train.jsonl", chat_conversations(8, 0, language))
+    lines = (json.dumps(conversation) for conversation in chat_conversations(8, 0, language))
+    (tmp_path / "train.jsonl").write_text("\n".join(lines))
     for conversation in read_conversations(RunConfig(data=DataSection(path=str(tmp_path)))):
         (sample,) = split_turns(conversation, 1)
         assert any(sample.answer in message.content for message in sample.history)
