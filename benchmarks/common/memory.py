@@ -73,7 +73,7 @@ class PeakProcess:
             self.peak = _resident("VmHWM") - self._before
 
     def require_mb(self) -> float:
-        """The peak in megabytes; ends the script where there is none."""
+        """Return the peak in megabytes; end the script where there is none."""
         if self.peak is None:
             raise SystemExit("The peak of a process's memory is not available on this system.")
         return self.peak / 1e6

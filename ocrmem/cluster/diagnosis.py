@@ -55,7 +55,7 @@ class Trouble:
         return f"{self.place}: {self.reason}" + (f": {said}" if said else "")
 
 
-_RESUME = "Run the command again with --resume: it goes on from the newest checkpoint"
+_RESUME = "Run the command again with --resume: it continues from the newest checkpoint"
 _NO_NODE = "See which of kubernetes.gpus_per_node, cpu, memory, node_selector and tolerations no node can meet"
 _RUNTIME = "Its message says what Kubeflow Trainer cannot create; compare the runtime with k8s/base/runtime.yaml"
 _REMEDIES = {

@@ -251,7 +251,7 @@ class Follower:
             if trouble.kind is Kind.STUCK or now - since > self._section.pending_timeout_seconds:
                 return True, trouble
         found = culprit(list(self._failures.values()))
-        # After a preemption the runtime starts all pods anew, once each has had its grace period.
+        # After a preemption the runtime starts all pods again, once each has had its grace period.
         patience = float(self._section.pending_timeout_seconds + self._section.termination_grace_seconds)
         limit = self._api.pauses.settle if found and found.kind is Kind.FAILED else patience
         # A queue that takes the GPUs back suspends the job, ends its pods, and makes new ones when it has room.

@@ -1,7 +1,7 @@
 """Objects of one kind, listed once and then watched: every change goes into a queue, none twice, none lost.
 
 The protocol is https://kubernetes.io/docs/reference/using-api/api-concepts/#efficient-detection-of-changes: a list
-gives a resource version, a watch goes on from it; when the server has forgotten that version (410 Gone) the list is
+gives a resource version, a watch resumes from it; when the server has forgotten that version (410 Gone) the list is
 made again. Bookmarks keep the version young while nothing changes.
 """
 
