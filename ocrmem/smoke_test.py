@@ -1,7 +1,7 @@
 """The verb ``smoke``: on a few real samples, do gradients reach all of proj, and nothing else?
 
-`gradflow.check` on the run's own model and samples of its dataset, before a long run is paid for, and one more
-forward pass to see that the loss changes with another page. ``--model`` does the same for any other model.
+Before a long run is paid for, `gradflow.check` takes the run's own model and samples of its dataset, and one more
+forward pass shows that the loss changes with another page.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ocrmem.errors import CheckFailed, ConfigError, DataError, Problem
 from ocrmem.facts import MANIFEST, PROJ, SMOKE_REPORT
 from ocrmem.files import write_json, write_text
 from ocrmem.gradflow import Report, check
-from ocrmem.gradflow.catalogue import Finding, finding
+from ocrmem.gradflow.catalogue import Place, finding
 from ocrmem.gradflow.report import ReportDict
 from ocrmem.model.collator import MemoryCollator
 from ocrmem.model.modeling import MEMModel
@@ -34,21 +34,13 @@ from ocrmem.rendering.page import pixel_batch
 
 
 class SmokeResult(ReportDict):
-    """What report.json holds, and the summary.
+    """The content of report.json, and the summary."""
 
-    Attributes:
-        memory_from: "stored features" or "encoder".
-        samples: ids of the samples that were checked.
-        trainable_parameters: the table of parameters by part, line by line.
-        loss_with_other_pages: None where the check failed before.
-        model: ``--model``'s target, in place of the four above.
-    """
-
-    memory_from: NotRequired[str]
-    samples: NotRequired[list[str]]
-    trainable_parameters: NotRequired[list[str]]
-    loss_with_other_pages: NotRequired[float | None]
-    model: NotRequired[str]
+    memory_from: NotRequired[str]  # "stored features" or "encoder"
+    samples: NotRequired[list[str]]  # ids of those that were checked
+    trainable_parameters: NotRequired[list[str]]  # the table of parameters by part, line by line
+    loss_with_other_pages: NotRequired[float | None]  # None where the check failed before
+    model: NotRequired[str]  # ``--model``'s target, in place of the four above
     summary: list[str]
 
 
@@ -77,8 +69,7 @@ def smoke(config: RunConfig, model: MEMModel | None = None) -> SmokeResult:
         note("smoke: no feature store, so the pages go through the encoder")
     model = model or MEMModel.from_run_config(config, with_encoder=not stored)
     device = next(model.proj.parameters()).device
-    builder = SequenceBuilder.of(config)
-    batch = _to(device, MemoryCollator(builder, dataset, store)(samples))
+    batch = _to(device, MemoryCollator(SequenceBuilder.of(config), dataset, store)(samples))
     longest = max(sample.history_tokens for sample in everything)
     report = check(model, batch, PROJ, distinct_memories=True, longest_history=longest)
     details: dict[str, Any] = {
@@ -91,7 +82,11 @@ def smoke(config: RunConfig, model: MEMModel | None = None) -> SmokeResult:
         other = _to(device, other_memory(batch, dataset, store, samples))
         with torch.no_grad():
             details["loss_with_other_pages"] = changed = float(model(**other).loss)
-        report = replace(report, findings=[*report.findings, *_memory_matters(report, changed)])
+        loss = report.recording.loss or 0.0
+        # On a CPU, equal features give the same loss to the last bit; a GPU's sums may differ by rounding.
+        if abs(changed - loss) <= 1e-6 * max(1.0, abs(loss)):
+            evidence = f"loss {loss:.6f}, with other pages {changed:.6f}"
+            report = replace(report, findings=[*report.findings, finding("GF022", PROJ, Place(PROJ), evidence)])
     return _conclude(report, Path(config.paths.smoke), details)
 
 
@@ -117,11 +112,7 @@ def smoke_model(target: str, trainable: str = PROJ, output: Path = Path("smoke")
 
 
 def _conclude(report: Report, directory: Path, details: Mapping[str, Any]) -> SmokeResult:
-    """Write the two reports and return the result.
-
-    Raises:
-        CheckFailed: the report holds errors; the verdict and the tree have been shown.
-    """
+    """Write the two reports and return the result, or show verdict and tree and raise `CheckFailed`."""
     values = {**report.as_dict(), **details}
     write_json(directory / SMOKE_REPORT, values)
     write_text(directory / "report.html", report.html("Gradient flow: smoke test"))
@@ -131,18 +122,6 @@ def _conclude(report: Report, directory: Path, details: Mapping[str, Any]) -> Sm
         raise CheckFailed([Problem(*fault) for fault in report.faults()])
     summary = [*report.tree(), "", *lines, f"report: {directory / 'report.html'}"]
     return cast(SmokeResult, values | {"summary": summary})
-
-
-def _memory_matters(report: Report, changed: float) -> list[Finding]:
-    """Report a loss that other pages do not change.
-
-    On a CPU, features that are exactly equal give the same loss to the last bit; a GPU's sums may differ by rounding.
-    """
-    loss = report.recording.loss or 0.0
-    if abs(changed - loss) > 1e-6 * max(1.0, abs(loss)):
-        return []
-    evidence = f"loss {loss:.6f}, with other pages {changed:.6f}"
-    return [finding("GF022", trained=PROJ, module=PROJ, source="", evidence=evidence)]
 
 
 def _to(device: torch.device, batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -161,11 +140,11 @@ def _made_by(target: str) -> tuple[torch.nn.Module, Mapping[str, Any]]:
         raise ConfigError.of("--model", f"{target} cannot be imported ({error})", remedy) from None
     finally:
         sys.path.remove("")
-    made = function()
-    match made:
+    match function():
         case (torch.nn.Module() as model, Mapping() as batch):
             return model, batch
-    raise ConfigError.of("--model", f"{target}() returned {type(made).__name__}, not (model, batch)", remedy)
+        case made:
+            raise ConfigError.of("--model", f"{target}() returned {type(made).__name__}, not (model, batch)", remedy)
 
 
 def pick_samples(samples: Sequence[Sample], count: int) -> list[Sample]:
@@ -173,11 +152,9 @@ def pick_samples(samples: Sequence[Sample], count: int) -> list[Sample]:
     picked: list[Sample] = []
     seen: set[str] = set()
     for sample in samples:
-        if sample.has_memory and seen.isdisjoint(sample.pages):
+        if len(picked) < count and sample.has_memory and seen.isdisjoint(sample.pages):
             picked.append(sample)
             seen.update(sample.pages)
-        if len(picked) == count:
-            break
     return picked
 
 
@@ -193,11 +170,11 @@ def other_memory(
     hashes = dataset.page_hashes()
     following = dict(zip(hashes, [*hashes[1:], hashes[0]], strict=True))
     others = [following[page] for page in pages]
-    if store is not None:
-        kept = [dataset.kept(page) for page in pages]
-        features = store.gather(others, kept) if others != pages else batch["memory_features"].flip(0)
-        return {**batch, "memory_features": features}
-    pixels = batch["pixel_values"]
+    name, axis = ("pixel_values", 2) if store is None else ("memory_features", 0)
     if others == pages:
-        return {**batch, "pixel_values": pixels.flip(2)}
-    return {**batch, "pixel_values": torch.from_numpy(pixel_batch([dataset.page(page) for page in others]))}
+        changed = batch[name].flip(axis)
+    elif store is None:
+        changed = torch.from_numpy(pixel_batch([dataset.page(page) for page in others]))
+    else:
+        changed = store.gather(others, [dataset.kept(page) for page in pages])
+    return {**batch, name: changed}

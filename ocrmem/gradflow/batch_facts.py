@@ -1,4 +1,4 @@
-"""What a batch holds: labels that count, memory, pages."""
+"""Count what a batch holds: labels that matter, memory, pages."""
 
 from __future__ import annotations
 
@@ -16,30 +16,18 @@ IGNORED = -100  # the label that torch's cross entropy leaves out
 
 @dataclass
 class BatchFacts:
-    """Counts of one batch; None where they are not known.
+    """Counts of one batch; None where they are not known."""
 
-    Attributes:
-        samples: rows of the batch.
-        supervised_labels: labels other than -100.
-        memory_tokens: vision tokens placed in the sequences.
-        samples_with_memory: rows with at least one of them.
-        groups: rows of features of each sample or page, in order, for models that take them flat.
-        distinct: the samples or pages behind ``groups`` are known to differ.
-        sequence_length: columns of the batch, padding included.
-        context_threshold, max_seq_length: as the model's ``config`` has them.
-        longest_history: tokens of the longest history in the data, if the caller knows.
-    """
-
-    samples: int | None = None
-    supervised_labels: int | None = None
-    memory_tokens: int | None = None
-    samples_with_memory: int | None = None
-    groups: list[int] = field(default_factory=list)
-    distinct: bool = False
-    sequence_length: int | None = None
-    context_threshold: int | None = None
-    max_seq_length: int | None = None
-    longest_history: int | None = None
+    samples: int | None = None  # rows
+    supervised_labels: int | None = None  # other than -100
+    memory_tokens: int | None = None  # vision tokens placed in the sequences
+    samples_with_memory: int | None = None  # rows with at least one of them
+    groups: list[int] = field(default_factory=list)  # rows of flat features of each sample or page, in order
+    distinct: bool = False  # the samples or pages behind ``groups`` are known to differ
+    sequence_length: int | None = None  # columns, padding included
+    context_threshold: int | None = None  # of the model's ``config``
+    max_seq_length: int | None = None  # of the model's ``config``
+    longest_history: int | None = None  # tokens, in all of the data, if the caller knows
 
 
 def batch_facts(model: nn.Module, batch: Mapping[str, Any]) -> BatchFacts:
@@ -65,12 +53,12 @@ def batch_facts(model: nn.Module, batch: Mapping[str, Any]) -> BatchFacts:
 
 
 def inputs_differ(batch: Mapping[str, Any]) -> bool:
-    """Whether some floating tensor of the batch differs from row to row."""
+    """Return whether some floating tensor of the batch differs from row to row."""
     return any(t.is_floating_point() and t.dim() >= 2 and rows_differ(t) for t in tensors_in(dict(batch)))
 
 
 def rows_differ(values: torch.Tensor) -> bool:
-    """Whether any row of the first dimension differs from the first row."""
+    """Return whether any row of the first dimension differs from the first row."""
     return bool((values[1:] != values[:1]).any())
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from ocrmem.gradflow.catalogue import finding
+from ocrmem.gradflow.catalogue import Place, finding
 from ocrmem.gradflow.check import GradientFlowError, check, resolved, unwrapped
 from ocrmem.gradflow.report import Report
 
@@ -38,7 +38,7 @@ class GradientFlowCallback(TrainerCallback):
         self._trainable = trainable
         self._patience = patience
         self._zeros = 0
-        self._handle: Any = None
+        self._hook: Any = None
         self.report: Report | None = None
         self.norms: list[float] = []
 
@@ -47,7 +47,7 @@ class GradientFlowCallback(TrainerCallback):
     ) -> None:
         inner = unwrapped(kwargs["model"])
         # A hook sees the very batch that is trained on; asking the loader for one would move its sampler.
-        self._handle = inner.register_forward_pre_hook(self._check_first_batch, with_kwargs=True)
+        self._hook = inner.register_forward_pre_hook(self._check_first_batch, with_kwargs=True)
 
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -66,22 +66,17 @@ class GradientFlowCallback(TrainerCallback):
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        self._remove_hook()
+        if self._hook is not None:
+            self._hook.remove()
 
     def _check_first_batch(self, model: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
-        self._remove_hook()
+        self._hook.remove()
         if args or not kwargs:
             raise TypeError("the batch cannot be checked: give the model's forward keyword arguments")
         self.report = check(model, kwargs, self._trainable)
         if not self.report.ok:
             raise GradientFlowError(self.report.errors)
 
-    def _remove_hook(self) -> None:
-        if self._handle is not None:
-            self._handle.remove()
-            self._handle = None
-
 
 def _at_step(state: TrainerState, code: str, path: str, evidence: str) -> GradientFlowError:
-    source = f"step {state.global_step + 1}"
-    return GradientFlowError([finding(code, trained=path, module=path, source=source, evidence=evidence)])
+    return GradientFlowError([finding(code, path, Place(path, f"step {state.global_step + 1}"), evidence)])

@@ -7,31 +7,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ocrmem.gradflow.catalogue import Finding
-from ocrmem.gradflow.probe import ModuleCall, Recording, is_under
+from ocrmem.gradflow.probe import Recording, is_under
 
 MAX_DEPTH = 2  # deeper modules are shown only around the trained part and at a cut
 
 
 @dataclass
 class ChainNode:
-    """One module of the tree.
-
-    Attributes:
-        path, kind: dotted path and class.
-        depth: nesting, from 0.
-        calls: how often it ran in this pass.
-        state: "frozen" (before the trained part), "trained", "carries" (gradient flows), "cut", "not called".
-        gradient_norm: of its last output, if backward came by.
-        findings: codes of the findings placed here.
-    """
+    """One module of the tree."""
 
     path: str
-    kind: str
-    depth: int
-    calls: int
-    state: str
-    gradient_norm: float | None = None
-    findings: list[str] = field(default_factory=list)
+    kind: str  # its class
+    depth: int  # of nesting, from 0
+    calls: int  # in this pass
+    state: str  # "frozen" (before the trained part), "trained", "carries" (gradient flows), "cut", "not called"
+    gradient_norm: float | None = None  # of its last output, if backward came by
+    findings: list[str] = field(default_factory=list)  # codes of those placed here
 
 
 def chain_of(recording: Recording, findings: Sequence[Finding], trained: Sequence[str]) -> list[ChainNode]:
@@ -39,26 +30,22 @@ def chain_of(recording: Recording, findings: Sequence[Finding], trained: Sequenc
     placed = {finding.module: [f.code for f in findings if f.module == finding.module] for finding in findings}
     nodes: dict[str, ChainNode] = {}
     for call in recording.calls:
-        if not _shown(call, placed, trained):
+        path, within = call.path, is_under(call.path, trained)
+        if call.depth > MAX_DEPTH and not within and path not in placed:
             continue
-        node = nodes.get(call.path)
-        if node is None:
-            nodes[call.path] = ChainNode(
-                path=call.path or "(model)",
-                kind=call.kind,
-                depth=call.depth,
-                calls=1,
-                state=_state(call, trained),
-                gradient_norm=finite_or_none(call.gradient_norm),
-                findings=placed.get(call.path, []),
-            )
+        if not call.output_depends:
+            state = "frozen"
+        elif not call.output_alive:
+            state = "cut"
         else:
-            node.calls += 1
-            if _state(call, trained) == "cut":
-                node.state = "cut"
+            state = "trained" if within else "carries"
+        norm, found = finite_or_none(call.gradient_norm), placed.get(path, [])
+        node = nodes.setdefault(path, ChainNode(path or "(model)", call.kind, call.depth, 0, state, norm, found))
+        node.calls += 1
+        if state == "cut":
+            node.state = state
     for path in trained:
-        if path not in nodes:
-            nodes[path] = ChainNode(path, "", 1, 0, "not called", None, placed.get(path, []))
+        nodes.setdefault(path, ChainNode(path, "", 1, 0, "not called", None, placed.get(path, [])))
     return list(nodes.values())
 
 
@@ -74,18 +61,6 @@ def tree_lines(nodes: Sequence[ChainNode]) -> list[str]:
         found = f"<-- {', '.join(node.findings)}" if node.findings else ""
         lines.append(f"  {label:<44} {node.kind:<28} {calls:<5} {norm:<18} {found}".rstrip())
     return lines
-
-
-def _shown(call: ModuleCall, placed: dict[str, list[str]], trained: Sequence[str]) -> bool:
-    return call.depth <= MAX_DEPTH or is_under(call.path, trained) or call.path in placed
-
-
-def _state(call: ModuleCall, trained: Sequence[str]) -> str:
-    if not call.output_depends:
-        return "frozen"
-    if not call.output_alive:
-        return "cut"
-    return "trained" if is_under(call.path, trained) else "carries"
 
 
 def finite_or_none(value: float | None) -> float | None:

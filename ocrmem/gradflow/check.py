@@ -11,7 +11,7 @@ from torch import nn
 from ocrmem.gradflow.batch_facts import batch_facts, inputs_differ
 from ocrmem.gradflow.catalogue import Finding
 from ocrmem.gradflow.diagnosis import Diagnosis
-from ocrmem.gradflow.probe import Probe, source_around
+from ocrmem.gradflow.probe import Probe, place_of
 from ocrmem.gradflow.report import Report
 
 Trainable = str | Sequence[str]
@@ -64,7 +64,7 @@ def check(
     recording = Probe(inner, paths, facts, sharded=sharded).run(batch)
     if not (facts.distinct or inputs_differ(batch)):
         recording.page_dependence = None  # of the same inputs in every row, equal features are right
-    findings = Diagnosis(recording, facts, paths[0], source_around(inner, paths[0])).findings()
+    findings = Diagnosis(recording, facts, place_of(inner, paths[0])).findings()
     return Report(findings=findings, recording=recording, facts=facts, trained=paths)
 
 
@@ -93,11 +93,10 @@ def resolved(model: nn.Module, path: str) -> str:
         ValueError: there is none.
     """
     modules = [name for name, _ in model.named_modules() if name]
-    names = [name for name, _ in model.named_parameters()]
-    candidates = [m for m in modules if m == path] or [m for m in modules if m.endswith(f".{path}")]
-    for candidate in candidates:
-        if any(name.startswith(f"{candidate}.") for name in names):
-            return candidate
+    exact = [name for name in modules if name == path]
+    for name in exact or [name for name in modules if name.endswith(f".{path}")]:
+        if any(True for _ in model.get_submodule(name).parameters()):
+            return name
     near = difflib.get_close_matches(path, modules, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     raise ValueError(f"trainable={path!r}: no module of that name holds parameters{hint}")

@@ -10,109 +10,93 @@ import math
 from collections.abc import Callable, Iterator
 
 from ocrmem.gradflow.batch_facts import BatchFacts
-from ocrmem.gradflow.catalogue import Finding, finding
+from ocrmem.gradflow.catalogue import Finding, Place, finding
 from ocrmem.gradflow.probe import Parameter, Recording, is_under
 from ocrmem.gradflow.trace import Cut
 
 SAME_FEATURES = 1e-4  # relative difference under which two pages' features count as the same
 VANISHED = 1e-10  # of the largest gradient on the way
 
+# Faults of single parameters: which have it, and the evidence with their names for {}.
+_PARAMETER_RULES: dict[str, tuple[Callable[[Parameter], bool], str]] = {
+    "GF015": (lambda p: p.requires_grad and not p.trained, "requires_grad is True on {}"),
+    "GF011": (lambda p: p.trained and p.is_inference, "{} are inference tensors, which never get a gradient"),
+    "GF002": (lambda p: p.trained and not (p.requires_grad or p.is_inference), "requires_grad is False on {}"),
+    "GF020": (lambda p: p.trained and not p.used, "{} took no part in forward"),
+    "GF019": (
+        lambda p: p.trained and p.used and p.gradient_norm is None,
+        "backward left no gradient on {} and raised no error",
+    ),
+    "GF016": (
+        lambda p: not (p.trained or p.requires_grad) and (p.gradient_norm is not None or p.requires_grad_after),
+        "a gradient arrived at {}",
+    ),
+}
+
 
 class Diagnosis:
-    """The rules, over one recording.
+    """Apply the rules to one recording; ``trained`` is the module that is to be trained, and its forward."""
 
-    Args:
-        recording: what `Probe` recorded.
-        facts: what the batch holds.
-        trained: path of the module that is to be trained.
-        source: ``file:line`` of that module's forward.
-    """
-
-    def __init__(self, recording: Recording, facts: BatchFacts, trained: str, source: str) -> None:
+    def __init__(self, recording: Recording, facts: BatchFacts, trained: Place) -> None:
         self._record = recording
         self._facts = facts
-        self._trained = trained
-        self._source = source
+        self._at_trained = trained
+        self._trained = trained.module
 
     def findings(self) -> list[Finding]:
-        found = [*self._extra_trainable(), *self._built_in_inference_mode(), *self._frozen()]
-        found += self._labels()
+        found = [*self._parameters("GF015", "GF011", "GF002"), *self._labels()]
         if self._record.forward_error:
             return [*self._forward_failed(bool(found)), *found]
         took_part = list(self._took_no_part())
-        found += took_part
-        if not took_part:
-            found += [*self._cuts(), *self._unused_parts()]
+        found += took_part or [*self._cuts(), *self._parameters("GF020")]
         if not any(f.severity == "error" and f.code != "GF015" for f in found):
             found += self._gradients()
-        found += [*self._received_by_frozen(), *self._features()]
+        found += [*self._parameters("GF016"), *self._features()]
         # Several layers of one module under one no_grad are one cause; the first place is where it begins.
         return list({f.code: f for f in reversed(found)}.values())[::-1]
 
-    def _at_trained(self, code: str, evidence: str, remedy: str | None = None) -> Finding:
-        return self._finding(code, self._trained, self._source, evidence, remedy)
+    def _finding(self, code: str, evidence: str, at: Place | None = None, remedy: str | None = None) -> Finding:
+        return finding(code, self._trained, at or self._at_trained, evidence, remedy)
 
-    def _finding(self, code: str, module: str, source: str, evidence: str, remedy: str | None = None) -> Finding:
-        return finding(code, trained=self._trained, module=module, source=source, evidence=evidence, remedy=remedy)
+    def _parameters(self, *codes: str) -> Iterator[Finding]:
+        """Apply these rules of parameters, each at the module that holds the first parameter it concerns."""
+        for code in codes:
+            concerned, evidence = _PARAMETER_RULES[code]
+            having = [p for p in self._record.parameters if concerned(p)]
+            if having:
+                at = None if having[0].trained else Place(having[0].name.rpartition(".")[0])
+                yield self._finding(code, evidence.format(_names(having)), at)
 
     def _forward_failed(self, explained: bool) -> Iterator[Finding]:
         record = self._record
-        source = record.failing_place.source if record.failing_place else ""
+        at, error = record.failing_place, record.forward_error
         if record.forward_error_kind == "dtype":
-            weights = sorted({p.dtype for p in record.parameters if p.name.startswith(record.failing_module)})
-            yield self._finding(
-                "GF014",
-                record.failing_module,
-                source,
-                f"input is {', '.join(record.failing_dtypes) or 'unknown'}, weights are {', '.join(weights)}: "
-                f"{record.forward_error}",
-            )
+            weights = ", ".join(sorted({p.dtype for p in record.parameters if p.name.startswith(at.module)}))
+            inputs = ", ".join(record.failing_dtypes) or "unknown"
+            yield self._finding("GF014", f"input is {inputs}, weights are {weights}: {error}", at)
         elif not explained:
-            origin = next(iter(record.observed.inference_tensors), None)
-            evidence = f"forward failed in {record.failing_module}: {record.forward_error}"
-            if origin is not None:
-                operation, made = origin
-                evidence = f"{operation}() made it in inference mode; {evidence}"
-                yield self._finding("GF001", made.module, made.source, evidence)
-            else:
-                yield self._finding("GF001", record.failing_module, source, evidence)
-
-    def _built_in_inference_mode(self) -> Iterator[Finding]:
-        built = [p.name for p in self._record.trained if p.is_inference]
-        if built:
-            yield self._at_trained("GF011", f"{_some(built)} are inference tensors, which never get a gradient")
-
-    def _frozen(self) -> Iterator[Finding]:
-        frozen = [p.name for p in self._record.trained if not p.requires_grad and not p.is_inference]
-        if frozen:
-            yield self._at_trained("GF002", f"requires_grad is False on {_some(frozen)}")
-
-    def _extra_trainable(self) -> Iterator[Finding]:
-        extra = [p for p in self._record.parameters if p.requires_grad and not p.trained]
-        if extra:
-            module = extra[0].name.rpartition(".")[0]
-            yield self._finding("GF015", module, "", f"requires_grad is True on {_some([p.name for p in extra])}")
+            evidence = f"forward failed in {at.module}: {error}"
+            for operation, made in record.observed.inference_tensors[:1]:
+                evidence, at = f"{operation}() made it in inference mode; {evidence}", made
+            yield self._finding("GF001", evidence, at)
 
     def _labels(self) -> Iterator[Finding]:
         if self._facts.supervised_labels == 0:
-            record = self._record
-            failed = record.forward_error
-            result = f"forward refused: {failed}" if failed else f"the loss is {record.loss}"
-            yield self._finding("GF012", "labels", "", f"all labels of the batch are -100 and {result}")
+            failed = self._record.forward_error
+            result = f"forward refused: {failed}" if failed else f"the loss is {self._record.loss}"
+            yield self._finding("GF012", f"all labels of the batch are -100 and {result}", Place("labels"))
 
     def _took_no_part(self) -> Iterator[Finding]:
-        facts = self._facts
-        called = any(call.path == self._trained for call in self._record.calls)
-        used = any(parameter.used for parameter in self._record.trained)
-        if used and facts.memory_tokens != 0:
+        if any(p.used for p in self._record.trained) and self._facts.memory_tokens != 0:
             return
-        reason, remedy = self._why_no_part(facts)
+        called = any(call.path == self._trained for call in self._record.calls)
+        reason, remedy = self._why_no_part()
         how = "called on zeros only" if called else "never called"
-        yield self._at_trained("GF007", f"{_leaf(self._trained)} {how}: {reason}", remedy)
+        yield self._finding("GF007", f"{self._trained.rpartition('.')[2]} {how}: {reason}", remedy=remedy)
 
-    def _why_no_part(self, facts: BatchFacts) -> tuple[str, str | None]:
-        threshold, limit = facts.context_threshold, facts.max_seq_length
-        longest = facts.longest_history
+    def _why_no_part(self) -> tuple[str, str | None]:
+        facts = self._facts
+        threshold, limit, longest = facts.context_threshold, facts.max_seq_length, facts.longest_history
         if threshold is not None and longest is not None and longest <= threshold:
             return (
                 f"no history exceeds context_threshold (longest {longest} tokens, threshold {threshold})",
@@ -131,19 +115,19 @@ class Diagnosis:
         return "no memory in the batch", None
 
     def _cuts(self) -> Iterator[Finding]:
-        lineage = self._record.loss_lineage
-        wanted = _mask(self._record.trained, lambda p: p.used and p.requires_grad and not p.is_inference)
+        record, lineage = self._record, self._record.loss_lineage
+        wanted = sum(
+            1 << index for index, p in enumerate(record.trained) if p.used and p.requires_grad and not p.is_inference
+        )
         missing = wanted & ~lineage.alive
-        if not missing:
-            return
-        for mask, place in self._record.observed.repairs:
+        for mask, place in record.observed.repairs:
             if mask & missing:
                 missing &= ~mask
                 cut = next((c for m, c in lineage.cuts if m & mask), None)
                 lost = f" after {cut.operation} at {cut.place}" if cut else ""
                 evidence = f"requires_grad_(True){lost} starts a new graph: loss.requires_grad is True, "
                 evidence += f"but no gradient reaches {self._trained}"
-                yield self._finding("GF010", place.module, place.source, evidence)
+                yield self._finding("GF010", evidence, place)
         for mask, cut in lineage.cuts:
             if mask & missing:
                 missing &= ~mask
@@ -152,103 +136,74 @@ class Diagnosis:
             yield self._lost(missing)
 
     def _cut(self, cut: Cut) -> Finding:
-        within = is_under(cut.place.module, [self._trained])
-        mode = "inference mode" if cut.inference else "grad mode off" if not cut.grad_enabled else "grad mode on"
+        mode = "inference mode" if cut.inference else "grad mode on" if cut.grad_enabled else "grad mode off"
         evidence = f"{cut.operation} was called with {mode} and its result does not require grad"
         if cut.checkpoint == "reentrant":
             code = "GF009" if cut.hidden else "GF008"
             evidence += ", inside checkpoint(..., use_reentrant=True)"
         elif cut.inference or not cut.grad_enabled:
+            within = is_under(cut.place.module, [self._trained])
             code = ("GF004" if cut.inference else "GF003") if within else "GF005"
             around = (c for c in self._record.calls if c.path and is_under(cut.place.module, [c.path]))
             off = next((c.path for c in around if not c.grad_enabled), None)
             evidence += f"; autograd is off from {off} inwards" if off else ""
         else:
             code = "GF006"
-        return self._finding(code, cut.place.module, cut.place.source, evidence)
+        return self._finding(code, evidence, cut.place)
 
     def _lost(self, missing: int) -> Finding:
         cut = next((c for mask, c in reversed(self._record.observed.cuts) if mask & missing), None)
         if cut is not None:
-            evidence = f"after {cut.operation} its value continued outside torch"
-            return self._finding("GF019", cut.place.module, cut.place.source, evidence)
-        last = next((c for c in reversed(self._record.calls) if c.output_depends & missing), None)
-        module, source = (last.path, last.source) if last else (self._trained, self._source)
-        evidence = f"{module or 'the model'} is the last module whose output depends on it"
-        return self._finding("GF019", module, source, evidence)
-
-    def _unused_parts(self) -> Iterator[Finding]:
-        unused = [p.name for p in self._record.trained if not p.used]
-        if unused:
-            yield self._at_trained("GF020", f"{_some(unused)} took no part in forward")
+            return self._finding("GF019", f"after {cut.operation} its value continued outside torch", cut.place)
+        depending = [c.place for c in self._record.calls if c.output_depends & missing]
+        last = depending[-1] if depending else self._at_trained
+        return self._finding(
+            "GF019", f"{last.module or 'the model'} is the last module whose output depends on it", last
+        )
 
     def _gradients(self) -> Iterator[Finding]:
-        trained = self._record.trained
-        broken = self._not_finite()
-        if broken is not None:
-            yield broken
-            return
-        if self._record.backward_error:
-            yield self._finding("GF021", self._record.loss_grad_fn, "", self._record.backward_error)
-            return
-        without = [p.name for p in trained if p.used and p.gradient_norm is None]
-        if without:
-            yield self._at_trained("GF019", f"backward left no gradient on {_some(without)} and raised no error")
-            return
-        norms = [p.gradient_norm for p in trained if p.gradient_norm is not None]
+        record = self._record
+        found = [*self._not_finite()]
+        if not found and record.backward_error:
+            found = [self._finding("GF021", record.backward_error, Place(record.loss_grad_fn))]
+        yield from found or [*self._parameters("GF019")] or self._vanished()
+
+    def _vanished(self) -> Iterator[Finding]:
+        norms = [p.gradient_norm for p in self._record.trained if p.gradient_norm is not None]
         largest = max((c.gradient_norm for c in self._record.calls if c.gradient_norm), default=0.0)
         if norms and max(norms) <= VANISHED * largest:
             gone = [
-                c for c in self._record.calls if c.gradient_norm is not None and c.gradient_norm <= VANISHED * largest
+                c.place
+                for c in self._record.calls
+                if c.gradient_norm is not None and c.gradient_norm <= VANISHED * largest
             ]
-            # Nearest the loss, and innermost.
-            module, source = (gone[-1].path, gone[-1].source) if gone else (self._trained, self._source)
             evidence = f"{self._trained}'s largest gradient is {max(norms):.1e} beside {largest:.1e} nearer the loss"
-            yield self._finding("GF017", module, source, evidence)
+            # Nearest the loss, and innermost.
+            yield self._finding("GF017", evidence, gone[-1] if gone else None)
 
-    def _not_finite(self) -> Finding | None:
+    def _not_finite(self) -> Iterator[Finding]:
         record = self._record
-        forward = next((c for c in record.calls if not c.output_finite), None)
-        if forward is not None and (record.loss is None or not math.isfinite(record.loss)):
-            innermost = [c for c in record.calls if not c.output_finite and c.input_finite]
-            call = innermost[-1] if innermost else forward
+        finite_loss = record.loss is not None and math.isfinite(record.loss)
+        calls = [c for c in record.calls if not c.output_finite]
+        broken = [p for p in record.trained if not p.finite]
+        if calls and not finite_loss:
+            innermost = [c for c in calls if c.input_finite] or calls[:1]
             evidence = f"its output is not finite and the loss is {record.loss}"
-            return self._finding("GF018", call.path, call.source, evidence)
-        if any(not p.finite for p in record.trained):
-            broken = [c for c in record.calls if c.gradient_norm is not None and not math.isfinite(c.gradient_norm)]
-            module, source = (broken[-1].path, broken[-1].source) if broken else (self._trained, self._source)
-            names = _some([p.name for p in record.trained if not p.finite])
-            evidence = f"the gradient of its output is not finite, and neither is that of {names}"
-            return self._finding("GF018", module, source, evidence)
-        if record.loss is not None and not math.isfinite(record.loss):
-            return self._finding("GF018", "loss", "", f"the loss is {record.loss}")
-        return None
-
-    def _received_by_frozen(self) -> Iterator[Finding]:
-        got = [
-            p.name
-            for p in self._record.parameters
-            if not p.trained and not p.requires_grad and (p.gradient_norm is not None or p.requires_grad_after)
-        ]
-        if got:
-            yield self._finding("GF016", got[0].rpartition(".")[0], "", f"a gradient arrived at {_some(got)}")
+            yield self._finding("GF018", evidence, innermost[-1].place)
+        elif broken:
+            gradients = [c.place for c in record.calls if not math.isfinite(c.gradient_norm or 0.0)]
+            evidence = f"the gradient of its output is not finite, and neither is that of {_names(broken)}"
+            yield self._finding("GF018", evidence, gradients[-1] if gradients else None)
+        elif record.loss is not None and not finite_loss:
+            yield self._finding("GF018", f"the loss is {record.loss}", Place("loss"))
 
     def _features(self) -> Iterator[Finding]:
-        dependence = self._record.page_dependence
+        dependence, module = self._record.page_dependence, self._record.feature_module
         if dependence is not None and dependence < SAME_FEATURES:
-            module = self._record.feature_module
             evidence = f"features at {module} differ by {dependence:.1e} of their size from page to page"
-            yield self._finding("GF013", module, "", evidence)
+            yield self._finding("GF013", evidence, Place(module))
 
 
-def _mask(parameters: list[Parameter], wanted: Callable[[Parameter], bool]) -> int:
-    return sum(1 << index for index, parameter in enumerate(parameters) if wanted(parameter))
-
-
-def _some(names: list[str]) -> str:
-    shown = ", ".join(names[:3])
-    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"
-
-
-def _leaf(path: str) -> str:
-    return path.rpartition(".")[2] or path
+def _names(parameters: list[Parameter]) -> str:
+    more = f" and {len(parameters) - 3} more" if len(parameters) > 3 else ""
+    return ", ".join(p.name for p in parameters[:3]) + more

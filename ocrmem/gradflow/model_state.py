@@ -15,19 +15,17 @@ def preserved(model: nn.Module) -> Iterator[None]:
 
     Which buffers the block will change cannot be known, so all are copied: they are small beside the weights.
     """
-    parameters = list(model.parameters())
-    gradients = [parameter.grad for parameter in parameters]
-    flags = [parameter.requires_grad for parameter in parameters]
+    parameters = [(parameter, parameter.grad, parameter.requires_grad) for parameter in model.parameters()]
     training = [(module, module.training) for module in model.modules()]
     buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
-    devices = sorted({p.device.index for p in parameters if p.device.type == "cuda" and p.device.index is not None})
+    devices = sorted({p.device.index for p, *_ in parameters if p.device.type == "cuda" and p.device.index is not None})
     with torch.random.fork_rng(devices=devices):
-        for parameter in parameters:
+        for parameter, *_ in parameters:
             parameter.grad = None
         try:
             yield
         finally:
-            for parameter, gradient, flag in zip(parameters, gradients, flags, strict=True):
+            for parameter, gradient, flag in parameters:
                 parameter.grad = None
                 if parameter.requires_grad != flag and parameter.is_leaf:
                     parameter.requires_grad_(flag)

@@ -7,7 +7,8 @@ Nothing that this module returns holds a tensor, so nothing of the passes stays 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,37 +18,29 @@ import torch
 from torch import nn
 
 from ocrmem.gradflow.batch_facts import BatchFacts, page_dependence
+from ocrmem.gradflow.catalogue import Place
 from ocrmem.gradflow.model_state import preserved
-from ocrmem.gradflow.trace import OWN_FOLDER, TORCH_FOLDER, Lineage, Observed, Place, Trace, tensors_in
+from ocrmem.gradflow.trace import NOT_THE_CALLERS, Lineage, Observed, Trace, tensors_in
 
 
 @dataclass
 class ModuleCall:
-    """One call of one module in the forward pass.
+    """One call of one module in the forward pass; bit sets are of the trained parameters."""
 
-    Attributes:
-        path, kind: dotted path and class.
-        depth: nesting, from 0.
-        source: ``file:line`` of its forward, or of the nearest module around it that has one.
-        grad_enabled: autograd's mode when it was called.
-        input_dtypes: of its floating inputs.
-        input_finite, output_finite: no NaN and no plus infinity.
-        output_depends: bit set of the trained parameters that the output's value depends on.
-        output_alive: those of them that autograd still knows.
-        gradient_norm: of its last output, if backward came by.
-    """
-
-    path: str
-    kind: str
+    place: Place  # its path, and the source of the nearest forward that is not torch's
+    kind: str  # its class
     depth: int
-    source: str
     grad_enabled: bool
-    input_dtypes: tuple[str, ...]
-    input_finite: bool
+    input_dtypes: tuple[str, ...]  # of its floating inputs
+    input_finite: bool  # no NaN and no plus infinity
     output_finite: bool = True
-    output_depends: int = 0
-    output_alive: int = 0
-    gradient_norm: float | None = None
+    output_depends: int = 0  # bit set: its output's value depends on these
+    output_alive: int = 0  # bit set: those of them that autograd still knows
+    gradient_norm: float | None = None  # of its last output, if backward came by
+
+    @property
+    def path(self) -> str:
+        return self.place.module
 
 
 @dataclass
@@ -69,17 +62,16 @@ class Parameter:
 class Recording:
     """Everything that `Diagnosis` needs, without a tensor in it."""
 
+    parameters: list[Parameter]
+    observed: Observed
     calls: list[ModuleCall] = field(default_factory=list)
-    parameters: list[Parameter] = field(default_factory=list)
-    observed: Observed = field(default_factory=Observed)
     loss: float | None = None
     loss_requires_grad: bool = False
     loss_grad_fn: str = ""
     loss_lineage: Lineage = field(default_factory=Lineage)
     forward_error: str = ""
     forward_error_kind: str = ""
-    failing_module: str = ""
-    failing_place: Place | None = None
+    failing_place: Place = field(default_factory=lambda: Place(""))
     failing_dtypes: tuple[str, ...] = ()
     backward_error: str = ""
     page_dependence: float | None = None
@@ -101,46 +93,44 @@ class Probe:
         sharded: an engine owns the parameters' gradients (DeepSpeed), so none may be accumulated behind its back.
     """
 
-    def __init__(self, model: nn.Module, trained: Sequence[str], facts: BatchFacts, *, sharded: bool = False) -> None:
+    def __init__(self, model: nn.Module, trained: Sequence[str], facts: BatchFacts, *, sharded: bool) -> None:
         self._model = model
         self._facts = facts
         self._sharded = sharded
-        self._gradients: dict[int, torch.Tensor] = {}
-        named = list(model.named_parameters())
-        self._trained = [(name, parameter) for name, parameter in named if is_under(name, trained)]
-        self._recording = Recording(
-            parameters=[
-                Parameter(name, is_under(name, trained), p.requires_grad, p.is_inference(), str(p.dtype))
-                for name, p in named
-            ]
-        )
+        self._parameters = dict(model.named_parameters())
+        entries = [
+            Parameter(name, is_under(name, trained), p.requires_grad, p.is_inference(), str(p.dtype))
+            for name, p in self._parameters.items()
+        ]
+        names = [entry.name for entry in entries if entry.trained]
+        self._trained_paths = {name.rpartition(".")[0] for name in names}
         self._open: list[ModuleCall] = []
-        self._handles: list[Any] = []
-        self._trained_paths = {name.rpartition(".")[0] for name, _ in self._trained}
-        self._trace = Trace([p for _, p in self._trained], lambda: self._open[-1].path if self._open else "")
+        parameters = (self._parameters[name] for name in names)
+        self._trace = Trace(parameters, lambda: self._open[-1].path if self._open else "")
+        self._recording = Recording(entries, self._trace.observed)
 
     def run(self, batch: Mapping[str, Any]) -> Recording:
         """Run forward and backward once. Errors that the doctor can diagnose are recorded, others are raised."""
         with preserved(self._model):
-            try:
-                loss = self._forward(batch)
-            finally:
-                self._remove_hooks()
-            if loss is not None:
-                self._read_loss(loss)
-                self._backward(loss)
-                del loss
-            self._read_gradients()
-        self._recording.observed = self._trace.observed
-        used = self._trace.observed.used
-        for index, parameter in enumerate(self._recording.trained):
-            parameter.used = bool(used >> index & 1)
+            loss = self._forward(batch)
+            gradients = {} if loss is None else self._backward(loss)
+            del loss
+            for entry, parameter in zip(self._recording.parameters, self._parameters.values(), strict=True):
+                entry.requires_grad_after = parameter.requires_grad
+                gradient = gradients.get(entry.name, parameter.grad)
+                if gradient is not None:
+                    norm = gradient.detach().float().norm()
+                    entry.finite = bool(torch.isfinite(norm))
+                    entry.gradient_norm = float(norm)
+        for index, entry in enumerate(self._recording.trained):
+            entry.used = bool(self._trace.observed.used >> index & 1)
         return self._recording
 
     def _forward(self, batch: Mapping[str, Any]) -> torch.Tensor | None:
+        handles = []
         for path, module in self._model.named_modules():
-            self._handles.append(module.register_forward_pre_hook(partial(self._enter, path), with_kwargs=True))
-            self._handles.append(module.register_forward_hook(self._leave, with_kwargs=True))
+            handles.append(module.register_forward_pre_hook(partial(self._enter, path), with_kwargs=True))
+            handles.append(module.register_forward_hook(self._leave, with_kwargs=True))
         try:
             with _compiled_parts_run_eagerly(self._model, self._recording), self._trace:
                 output = self._model(**batch)
@@ -149,22 +139,23 @@ class Probe:
                 raise
             self._note_failure(error)
             return None
+        finally:
+            for handle in handles:
+                handle.remove()
         return loss_of(output)
 
     def _enter(self, path: str, module: nn.Module, args: Any, kwargs: Any) -> None:
         floating = [t for t in tensors_in((args, kwargs)) if t.is_floating_point()]
         with self._trace.paused():
             call = ModuleCall(
-                path=path,
+                place=place_of(self._model, path),
                 kind=type(module).__name__,
                 depth=len(self._open),
-                source=source_around(self._model, path),
                 grad_enabled=torch.is_grad_enabled(),
                 input_dtypes=tuple(sorted({str(t.dtype) for t in floating})),
                 input_finite=all_finite(floating),
             )
-            trained = self._trained_paths
-            if path in trained or (path and any(is_under(other, [path]) for other in trained)):
+            if path and any(is_under(trained, [path]) for trained in self._trained_paths):
                 self._measure_dependence(path, floating)
         self._recording.calls.append(call)
         self._open.append(call)
@@ -176,7 +167,7 @@ class Probe:
             call.output_finite = all_finite(outputs)
             lineage = self._trace.lineage_of(outputs)
             if not lineage.all and any(t.requires_grad for t in outputs):
-                # A custom autograd function is no torch call: what went in is what comes out.
+                # A custom autograd function is not a torch call: what went in is what comes out.
                 lineage = self._trace.lineage_of((args, kwargs))
                 for tensor in outputs:
                     self._trace.adopt(tensor, lineage)
@@ -186,7 +177,7 @@ class Probe:
                 self._measure_dependence(call.path, outputs)
             for tensor in outputs:
                 if tensor.requires_grad and not tensor.is_leaf:
-                    tensor.register_hook(_norm_recorder(call))
+                    tensor.register_hook(partial(_record_norm, call))
 
     def _measure_dependence(self, path: str, floating: list[torch.Tensor]) -> None:
         if not floating or self._recording.feature_module in self._trained_paths:
@@ -199,48 +190,30 @@ class Probe:
     def _note_failure(self, error: Exception) -> None:
         record = self._recording
         record.forward_error, record.forward_error_kind = _first_line(error), _kind(error)
-        if self._open:
-            record.failing_module, record.failing_dtypes = self._open[-1].path, self._open[-1].input_dtypes
-        frames = inspect.getinnerframes(error.__traceback__) if error.__traceback__ else []
-        own = [f for f in frames if not f.filename.startswith((TORCH_FOLDER, OWN_FOLDER))]
-        if own:
-            record.failing_place = Place(record.failing_module, own[-1].filename, own[-1].lineno)
+        frames = traceback.extract_tb(error.__traceback__)
+        sources = [f"{f.filename}:{f.lineno}" for f in frames if not f.filename.startswith(NOT_THE_CALLERS)]
+        record.failing_place = Place(self._open[-1].path if self._open else "", sources[-1] if sources else "")
+        record.failing_dtypes = self._open[-1].input_dtypes if self._open else ()
 
-    def _read_loss(self, loss: torch.Tensor) -> None:
+    def _backward(self, loss: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Read the loss and run backward; return the gradients that it does not leave on the parameters."""
         record = self._recording
         record.loss = float(loss.detach())
         record.loss_requires_grad = loss.requires_grad
-        record.loss_grad_fn = type(loss.grad_fn).__name__ if loss.grad_fn is not None else ""
         record.loss_lineage = self._trace.lineage_of(loss)
-
-    def _backward(self, loss: torch.Tensor) -> None:
         if not loss.requires_grad:
-            self._recording.backward_error = "element 0 of tensors does not require grad and does not have a grad_fn"
-            return
+            record.backward_error = "element 0 of tensors does not require grad and does not have a grad_fn"
+            return {}
+        record.loss_grad_fn = type(loss.grad_fn).__name__ if loss.grad_fn is not None else ""
         try:
             if self._sharded:
-                wanted = [p for p in self._model.parameters() if p.requires_grad]
-                found = torch.autograd.grad(loss, wanted, allow_unused=True)
-                self._gradients = {id(p): g for p, g in zip(wanted, found, strict=True) if g is not None}
-            else:
-                loss.backward()
+                wanted = {name: p for name, p in self._parameters.items() if p.requires_grad}
+                found = torch.autograd.grad(loss, list(wanted.values()), allow_unused=True)
+                return {name: g for name, g in zip(wanted, found, strict=True) if g is not None}
+            loss.backward()
         except RuntimeError as error:
-            self._recording.backward_error = _first_line(error)
-
-    def _read_gradients(self) -> None:
-        for entry, (_, parameter) in zip(self._recording.parameters, self._model.named_parameters(), strict=True):
-            entry.requires_grad_after = parameter.requires_grad
-            gradient = self._gradients.get(id(parameter), parameter.grad)
-            if gradient is not None:
-                norm = gradient.detach().float().norm()
-                entry.finite = bool(torch.isfinite(norm))
-                entry.gradient_norm = float(norm)
-        self._gradients.clear()
-
-    def _remove_hooks(self) -> None:
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
+            record.backward_error = _first_line(error)
+        return {}
 
 
 def loss_of(output: Any) -> torch.Tensor:
@@ -257,33 +230,28 @@ def loss_of(output: Any) -> torch.Tensor:
     return loss
 
 
-def source_of(module: nn.Module) -> str:
-    """Return ``file:line`` of the class's forward; empty for torch's own classes, whose source helps nobody."""
-    try:
-        code = inspect.unwrap(type(module).forward).__code__
-    except AttributeError:
-        return ""
-    return "" if code.co_filename.startswith(TORCH_FOLDER) else f"{code.co_filename}:{code.co_firstlineno}"
+def place_of(model: nn.Module, path: str) -> Place:
+    """Return a module's path with ``file:line`` of its forward, or of the nearest module's around it.
 
-
-def source_around(model: nn.Module, path: str) -> str:
-    """Return `source_of` the module at ``path``, or of the nearest module around it that has one."""
+    Torch's own classes are passed over, whose source helps nobody.
+    """
+    around = path
     while True:
-        source = source_of(model.get_submodule(path))
-        if source or not path:
-            return source
-        path = path.rpartition(".")[0]
+        forward: Any = getattr(type(model.get_submodule(around)), "forward", None)
+        code = getattr(inspect.unwrap(forward), "__code__", None)
+        if code is not None and not code.co_filename.startswith(NOT_THE_CALLERS[0]):
+            return Place(path, f"{code.co_filename}:{code.co_firstlineno}")
+        if not around:
+            return Place(path)
+        around = around.rpartition(".")[0]
 
 
-def _norm_recorder(call: ModuleCall) -> Callable[[torch.Tensor], None]:
-    def record(gradient: torch.Tensor) -> None:
-        call.gradient_norm = float(gradient.detach().float().norm())
-
-    return record
+def _record_norm(call: ModuleCall, gradient: torch.Tensor) -> None:
+    call.gradient_norm = float(gradient.detach().float().norm())
 
 
 def all_finite(tensors: list[torch.Tensor]) -> bool:
-    """Whether no tensor holds NaN or plus infinity; minus infinity is what attention masks are made of."""
+    """Return whether no tensor holds NaN or plus infinity; minus infinity is what attention masks are made of."""
     return not any(bool((torch.isnan(t) | torch.isposinf(t)).any()) for t in tensors)
 
 
@@ -293,7 +261,7 @@ def _first_line(error: Exception) -> str:
 
 
 def is_under(name: str, paths: Sequence[str]) -> bool:
-    """Whether a module or parameter is one of ``paths`` or lies inside one."""
+    """Return whether a module or parameter is one of ``paths`` or lies inside one."""
     return any(name == path or name.startswith(f"{path}.") for path in paths)
 
 
@@ -301,9 +269,7 @@ def _kind(error: Exception) -> str:
     text = str(error)
     if "inference tensor" in text.lower() or "inference_mode" in text:
         return "inference"
-    if "dtype" in text or "scalar type" in text:
-        return "dtype"
-    return ""
+    return "dtype" if "dtype" in text or "scalar type" in text else ""
 
 
 @contextmanager

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
+from importlib import resources
 from typing import Any, TypedDict
+
+import jinja2
 
 from ocrmem.gradflow.batch_facts import BatchFacts
 from ocrmem.gradflow.catalogue import Finding
 from ocrmem.gradflow.chain import ChainNode, chain_of, finite_or_none, tree_lines
-from ocrmem.gradflow.html_report import html_report
 from ocrmem.gradflow.probe import Recording
 
 SCHEMA = "urn:ocrmem:gradflow-report:1"
@@ -113,8 +116,16 @@ class Report:
         return tree_lines(self.chain())
 
     def html(self, title: str = "Gradient flow") -> str:
-        """Return one self-contained page: verdict, findings and a drawing of the chain."""
-        return html_report(self.as_dict(), self.measured(), title)
+        """Return one page that loads nothing; what comes from the model or the data is escaped."""
+        template = resources.files("ocrmem.gradflow").joinpath("report.html.jinja").read_text(encoding="utf-8")
+        environment = jinja2.Environment(
+            autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+        )
+        report = self.as_dict()
+        norms = bar_widths([node["gradient_norm"] for node in report["chain"]])
+        return environment.from_string(template).render(
+            title=title, report=report, verdict=self.measured(), norms=norms
+        )
 
     def as_dict(self) -> ReportDict:
         """Return the report as plain JSON values."""
@@ -142,3 +153,11 @@ class Report:
             "chain": [asdict(node) for node in self.chain()],
             "notes": record.notes,
         }
+
+
+def bar_widths(norms: list[float | None]) -> list[int]:
+    """Scale norms to widths in percent, logarithmically: gradients span many orders of magnitude."""
+    logs = [math.log10(norm) if norm else None for norm in norms]
+    known = [value for value in logs if value is not None]
+    low, high = min(known, default=0.0) - 1, max(known, default=0.0)
+    return [0 if value is None else round(100 * (value - low) / (high - low)) for value in logs]

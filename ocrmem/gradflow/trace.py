@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from traceback import walk_stack
 from types import CodeType, FrameType
 from typing import Any
 
@@ -21,8 +22,10 @@ import torch
 from torch.overrides import TorchFunctionMode, resolve_name
 from torch.utils.weak import WeakIdKeyDictionary
 
-TORCH_FOLDER = str(Path(torch.__file__).parent)
-OWN_FOLDER = str(Path(__file__).parent)
+from ocrmem.gradflow.catalogue import Place
+
+# Frames of torch and of this package are never the place of a fault.
+NOT_THE_CALLERS = (str(Path(torch.__file__).parent), str(Path(__file__).parent))
 _CHECKPOINT_FILE = str(Path(torch.utils.checkpoint.__file__))
 # These run their part without autograd and give their outputs a grad_fn afterwards.
 _REVIVING = ("reentrant", "custom function")
@@ -35,39 +38,15 @@ _VALUE_FREE = (
 
 
 @dataclass(frozen=True)
-class Place:
-    """A line of source, and the module whose forward was running there."""
-
-    module: str
-    file: str
-    line: int
-
-    @property
-    def source(self) -> str:
-        return f"{self.file}:{self.line}"
-
-    def __str__(self) -> str:
-        return f"{self.module or 'the model'} ({self.source})"
-
-
-@dataclass(frozen=True)
 class Cut:
-    """The operation at which a value that needed gradients continued without them.
+    """The operation at which a value that needed gradients continued without them."""
 
-    Attributes:
-        operation: the torch function, such as ``Tensor.detach``.
-        place: where it was called.
-        grad_enabled, inference: autograd's modes at that moment.
-        checkpoint: "reentrant", "non-reentrant", "custom function" or "", for what runs it.
-        hidden: the value came from outside that checkpoint, past its arguments.
-    """
-
-    operation: str
+    operation: str  # the torch function, such as Tensor.detach
     place: Place
     grad_enabled: bool
     inference: bool
-    checkpoint: str
-    hidden: bool = False
+    checkpoint: str  # what runs it: "reentrant", "non-reentrant", "custom function" or ""
+    hidden: bool  # the value came from outside that checkpoint, past its arguments
 
 
 @dataclass(frozen=True)
@@ -103,11 +82,9 @@ class Trace(TorchFunctionMode):
         module_path: gives the dotted path of the module whose forward is running.
     """
 
-    def __init__(self, parameters: list[torch.nn.Parameter], module_path: Callable[[], str]) -> None:
+    def __init__(self, parameters: Iterable[torch.nn.Parameter], module_path: Callable[[], str]) -> None:
         super().__init__()
-        self._bits = WeakIdKeyDictionary()
-        for index, parameter in enumerate(parameters):
-            self._bits[parameter] = 1 << index
+        self._bits = WeakIdKeyDictionary({parameter: 1 << index for index, parameter in enumerate(parameters)})
         self._lineage = WeakIdKeyDictionary()
         self._module_path = module_path
         self._paused = False
@@ -122,89 +99,77 @@ class Trace(TorchFunctionMode):
         finally:
             self._paused = before
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         if not self._paused and (result is None or isinstance(result, torch.Tensor | tuple | list)):
-            self._record(func, args, kwargs or {}, result)
+            self._record(func, args, kwargs, result)
         return result
 
     def lineage_of(self, value: Any) -> Lineage:
         """Join the lineage of every tensor in ``value``."""
-        return self._join(tensors_in(value))
+        alive, cuts = 0, {}
+        for tensor in tensors_in(value):
+            bit = self._bits.get(tensor, 0)
+            self.observed.used |= bit
+            known = self._lineage.get(tensor, Lineage())
+            if tensor.requires_grad and all(cut.checkpoint in _REVIVING for _, cut in known.cuts):
+                alive |= bit | known.all
+            else:
+                alive |= bit | known.alive
+                cuts.update(dict.fromkeys(known.cuts))
+        return Lineage(alive, tuple(cuts))
 
     def adopt(self, tensor: torch.Tensor, lineage: Lineage) -> None:
         """Set the lineage of a tensor that no watched call made (a custom autograd function's output)."""
         if lineage.all:
             self._lineage[tensor] = lineage
 
-    def _record(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
+    def _record(self, func: Any, args: Any, kwargs: Any, result: Any) -> None:
         sources = list(tensors_in((args, kwargs)))
         if not sources:
             return
-        outputs = list(tensors_in(result))
         name = getattr(func, "__name__", "")
-        if result is None and name == "__setitem__":
-            outputs = [args[0]]
-        fresh_inference = [o for o in outputs if o.is_inference() and not any(s.is_inference() for s in sources)]
+        outputs = [args[0]] if result is None and name == "__setitem__" else list(tensors_in(result))
+        fresh_inference = any(o.is_inference() for o in outputs) and not any(s.is_inference() for s in sources)
         if fresh_inference and torch.is_inference_mode_enabled():
             self.observed.inference_tensors.append((name, self._place()))
-        lineage = self._join(sources)
+        lineage = self.lineage_of(sources)
         if not lineage.all or name in _VALUE_FREE:
             return
         for output in outputs:
             if output.is_floating_point() or output.is_complex():
-                self._lineage[output] = self._after(func, name, lineage, output, sources)
+                self._lineage[output] = self._after(func, lineage, output, sources)
 
-    def _after(
-        self,
-        func: Callable[..., Any],
-        name: str,
-        lineage: Lineage,
-        output: torch.Tensor,
-        sources: list[torch.Tensor],
-    ) -> Lineage:
-        if name == "requires_grad_" and lineage.cuts and not lineage.alive and output.requires_grad:
+    def _after(self, func: Any, lineage: Lineage, output: torch.Tensor, sources: list[torch.Tensor]) -> Lineage:
+        """Return the lineage of an operation's output, and observe it if the operation cuts or hides a cut."""
+        if not lineage.alive and output.requires_grad and getattr(func, "__name__", "") == "requires_grad_":
             self.observed.repairs.append((lineage.all, self._place()))
-            return lineage
         if not lineage.alive or output.requires_grad:
             return lineage
         checkpoint, frame = checkpoint_around()
         cut = Cut(
-            operation=operation_name(func, name),
+            operation=operation_name(func),
             place=self._place(),
             grad_enabled=torch.is_grad_enabled(),
             inference=torch.is_inference_mode_enabled(),
             checkpoint=checkpoint,
-            hidden=checkpoint == "reentrant" and any(_hidden_from(frame, s, self._bits) for s in sources),
+            hidden=frame is not None and any(self._hidden_from(frame, source) for source in sources),
         )
         self.observed.cuts.append((lineage.alive, cut))
         return Lineage(0, (*lineage.cuts, (lineage.alive, cut)))
 
-    def _join(self, tensors: Any) -> Lineage:
-        alive, cuts = 0, {}
-        for tensor in tensors:
-            bit = self._bits.get(tensor, 0)
-            self.observed.used |= bit
-            alive |= bit
-            known = self._lineage.get(tensor)
-            if known is None:
-                continue
-            if tensor.requires_grad and all(cut.checkpoint in _REVIVING for _, cut in known.cuts):
-                alive |= known.all
-            else:
-                alive |= known.alive
-                cuts.update(dict.fromkeys(known.cuts))
-        return Lineage(alive, tuple(cuts))
+    def _hidden_from(self, frame: FrameType, tensor: torch.Tensor) -> bool:
+        """Return whether a gradient-carrying tensor reached a re-entrant checkpoint past its arguments."""
+        if not tensor.requires_grad or tensor in self._bits or tensor.grad_fn is None:
+            return False
+        return all(tensor is not given for given in frame.f_locals.get("args", ()))
 
     def _place(self) -> Place:
-        file, line = caller()
-        return Place(self._module_path(), file, line)
+        """Return where the running operation was called from, past torch's and this package's frames."""
+        for frame, line in walk_stack(sys._getframe(1)):
+            if not (file := frame.f_code.co_filename).startswith((*NOT_THE_CALLERS, "<")):
+                return Place(self._module_path(), f"{file}:{line}")
+        return Place(self._module_path(), "<unknown>:0")
 
 
 def tensors_in(value: Any, depth: int = 4) -> Iterator[torch.Tensor]:
@@ -216,59 +181,35 @@ def tensors_in(value: Any, depth: int = 4) -> Iterator[torch.Tensor]:
             yield from tensors_in(item, depth - 1)
 
 
-def operation_name(func: Callable[..., Any], name: str) -> str:
+def operation_name(func: Any) -> str:
     """Return a readable name: ``Tensor.detach``, ``Tensor.data``, ``torch.nn.functional.linear``."""
+    name = getattr(func, "__name__", "")
     if name == "__get__":
         return f"Tensor.{getattr(getattr(func, '__self__', None), '__name__', 'attribute')}"
     full = resolve_name(func) or name
     return full.removeprefix("torch.") if full.startswith("torch.Tensor") else full
 
 
-def caller() -> tuple[str, int]:
-    """Return file and line of the innermost frame that is neither torch's nor this package's."""
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None:
-        file = frame.f_code.co_filename
-        if not file.startswith((TORCH_FOLDER, OWN_FOLDER, "<")):
-            return file, frame.f_lineno
-        frame = frame.f_back
-    return "<unknown>", 0
-
-
 def checkpoint_around() -> tuple[str, FrameType | None]:
     """Return the kind of activation checkpoint or custom autograd function that runs the calling code, and the frame
     of a re-entrant checkpoint."""
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None:
-        if frame.f_code.co_filename == _CHECKPOINT_FILE:
-            if frame.f_code.co_name == "forward":
-                return "reentrant", frame
-            if frame.f_code.co_name == "checkpoint":
-                return "non-reentrant", frame
-        if (
-            frame.f_code.co_name == "forward"
-            and frame.f_code.co_varnames[:1] != ("self",)
-            and _is_function(frame.f_code)
-        ):
+    for frame, _ in walk_stack(sys._getframe(1)):
+        code = frame.f_code
+        if code.co_filename == _CHECKPOINT_FILE and code.co_name == "forward":
+            return "reentrant", frame
+        if code.co_filename == _CHECKPOINT_FILE and code.co_name == "checkpoint":
+            return "non-reentrant", None
+        if code.co_name == "forward" and code.co_varnames[:1] != ("self",) and _is_function(code):
             return "custom function", None
-        frame = frame.f_back
     return "", None
 
 
 def _is_function(code: CodeType) -> bool:
-    """Whether this is the forward of some `torch.autograd.Function`; its class is not on the stack."""
+    """Return whether this is the forward of some `torch.autograd.Function`; its class is not on the stack."""
     waiting = [torch.autograd.Function]
     while waiting:
         kind = waiting.pop()
         waiting += kind.__subclasses__()
-        forward = inspect.unwrap(kind.forward)
-        if getattr(forward, "__code__", None) is code:
+        if getattr(inspect.unwrap(kind.forward), "__code__", None) is code:
             return True
     return False
-
-
-def _hidden_from(frame: FrameType | None, tensor: torch.Tensor, parameters: WeakIdKeyDictionary) -> bool:
-    """Whether a gradient-carrying tensor reached a re-entrant checkpoint past its arguments."""
-    if frame is None or not tensor.requires_grad or tensor in parameters or tensor.grad_fn is None:
-        return False
-    return all(tensor is not given for given in frame.f_locals.get("args", ()))
