@@ -10,17 +10,8 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+from rich import progress
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TaskID,
-    TaskProgressColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
 console = Console(stderr=True, highlight=False)
 
@@ -38,33 +29,33 @@ def note(text: str) -> None:
 class Bar:
     """One task on a progress bar."""
 
-    def __init__(self, progress: Progress, task: TaskID) -> None:
-        self._progress = progress
+    def __init__(self, live: progress.Progress, task: progress.TaskID) -> None:
+        self._live = live
         self._task = task
 
     def advance(self, by: float = 1) -> None:
-        self._progress.advance(self._task, by)
+        self._live.advance(self._task, by)
 
     def describe(self, text: str) -> None:
-        self._progress.update(self._task, description=text)
+        self._live.update(self._task, description=text)
 
     def set_completed(self, done: float, total: float | None = None) -> None:
-        self._progress.update(self._task, completed=done, total=total)
+        self._live.update(self._task, completed=done, total=total)
 
 
 @contextmanager
 def progress_bar(description: str, total: float | None) -> Iterator[Bar]:
     """Show a progress bar; where stderr is not a terminal, only its last state is written."""
     columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        TaskProgressColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
+        progress.TextColumn("{task.description}", markup=False),
+        progress.BarColumn(),
+        progress.TaskProgressColumn(),
+        progress.MofNCompleteColumn(),
+        progress.TimeElapsedColumn(),
+        progress.TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console, disable=console.quiet) as progress:
-        yield Bar(progress, progress.add_task(description, total=total))
+    with progress.Progress(*columns, console=console, disable=console.quiet) as live:
+        yield Bar(live, live.add_task(description, total=total))
 
 
 def print_problems(problems: Sequence[object]) -> None:

@@ -14,17 +14,11 @@ from typing import Self
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong.
+    """One thing that is wrong. Message and remedy are sentences without a full stop."""
 
-    Attributes:
-        place: a field path, ``file:line``, or the name of a step.
-        message: what is wrong there, in one sentence without a full stop.
-        remedy: what the reader should do, in one sentence without a full stop.
-    """
-
-    place: str
-    message: str
-    remedy: str
+    place: str  # a field path, ``file:line``, or the name of a step
+    message: str  # what is wrong there
+    remedy: str  # what the reader should do
 
     def __str__(self) -> str:
         return f"{self.place}: {self.message}. {self.remedy}."
@@ -34,11 +28,7 @@ class Problem:
 
 
 class OcrMemError(Exception):
-    """Base of every error that ocrmem raises on purpose.
-
-    Args:
-        problems: one or several; the error's message has one line for each.
-    """
+    """Base of every error that ocrmem raises on purpose; its message has one line for each problem."""
 
     exit_code = 1
 

@@ -10,6 +10,7 @@ write to is written to (and the file deleted again), since nothing else proves t
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TypedDict
 
 from ocrmem.config import RunConfig
@@ -53,7 +54,7 @@ def preflight(config: RunConfig, launcher: str = "local") -> PreflightResult:
     lines: list[str] = []
     checks: list[CheckResult] = []
     problems: list[Problem] = []
-    for name, check in _checks(launcher):
+    for name, check in _checks(launcher).items():
         try:
             detail, found = check(config)
         except OcrMemError as error:
@@ -64,23 +65,24 @@ def preflight(config: RunConfig, launcher: str = "local") -> PreflightResult:
         places = ", ".join(problem.place for problem in found)
         lines.append(f"problem  {name}: {places}" if found else f"ok  {name}: {detail}")
     if problems:
-        for line in lines:
-            note(line)
+        note("\n".join(lines))
         raise CheckFailed(problems)
     return {"launcher": launcher, "checks": checks, "summary": lines}
 
 
-def _checks(launcher: str) -> list[tuple[str, Check]]:
-    everywhere: list[tuple[str, Check]] = [
-        ("packages", resources.packages),
-        ("tracking", resources.tracking),
-        ("registry", _registry),
-        ("dataset remote", _dataset_remote),
-    ]
+def _checks(launcher: str) -> dict[str, Check]:
+    checks: dict[str, Check] = {
+        "packages": resources.packages,
+        "tracking": resources.tracking,
+        "registry": _registry,
+        "dataset remote": _dataset_remote,
+        "models": partial(models.available, directories=launcher == "local"),
+    }
     if launcher == "local":
-        return [*everywhere, ("models", models.here), ("device", resources.device), ("disk", resources.disk)]
-    everywhere.append(("models", models.named))
-    return [*everywhere, ("cluster", _cluster)] if launcher == "kubernetes" else everywhere
+        checks |= {"device": resources.device, "disk": resources.disk}
+    elif launcher == "kubernetes":
+        checks["cluster"] = _cluster
+    return checks
 
 
 def _registry(config: RunConfig) -> CheckOutcome:

@@ -13,6 +13,8 @@ import re
 from pathlib import Path
 from typing import TypedDict
 
+import yaml
+
 from ocrmem.config import RunConfig
 from ocrmem.console import note
 from ocrmem.dataset.manifest import read_manifest
@@ -81,7 +83,9 @@ def version_dataset(config: RunConfig) -> VersionResult:
         remedy = "Run `ocrmem version` again when nothing writes to it"
         raise DataError.of(str(dataset), "was changed while it was hashed and pushed", remedy)
     dvc_file = config.paths.report(DVC_FILE)
-    write_text(dvc_file, _dvc_file_text(listing))
+    # What `dvc add dataset` would write.
+    entry = {"md5": listing.oid, "size": listing.size, "nfiles": len(listing.files), "hash": "md5", "path": "dataset"}
+    write_text(dvc_file, yaml.safe_dump({"outs": [entry]}, sort_keys=False))
     result: VersionRecord = {
         "md5": listing.oid,
         "files": len(listing.files),
@@ -122,12 +126,12 @@ def open_dataset(config: RunConfig, digest: str, output: Path | str | None = Non
         raise ConfigError.of("--open", f"{digest!r} is not a dataset's hash", "Give the md5 that version.json holds")
     oid = f"{match['md5']}.dir"
     target = Path(output or config.paths.dataset)
-    if not _replaceable(target):
+    holds_dataset = (target / MANIFEST).is_file()
+    if target.exists() and not holds_dataset and (not target.is_dir() or any(target.iterdir())):
         raise ConfigError.of("--output", f"{target} holds something other than a dataset", "Name a new directory")
     fetched = 0
-    if (target / MANIFEST).is_file() and (found := list_directory(target)).oid == oid:
+    if holds_dataset and (listing := list_directory(target)).oid == oid:
         note(f"{target} already holds that dataset.")
-        listing = found
     else:
         remote = _answering_remote(config)
         listing = remote.listing(oid)
@@ -146,20 +150,11 @@ def open_dataset(config: RunConfig, digest: str, output: Path | str | None = Non
     }
 
 
-def _dvc_file_text(listing: Listing) -> str:
-    """Return the .dvc file that `dvc add dataset` would write."""
-    return (
-        f"outs:\n- md5: {listing.oid}\n  size: {listing.size}\n  nfiles: {len(listing.files)}\n"
-        "  hash: md5\n  path: dataset\n"
-    )
-
-
 def _answering_remote(config: RunConfig) -> DvcRemote:
     section = config.version
     if section.remote is None:
-        raise ConfigError.of(
-            "version.remote", "is not set", "Set it to a directory or to s3://bucket/prefix, for example with --set"
-        )
+        remedy = "Set it to a directory or to s3://bucket/prefix, for example with --set"
+        raise ConfigError.of("version.remote", "is not set", remedy)
     store = store_at(section.remote, section.endpoint_url, "version.remote")
     # A bucket is not written to: a second `version` must change nothing there. `preflight` tries it.
     if problem := store.problem(write=not is_s3(section.remote)):
@@ -169,21 +164,14 @@ def _answering_remote(config: RunConfig) -> DvcRemote:
 
 def _verify(listing: Listing, directory: Path, config: RunConfig) -> None:
     found = list_directory(directory)
-    if found.oid == listing.oid:
-        return
-    wrong = sorted(name for name, md5 in listing.files.items() if found.files.get(name) != md5)
-    raise DataError.of(
-        str(config.version.remote),
-        f"its copy of {', '.join(wrong[:3])} does not match the hash",
-        "Delete the damaged objects there and push the dataset again with `ocrmem version`",
-    )
+    if found.oid != listing.oid:
+        wrong = sorted(name for name, md5 in listing.files.items() if found.files.get(name) != md5)
+        message = f"its copy of {', '.join(wrong[:3])} does not match the hash"
+        remedy = "Delete the damaged objects there and push the dataset again with `ocrmem version`"
+        raise DataError.of(str(config.version.remote), message, remedy)
 
 
-def _stamps(directory: Path) -> dict[str, tuple[int, int]]:
+def _stamps(directory: Path) -> dict[Path, tuple[int, int]]:
     """Return size and time of every file."""
-    files = {path: path.stat() for path in directory.rglob("*") if path.is_file()}
-    return {path.as_posix(): (stat.st_size, stat.st_mtime_ns) for path, stat in files.items()}
-
-
-def _replaceable(target: Path) -> bool:
-    return not target.exists() or (target.is_dir() and (not any(target.iterdir()) or (target / MANIFEST).is_file()))
+    files = ((path, path.stat()) for path in directory.rglob("*") if path.is_file())
+    return {path: (stat.st_size, stat.st_mtime_ns) for path, stat in files}

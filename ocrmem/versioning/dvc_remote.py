@@ -30,19 +30,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Listing:
-    """The files of a directory as DVC names them.
+    """The files of a directory as DVC names them."""
 
-    Attributes:
-        oid: md5 of ``content``, with ``.dir`` behind it: the directory's hash.
-        files: md5 by the file's path below the directory.
-        content: the ``.dir`` object.
-        size: bytes of all files; 0 if not known.
-    """
-
-    oid: str
-    files: dict[str, str]
-    content: bytes
-    size: int = 0
+    oid: str  # the directory's hash: md5 of ``content``, with ``.dir`` behind it
+    files: dict[str, str]  # md5 by the file's path below the directory
+    content: bytes  # the ``.dir`` object
+    size: int = 0  # bytes of all files, if known
 
 
 def list_directory(directory: Path) -> Listing:
@@ -82,16 +75,15 @@ class DvcRemote:
     def __init__(self, url: str, endpoint_url: str | None, store: Store) -> None:
         self._url = url
         self._store = store
+        options: dict[str, Any] = {}
         with _installed("dvc_s3" if is_s3(url) else "dvc"):
             if is_s3(url):
                 import dvc_s3  # noqa: F401
+
+                options = {"connect_timeout": ANSWER_SECONDS, "read_timeout": 60}
+                options |= {"endpointurl": endpoint_url} if endpoint_url else {}
             from dvc.fs import get_cloud_fs
             from dvc_data.hashfile.db import get_odb
-        options: dict[str, Any] = {}
-        if is_s3(url):
-            options = {"connect_timeout": ANSWER_SECONDS, "read_timeout": 60}
-            if endpoint_url:
-                options["endpointurl"] = endpoint_url
         kind, settings, path = get_cloud_fs({}, url=url, **options)
         with self._errors():
             filesystem = kind(**settings)
@@ -109,23 +101,22 @@ class DvcRemote:
         failed: list[BaseException] = []
         with self._errors():
             present = set(self._objects.oids_exist([*paths, listing.oid]))
-            missing = [md5 for md5 in paths if md5 not in present]
+            missing = {md5: path for md5, path in paths.items() if md5 not in present}
             if missing:
                 with progress_bar(f"pushing to {self._url}", len(missing)) as bar:
                     self._objects.add(
-                        [paths[md5] for md5 in missing],
+                        list(missing.values()),
                         LocalFileSystem(),
-                        missing,
+                        list(missing),
                         check_exists=False,
                         on_error=lambda _, error: failed.append(error),
                         callback=_on(bar),
                     )
             if failed:
                 raise failed[0]
-            if listing.oid in present:
-                return len(missing)
-            self._objects.add_bytes(listing.oid, listing.content)
-        return len(missing) + 1
+            if listing.oid not in present:
+                self._objects.add_bytes(listing.oid, listing.content)
+        return len(missing) + (listing.oid not in present)
 
     def listing(self, oid: str) -> Listing:
         """Return what the remote holds under a hash.
@@ -136,11 +127,8 @@ class DvcRemote:
         """
         with self._errors():
             if not self._objects.exists(oid):
-                raise ConfigError.of(
-                    "--open",
-                    f"{self._url} holds no dataset {oid}",
-                    "Check the hash and version.remote; `ocrmem version` pushes one",
-                )
+                remedy = "Check the hash and version.remote; `ocrmem version` pushes one"
+                raise ConfigError.of("--open", f"{self._url} holds no dataset {oid}", remedy)
             content = self._objects.fs.cat_file(self._objects.oid_to_path(oid))
         if f"{hashlib.md5(content, usedforsecurity=False).hexdigest()}.dir" != oid:
             raise self._damaged(f"its list of files {oid} does not match the hash")
