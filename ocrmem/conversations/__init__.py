@@ -5,7 +5,7 @@ each assistant turn.
 """
 
 from ocrmem.conversations.located import StoredConversations
-from ocrmem.conversations.read import Reading, locate_conversations, read_conversations, scan_conversations
+from ocrmem.conversations.read import locate_conversations, read_conversations, scan_conversations
 from ocrmem.conversations.turns import split_turns
 from ocrmem.conversations.types import SPLITS, Conversation, Message, Role, Split, TurnSample
 
@@ -13,7 +13,6 @@ __all__ = [
     "SPLITS",
     "Conversation",
     "Message",
-    "Reading",
     "Role",
     "Split",
     "StoredConversations",

@@ -60,29 +60,22 @@ def require_utf8(text: str) -> None:
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
-        half = ord(text[error.start])
-        raise ContentFault(
-            f"holds half of a surrogate pair (\\u{half:04x}) at character {error.start + 1}",
-            "Write the character itself or both halves; an emoji was probably cut in two",
-        ) from None
+        message = f"holds half of a surrogate pair (\\u{ord(text[error.start]):04x}) at character {error.start + 1}"
+        remedy = "Write the character itself or both halves; an emoji was probably cut in two"
+        raise ContentFault(message, remedy) from None
 
 
 def _join_parts(parts: list[Any]) -> str:
     texts = []
     for number, part in enumerate(parts, 1):
-        if isinstance(part, str):
-            texts.append(part)
-            continue
         kind = part.get("type") if isinstance(part, dict) else None
-        text = part.get(kind) if isinstance(part, dict) and kind in ("text", "refusal") else None
+        text = part.get(kind) if kind in ("text", "refusal") else part
         if not isinstance(text, str):
             what = f"of type {json.dumps(kind)[:40]}" if isinstance(kind, str) else "without a type"
             if kind in ("text", "refusal"):
                 what = f"of type {kind!r} without its text"
-            raise ContentFault(
-                f"has a content part {what} (part {number})",
-                "Only text can be remembered: put a description or a transcript in its place",
-            )
+            remedy = "Only text can be remembered: put a description or a transcript in its place"
+            raise ContentFault(f"has a content part {what} (part {number})", remedy)
         texts.append(text)
     return "\n".join(texts)
 
@@ -98,10 +91,8 @@ def _calls(item: dict[str, Any], family: Family) -> str:
         function = call.get("function") if isinstance(call, dict) else None
         name = function.get("name") if isinstance(function, dict) else None
         if not isinstance(function, dict) or not isinstance(name, str) or not name:
-            raise ContentFault(
-                f"has a tool call without a function name (call {number})",
-                'Write {"function": {"name": "...", "arguments": "{...}"}}',
-            )
+            remedy = 'Write {"function": {"name": "...", "arguments": "{...}"}}'
+            raise ContentFault(f"has a tool call without a function name (call {number})", remedy)
         arguments = function.get("arguments", {})
         if not isinstance(arguments, str):
             arguments = json.dumps(arguments, ensure_ascii=False)

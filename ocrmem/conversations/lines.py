@@ -23,30 +23,25 @@ class Line:
         head: the line, or its first bytes when ``whole`` is false.
         whole: false for a line over the bound; then `chunks` gives all of it, once.
         start: byte of the file at which it begins.
+        size: length in bytes; of a line over the bound after `chunks` has given all of it.
     """
 
     number: int
     head: bytes
     whole: bool
-    start: int = 0
-    _handle: BinaryIO | None = None
-    size: int = 0
-
-    def __post_init__(self) -> None:
-        self.size = len(self.head)
+    start: int
+    size: int
+    _handle: BinaryIO | None
 
     def chunks(self) -> Iterator[bytes]:
-        """Yield the bytes of the line, piece by piece; afterwards ``size`` is the line's length."""
+        """Yield the bytes of the line, piece by piece."""
         yield self.head
         handle, self._handle = self._handle, None
-        while handle is not None:
-            piece = handle.readline(_CHUNK)
-            ended = not piece or piece.endswith(b"\n")
-            piece = piece.removesuffix(b"\n")
-            self.size += len(piece)
-            if piece:
-                yield piece
-            if ended:
+        while handle and (piece := handle.readline(_CHUNK)):
+            text = piece.removesuffix(b"\n")
+            self.size += len(text)
+            yield text
+            if text != piece:
                 return
 
     def finish(self) -> None:
@@ -59,7 +54,6 @@ def read_lines(path: Path, max_bytes: int = MAX_LINE_BYTES) -> Iterator[Line]:
     """Yield the lines of a file. A `Line` is valid until the next one is asked for.
 
     Args:
-        path: a file.
         max_bytes: longest line that is held in memory.
 
     Raises:
@@ -70,7 +64,8 @@ def read_lines(path: Path, max_bytes: int = MAX_LINE_BYTES) -> Iterator[Line]:
         while head := handle.readline(max_bytes + 1):
             number += 1
             whole = head.endswith(b"\n") or len(head) <= max_bytes
-            line = Line(number, head.removesuffix(b"\n"), whole, start, None if whole else handle)
+            head = head.removesuffix(b"\n")
+            line = Line(number, head, whole, start, len(head), None if whole else handle)
             yield line
             line.finish()
             start += line.size + 1

@@ -13,7 +13,7 @@ from ocrmem.conversations.lines import Line
 from ocrmem.conversations.parse import parse_line
 from ocrmem.conversations.sources import shown_path, split_of
 from ocrmem.conversations.types import Conversation
-from ocrmem.errors import DataError, OcrMemError
+from ocrmem.errors import DataError
 from ocrmem.families import Family
 
 
@@ -27,13 +27,8 @@ class StoredConversations:
     """
 
     def __init__(self, files: Sequence[Path], fraction: float, family: Family) -> None:
-        self.files = files
-        self.family = family
-        self.fraction = fraction
-        self._file = array("I")
-        self._number = array("I")
-        self._start = array("Q")
-        self._size = array("I")
+        self.files, self.fraction, self.family = files, fraction, family
+        self._file, self._number, self._start, self._size = array("I"), array("I"), array("Q"), array("I")
 
     def add(self, file: int, line: Line) -> None:
         """Add a good line of the file with this number."""
@@ -65,11 +60,7 @@ class StoredConversations:
                 handle.seek(self._start[row])
                 parsed = parse_line(handle.read(self._size[row]), place, self.family)
         except OSError:
-            raise _changed(place) from None
-        if parsed.problems:
-            raise _changed(place)
+            parsed = None
+        if parsed is None or parsed.problems:
+            raise DataError.of(place, "has changed while it was being read", "Run the command again")
         return Conversation(parsed.id, parsed.messages, split_of(file, parsed.id, self.fraction), place)
-
-
-def _changed(place: str) -> OcrMemError:
-    return DataError.of(place, "has changed while it was being read", "Run the command again")

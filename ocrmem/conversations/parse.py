@@ -9,40 +9,28 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any
 
 from ocrmem.conversations.content import ContentFault, message_text, require_utf8
-from ocrmem.conversations.turns import gives_samples
 from ocrmem.conversations.types import Message, Role
 from ocrmem.errors import Problem
 from ocrmem.families import DEFAULT, Family
 
-ROLES: dict[str, Role] = {
-    "system": "system",
-    "developer": "system",
-    "user": "user",
-    "human": "user",
-    "assistant": "assistant",
-    "gpt": "assistant",
-    "chatgpt": "assistant",
-    "model": "assistant",
-    "bot": "assistant",
-    "function_call": "assistant",
-    "tool_call": "assistant",
-    "tool": "tool",
-    "function": "tool",
-    "observation": "tool",
-    "function_response": "tool",
-    "tool_response": "tool",
+_ALIASES: dict[Role, str] = {
+    "system": "system developer",
+    "user": "user human",
+    "assistant": "assistant gpt chatgpt model bot function_call tool_call",
+    "tool": "tool function observation function_response tool_response",
 }
+ROLES = {alias: role for role, aliases in _ALIASES.items() for alias in aliases.split()}
 MAX_MESSAGES = 10_000
 MAX_ID_LENGTH = 200
 CONTENT_ID = "c-"  # how ids made of the content begin
-_UNREADABLE = object()  # None is JSON
 _BOM = b"\xef\xbb\xbf"
+_Report = Callable[[str, str], None]  # of a fault and its remedy
 
 
 @dataclass
@@ -54,18 +42,6 @@ class ParsedLine:
     problems: list[Problem] = field(default_factory=list)
 
 
-class _Faults:
-    """The problems of one line, which is read for a base model of ``family``."""
-
-    def __init__(self, place: str, family: Family) -> None:
-        self.place = place
-        self.family = family
-        self.found: list[Problem] = []
-
-    def add(self, message: str, remedy: str) -> None:
-        self.found.append(Problem(self.place, message, remedy))
-
-
 def parse_line(raw: bytes, place: str, family: Family = DEFAULT) -> ParsedLine:
     """Read one line; return its conversation, or every problem of it. Bad data raises nothing.
 
@@ -74,55 +50,47 @@ def parse_line(raw: bytes, place: str, family: Family = DEFAULT) -> ParsedLine:
         place: ``file:line`` for the problems.
         family: of the base model; it writes tool calls as text.
     """
-    faults = _Faults(place, family)
-    value = _decode(raw, faults)
-    if value is _UNREADABLE:
-        return ParsedLine(problems=faults.found)
-    if not isinstance(value, dict):
-        faults.add(
-            f"holds {_kind(value)}, not an object",
-            "Write one conversation a line, as {\"messages\": [...]}; `jq -c '.[]'` takes a list apart",
-        )
-        return ParsedLine(problems=faults.found)
-    messages = _messages(value, faults)
-    name = _id(value, messages, faults)
-    if not faults.found:
-        _check_turns(messages, faults)
-    return ParsedLine(name, tuple(messages), faults.found)
+    parsed = ParsedLine()
+
+    def report(message: str, remedy: str) -> None:
+        parsed.problems.append(Problem(place, message, remedy))
+
+    value = _decode(raw, report)
+    if value is not None:
+        parsed.messages = tuple(_messages(value, family, report))
+        parsed.id = _id(value, parsed.messages, report)
+        if not parsed.problems:
+            _check_turns(parsed.messages, report)
+    return parsed
 
 
-def _decode(raw: bytes, faults: _Faults) -> Any:
+def _decode(raw: bytes, report: _Report) -> dict[str, Any] | None:
     if raw.startswith(_BOM):
-        faults.add(
-            "begins with a byte order mark",
-            "Save the file as UTF-8 without BOM, or remove it: sed -i 's/^\\xEF\\xBB\\xBF//' FILE",
-        )
+        remedy = "Save the file as UTF-8 without BOM, or remove it: sed -i 's/^\\xEF\\xBB\\xBF//' FILE"
+        report("begins with a byte order mark", remedy)
         raw = raw.removeprefix(_BOM)
     try:
         text = raw.decode("utf-8")
+        if "\x00" in text:
+            remedy = "The file was cut off or overwritten while it was written; export it again"
+            report(f"is broken JSON: {text.count(chr(0))} NUL bytes in it", remedy)
+            return None
+        value = json.loads(text, object_pairs_hook=_object, parse_constant=_no_constant)
     except UnicodeDecodeError as error:
-        faults.add(
-            f"is not UTF-8 (byte 0x{raw[error.start]:02x} at column {error.start + 1})",
-            "Convert the file, for example: iconv -f LATIN1 -t UTF-8 FILE",
-        )
-        return _UNREADABLE
-    if "\x00" in text:
-        faults.add(
-            f"is broken JSON: {text.count(chr(0))} NUL bytes in it",
-            "The file was cut off or overwritten while it was written; export it again",
-        )
-        return _UNREADABLE
-    try:
-        return json.loads(text, object_pairs_hook=_object, parse_constant=_no_constant)
+        message = f"is not UTF-8 (byte 0x{raw[error.start]:02x} at column {error.start + 1})"
+        report(message, "Convert the file, for example: iconv -f LATIN1 -t UTF-8 FILE")
     except json.JSONDecodeError as error:
-        faults.add(
-            f"is broken JSON: {error.msg} at column {error.colno}",
-            "Write one complete JSON object a line; a tool such as `jq -c .` does",
-        )
+        remedy = "Write one complete JSON object a line; a tool such as `jq -c .` does"
+        report(f"is broken JSON: {error.msg} at column {error.colno}", remedy)
     except (ValueError, RecursionError) as error:
         reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
-        faults.add(f"is broken JSON: {reason}", "Write one complete JSON object a line")
-    return _UNREADABLE
+        report(f"is broken JSON: {reason}", "Write one complete JSON object a line")
+    else:
+        if isinstance(value, dict):
+            return value
+        remedy = "Write one conversation a line, as {\"messages\": [...]}; `jq -c '.[]'` takes a list apart"
+        report(f"holds {_kind(value)}, not an object", remedy)
+    return None
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -138,118 +106,98 @@ def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
 
 
-def _messages(value: dict[str, Any], faults: _Faults) -> list[Message]:
+def _messages(value: dict[str, Any], family: Family, report: _Report) -> list[Message]:
     present = [key for key in ("messages", "conversations") if value.get(key) is not None]
-    if len(present) != 1:
-        if present:
-            faults.add('has both "messages" and "conversations"', "Keep the one that is meant")
-        else:
-            keys = ", ".join(shown(key) for key in list(value)[:8]) or "no keys"
-            faults.add(
-                f'has neither "messages" nor "conversations" (it has {keys})',
-                'Write {"messages": [{"role": "user", "content": "..."}, ...]}',
-            )
-        return []
-    items = value[present[0]]
-    if not isinstance(items, list):
-        faults.add(f'"{present[0]}" is {_kind(items)}, not a list', "Write a list of messages")
-        return []
-    if len(items) > MAX_MESSAGES:
-        faults.add(
-            f"has {len(items)} messages, more than the {MAX_MESSAGES} that one conversation may have",
-            "Split it into several conversations",
-        )
-        return []
-    found = [message for n, item in enumerate(items, 1) if (message := _message(item, n, faults))]
-    system = value.get("system")
-    if isinstance(system, str) and system.strip() and present[0] == "conversations":
-        try:
-            require_utf8(system)
-        except ContentFault as fault:
-            faults.add(f'"system" {fault.message}', fault.remedy)
-        found.insert(0, Message("system", system))
-    return found
+    items = value[present[0]] if present else None
+    if not present:
+        keys = ", ".join(shown(key) for key in list(value)[:8]) or "no keys"
+        remedy = 'Write {"messages": [{"role": "user", "content": "..."}, ...]}'
+        report(f'has neither "messages" nor "conversations" (it has {keys})', remedy)
+    elif len(present) == 2:
+        report('has both "messages" and "conversations"', "Keep the one that is meant")
+    elif not isinstance(items, list):
+        report(f'"{present[0]}" is {_kind(items)}, not a list', "Write a list of messages")
+    elif len(items) > MAX_MESSAGES:
+        many = f"has {len(items)} messages, more than the {MAX_MESSAGES} that one conversation may have"
+        report(many, "Split it into several conversations")
+    else:
+        found = [message for n, item in enumerate(items, 1) if (message := _message(item, n, family, report))]
+        system = value.get("system")
+        if isinstance(system, str) and system.strip() and present[0] == "conversations":
+            try:
+                require_utf8(system)
+            except ContentFault as fault:
+                report(f'"system" {fault.message}', fault.remedy)
+            found.insert(0, Message("system", system))
+        return found
+    return []
 
 
-def _message(item: Any, number: int, faults: _Faults) -> Message | None:
+def _message(item: Any, number: int, family: Family, report: _Report) -> Message | None:
     if not isinstance(item, dict):
-        faults.add(f"message {number} is {_kind(item)}, not an object", "Give it a role and a content")
+        report(f"message {number} is {_kind(item)}, not an object", "Give it a role and a content")
         return None
     role_key = "from" if "from" in item and "role" not in item else "role"
     content_key = "value" if "value" in item and "content" not in item else "content"
-    role = _role(item.get(role_key), role_key, number, faults)
+    role = _role(item.get(role_key), role_key, number, report)
     weight = item.get("weight", 1)
     if isinstance(weight, bool) or weight not in (0, 1, None):
-        faults.add(f"message {number} has the weight {shown(weight)}", "Write 0 (no sample from it) or 1")
-        weight = 1
+        report(f"message {number} has the weight {shown(weight)}", "Write 0 (no sample from it) or 1")
     try:
-        content = message_text(item, content_key, faults.family if role == "assistant" else None)
+        content = message_text(item, content_key, family if role == "assistant" else None)
     except ContentFault as fault:
         who = f" ({role})" if role else ""
-        faults.add(f"message {number}{who} {fault.message}", fault.remedy)
+        report(f"message {number}{who} {fault.message}", fault.remedy)
         return None
-    if role is None:
-        return None
-    return Message(role, content, 0 if weight == 0 and role == "assistant" else 1)
+    return role and Message(role, content, 0 if weight == 0 and role == "assistant" else 1)
 
 
-def _role(name: Any, key: str, number: int, faults: _Faults) -> Role | None:
-    if isinstance(name, str) and name.strip().lower() in ROLES:
-        return ROLES[name.strip().lower()]
+def _role(name: Any, key: str, number: int, report: _Report) -> Role | None:
+    names = "human, gpt, system, tool" if key == "from" else "user, assistant, system, tool"
     if name is None:
-        faults.add(f"message {number} has no {key!r}", f"Use one of {_role_names(key)}")
+        report(f"message {number} has no {key!r}", f"Use one of {names}")
         return None
-    near = get_close_matches(name.lower(), ROLES, 1) if isinstance(name, str) else []
-    hint = f"Did you mean {near[0]!r}? " if near else ""
-    faults.add(f"message {number} has the unknown role {shown(name)}", f"{hint}Use one of {_role_names(key)}")
-    return None
+    text = name.strip().lower() if isinstance(name, str) else ""
+    if text not in ROLES:
+        near = get_close_matches(text, ROLES, 1)
+        hint = f"Did you mean {near[0]!r}? " if near else ""
+        report(f"message {number} has the unknown role {shown(name)}", f"{hint}Use one of {names}")
+    return ROLES.get(text)
 
 
-def _role_names(key: str) -> str:
-    names = ("human", "gpt", "system", "tool") if key == "from" else ("user", "assistant", "system", "tool")
-    return ", ".join(names)
-
-
-def _id(value: dict[str, Any], messages: Sequence[Message], faults: _Faults) -> str:
+def _id(value: dict[str, Any], messages: Sequence[Message], report: _Report) -> str:
     given = value.get("id")
     if given is None:
-        return content_id(messages)
+        # A hash of its messages, the same in whatever file they are.
+        text = json.dumps([[message.role, message.content] for message in messages], ensure_ascii=True)
+        return CONTENT_ID + hashlib.sha256(text.encode("ascii")).hexdigest()[:20]
     if isinstance(given, int) and not isinstance(given, bool):
         return str(given)
     if not isinstance(given, str) or not given.strip():
-        faults.add(f'"id" is {shown(given)}', "Give a text or a number, or leave it out")
+        report(f'"id" is {shown(given)}', "Give a text or a number, or leave it out")
     elif len(given) > MAX_ID_LENGTH:
-        faults.add(f'"id" has {len(given)} characters', f"Use at most {MAX_ID_LENGTH}")
+        report(f'"id" has {len(given)} characters', f"Use at most {MAX_ID_LENGTH}")
     elif not given.isprintable():
-        faults.add(f'"id" has unprintable characters ({shown(given)})', "Use letters, digits and signs")
-    else:
-        return given
-    return ""
+        report(f'"id" has unprintable characters ({shown(given)})', "Use letters, digits and signs")
+    return str(given)
 
 
-def content_id(messages: Sequence[Message]) -> str:
-    """Return the id of a conversation that has none: a hash of its messages, the same in whatever file they are."""
-    text = json.dumps([[message.role, message.content] for message in messages], ensure_ascii=True)
-    return CONTENT_ID + hashlib.sha256(text.encode("ascii")).hexdigest()[:20]
-
-
-def _check_turns(messages: Sequence[Message], faults: _Faults) -> None:
+def _check_turns(messages: Sequence[Message], report: _Report) -> None:
+    asked = [index for index, message in enumerate(messages) if message.role == "user"]
     if not messages:
-        faults.add("has no messages", "Give it at least a user and an assistant message, or remove the line")
+        report("has no messages", "Give it at least a user and an assistant message, or remove the line")
     elif not any(message.role == "assistant" for message in messages):
-        faults.add("has no assistant turn, so nothing to learn", "Add the answer, or remove the line")
-    elif not any(message.role == "user" for message in messages):
-        faults.add("has no user turn, so nothing is asked", "Add the question, or remove the line")
-    elif not gives_samples(messages):
-        faults.add(
-            "has no assistant turn with weight after a user turn, so it gives no sample",
-            "Set the weight of an answer to 1, or remove the line",
-        )
+        report("has no assistant turn, so nothing to learn", "Add the answer, or remove the line")
+    elif not asked:
+        report("has no user turn, so nothing is asked", "Add the question, or remove the line")
+    elif not any(message.role == "assistant" and message.weight for message in messages[asked[0] :]):
+        remedy = "Set the weight of an answer to 1, or remove the line"
+        report("has no assistant turn with weight after a user turn, so it gives no sample", remedy)
 
 
 def _kind(value: Any) -> str:
-    names = {list: "a list", str: "a string", bool: "a boolean", int: "a number", float: "a number"}
-    return "null" if value is None else names.get(type(value), "an object")
+    names = {list: "a list", str: "a string", bool: "a boolean", int: "a number", float: "a number", dict: "an object"}
+    return "null" if value is None else names[type(value)]
 
 
 def shown(value: Any) -> str:

@@ -53,13 +53,14 @@ def read_conversations(config: RunConfig, rejects: Path | None = None) -> list[C
         DataError: with every problem of every file; with ``data.skip_bad``, if a file cannot be read or nothing good
             is left.
     """
-    return [conversation for conversation, _, _ in _good(_reader(config), config, rejects)]
+    reader = _Reader(Path(config.data.path), config.data.eval_fraction, config.model.family)
+    return [conversation for conversation, _, _ in _good(reader, config, rejects)]
 
 
 def locate_conversations(config: RunConfig, rejects: Path | None = None) -> StoredConversations:
     """Do as `read_conversations` for data that may be larger than the memory: check every line now, and read it again
     when its conversation is asked for."""
-    reader = _reader(config)
+    reader = _Reader(Path(config.data.path), config.data.eval_fraction, config.model.family)
     located = StoredConversations(reader.files, reader.fraction, config.model.family)
     for _, number, line in _good(reader, config, rejects):
         located.add(number, line)
@@ -77,10 +78,6 @@ def scan_conversations(path: Path, eval_fraction: float, family: Family = DEFAUL
     reader = _Reader(path, eval_fraction, family)
     good = [conversation for conversation, _, _ in reader.read()]
     return Reading(good, reader.problems, reader.unusable)
-
-
-def _reader(config: RunConfig) -> _Reader:
-    return _Reader(Path(config.data.path), config.data.eval_fraction, config.model.family)
 
 
 def _good(reader: _Reader, config: RunConfig, rejects: Path | None) -> Iterator[Found]:
@@ -120,9 +117,9 @@ class _Reader:
         self.unusable = missing is not None
         self._family = family
         self._places: dict[str, str] = {}  # of every id
-        self._reject: Reject | None = None
+        self._reject: Reject = lambda *_: None
 
-    def read(self, reject: Reject | None = None) -> Iterator[Found]:
+    def read(self, reject: Reject = lambda *_: None) -> Iterator[Found]:
         """Yield the good conversations; ``reject`` gets the place, the problems and the bytes of every other line."""
         self._reject = reject
         size = sum(file.stat().st_size for file in self.files)
@@ -130,30 +127,29 @@ class _Reader:
         with bar as shown:
             for number, file in enumerate(self.files):
                 try:
-                    yield from self._read_file(number, file, shown.advance if shown else None)
+                    yield from self._read_file(number, file, shown.advance if shown else lambda _: None)
                 except OSError as error:
                     message = f"cannot be read ({error.strerror})"
                     self.problems.append(Problem(shown_path(file), message, "Check the file's permissions"))
                     self.unusable = True
 
-    def _read_file(self, number: int, file: Path, advance: Callable[[float], None] | None) -> Iterator[Found]:
+    def _read_file(self, number: int, file: Path, advance: Callable[[float], None]) -> Iterator[Found]:
         if fault := whole_file_fault(file):
             with file.open("rb") as handle:
                 self._refuse(fault.place, [fault], iter(lambda: handle.read(1 << 20), b""))
             return
-        name = shown_path(file)
-        blank = True
+        name, blank = shown_path(file), True
         for line in read_lines(file):
             place = f"{name}:{line.number}"
+            blank = blank and line.whole and not line.head.strip()
             if not line.whole:
-                self._refuse_long(line, place)
-                blank = False
-            elif line.head.strip():
-                if conversation := self._read_line(line, place, file):
-                    yield conversation, number, line
-                blank = False
-            if advance:
-                advance(line.size + 1)
+                message = f"is longer than the {MAX_LINE_BYTES >> 20} MiB that one conversation may have"
+                problem = Problem(place, message, "Split it into several conversations, one a line")
+                self._refuse(place, [problem], line.chunks())
+                line.finish()
+            elif line.head.strip() and (conversation := self._read_line(line, place, file)):
+                yield conversation, number, line
+            advance(line.size + 1)
         if blank:
             self._refuse(name, [Problem(name, "is empty", "Write conversations into it, or remove it")], b"")
 
@@ -169,13 +165,6 @@ class _Reader:
             return None
         return Conversation(parsed.id, parsed.messages, split_of(file, parsed.id, self.fraction), place)
 
-    def _refuse_long(self, line: Line, place: str) -> None:
-        message = f"is longer than the {MAX_LINE_BYTES >> 20} MiB that one conversation may have"
-        problem = Problem(place, message, "Split it into several conversations, one a line")
-        self._refuse(place, [problem], line.chunks())
-        line.finish()
-
     def _refuse(self, place: str, problems: list[Problem], content: bytes | Iterator[bytes]) -> None:
         self.problems.extend(problems)
-        if self._reject:
-            self._reject(place, problems, content)
+        self._reject(place, problems, content)

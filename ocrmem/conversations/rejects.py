@@ -10,6 +10,7 @@ import base64
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import BinaryIO
 
@@ -18,15 +19,10 @@ from ocrmem.files import replacing_file
 
 
 class Rejects:
-    """The rejected lines of one reading.
-
-    Attributes:
-        count: of the lines rejected so far.
-    """
+    """The rejected lines of one reading; ``count`` is their number so far."""
 
     def __init__(self, path: Path | None, handle: BinaryIO | None) -> None:
-        self._path = path
-        self._handle = handle
+        self._path, self._handle = path, handle
         self.count = 0
 
     def add(self, place: str, problems: list[Problem], content: bytes | Iterator[bytes]) -> None:
@@ -46,9 +42,7 @@ class Rejects:
         reason = "; ".join(problem.message for problem in problems)
         head = json.dumps({"place": place, "reason": reason}, ensure_ascii=False)[:-1].encode("utf-8")
         try:
-            self._handle.write(head)
-            _write_content(self._handle, content)
-            self._handle.write(b"}\n")
+            self._handle.writelines(chain([head], _content(content), [b"}\n"]))
         except OSError as error:
             raise _unwritable(self._path, error) from None
 
@@ -74,20 +68,18 @@ def _unwritable(path: Path | None, error: OSError) -> DataError:
     return DataError.of(str(path), f"cannot be written ({error.strerror})", "Check disk and permissions")
 
 
-def _write_content(handle: BinaryIO, content: bytes | Iterator[bytes]) -> None:
+def _content(content: bytes | Iterator[bytes]) -> Iterator[bytes]:
     if isinstance(content, bytes):
         try:
-            text = json.dumps(content.decode("utf-8"), ensure_ascii=False)
+            yield b', "line": ' + json.dumps(content.decode("utf-8"), ensure_ascii=False).encode("utf-8")
+            return
         except UnicodeDecodeError:
             content = iter([content])
-        else:
-            handle.write(b', "line": ' + text.encode("utf-8"))
-            return
-    handle.write(b', "line_base64": "')
+    yield b', "line_base64": "'
     rest = b""  # base64 joins only at multiples of three bytes
     for piece in content:
         piece = rest + piece
         whole = len(piece) // 3 * 3
-        handle.write(base64.b64encode(piece[:whole]))
+        yield base64.b64encode(piece[:whole])
         rest = piece[whole:]
-    handle.write(base64.b64encode(rest) + b'"')
+    yield base64.b64encode(rest) + b'"'

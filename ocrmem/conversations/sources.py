@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from pathlib import Path
 
-from ocrmem.conversations.types import Split
+from ocrmem.conversations.types import SPLITS, Split
 from ocrmem.errors import Problem
 
 _SIGNATURES = {
@@ -17,33 +18,29 @@ _SIGNATURES = {
     b"PK\x03\x04": ("is a zip archive", "Unpack it: unzip FILE"),
     b"PAR1": ("is a parquet file", "Write its rows as JSON, one conversation a line"),
 }
-_OPENING_BYTES = 1 << 16
 
 
 def data_files(path: Path) -> tuple[list[Path], Problem | None]:
     """Return the files to read, by name, or why there are none.
 
     Args:
-        path: a file of any name, or a directory, whose ``*.jsonl`` are read (not those of its folders, nor hidden
-            ones).
+        path: a file of any name, or a directory, whose ``*.jsonl`` are read (not hidden ones, nor its folders').
     """
-    if path.is_file():
-        return [path], None
-    if not path.exists():
-        return [], Problem(shown_path(path), "is not there", "Set data.path to a .jsonl file or a directory of them")
-    if not path.is_dir():
-        return [], Problem(shown_path(path), "is neither a file nor a directory", "Set data.path to one")
+    found, deeper, name = [path], None, shown_path(path)
     try:
-        found = sorted(p for p in path.glob("*.jsonl") if p.is_file() and not p.name.startswith("."))
-        if found:
-            return found, None
-        deeper = next((p.parent for p in sorted(path.glob("*/*.jsonl"))), None)
+        if path.is_dir():
+            found = sorted(p for p in path.glob("*.jsonl") if p.is_file() and not p.name.startswith("."))
+            deeper = None if found else next((p.parent for p in sorted(path.glob("*/*.jsonl"))), None)
     except OSError as error:
-        problem = Problem(shown_path(path), f"cannot be listed ({error.strerror})", "Check its permissions")
-        return [], problem
+        return [], Problem(name, f"cannot be listed ({error.strerror})", "Check its permissions")
+    if not path.exists():
+        return [], Problem(name, "is not there", "Set data.path to a .jsonl file or a directory of them")
+    if not path.is_file() and not path.is_dir():
+        return [], Problem(name, "is neither a file nor a directory", "Set data.path to one")
+    if found:
+        return found, None
     hint = f"; {shown_path(deeper)} has some, set data.path to it" if deeper else ""
-    remedy = f"Put conversations there, one JSON object a line{hint}"
-    return [], Problem(shown_path(path), "holds no .jsonl file", remedy)
+    return [], Problem(name, "holds no .jsonl file", f"Put conversations there, one JSON object a line{hint}")
 
 
 def shown_path(path: Path) -> str:
@@ -53,11 +50,7 @@ def shown_path(path: Path) -> str:
 
 def name_split(file: Path) -> Split:
     """Return the split of a file by its name: ``eval*`` and ``counterfactual*`` are held out, others are trained on."""
-    if file.name.startswith("eval"):
-        return "eval"
-    if file.name.startswith("counterfactual"):
-        return "counterfactual"
-    return "train"
+    return next((split for split in SPLITS if file.name.startswith(split)), "train")
 
 
 def split_of(file: Path, conversation_id: str, fraction: float) -> Split:
@@ -67,8 +60,7 @@ def split_of(file: Path, conversation_id: str, fraction: float) -> Split:
 
 
 def held_out(conversation_id: str, fraction: float) -> bool:
-    """Return whether a conversation is held out, by the first 8 bytes of its id's sha256: the same on every machine and
-    with any other data."""
+    """Return whether the sha256 of its id holds a conversation out: the same on every machine, with any other data."""
     digest = hashlib.sha256(conversation_id.encode("utf-8")).digest()
     return int.from_bytes(digest[:8], "big") < fraction * 2**64
 
@@ -81,24 +73,21 @@ def whole_file_fault(file: Path) -> Problem | None:
     """
     name = shown_path(file)
     with file.open("rb") as handle:
-        opening = handle.read(_OPENING_BYTES)
+        opening = handle.read(1 << 16)
     for signature, (message, remedy) in _SIGNATURES.items():
         if opening.startswith(signature):
             return Problem(f"{name}:1", message, remedy.replace("FILE", name))
     first = opening.partition(b"\n")[0].strip()
-    if first == b"[" or _opens_list_of_objects(first):
+    if first == b"[" or (re.match(rb"\[\s*{", first) and not _is_json(first)):
         return Problem(f"{name}:1", "is one JSON list, not one object a line", f"Convert it: jq -c '.[]' {name}")
     if first == b"{":
         return Problem(f"{name}:1", "is JSON spread over lines, not one object a line", f"Convert it: jq -c . {name}")
     return None
 
 
-def _opens_list_of_objects(first: bytes) -> bool:
-    """Return whether a first line opens a list of objects. A list of anything else is that line's own problem."""
-    if not first.startswith(b"[") or not first[1:].lstrip().startswith(b"{"):
-        return False
+def _is_json(line: bytes) -> bool:
     try:
-        json.loads(first)
+        json.loads(line)
     except (ValueError, RecursionError):
-        return True  # the list continues in the next line, or past what was read
-    return False
+        return False  # a list of objects continues in the next line, or past what was read
+    return True  # a whole list is that line's own problem

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from ocrmem.conversations.types import Conversation, Message, TurnSample
+from ocrmem.conversations.types import Conversation, TurnSample
 
 
 def split_turns(conversation: Conversation, recent_turns: int) -> list[TurnSample]:
@@ -18,7 +16,7 @@ def split_turns(conversation: Conversation, recent_turns: int) -> list[TurnSampl
             answer belongs to the turn whose question led to it.
     """
     messages = conversation.messages
-    opening = _opening_system_messages(messages)
+    opening = next((index for index, message in enumerate(messages) if message.role != "system"), len(messages))
     user_turns: list[int] = []
     samples: list[TurnSample] = []
     turn = -1
@@ -30,8 +28,7 @@ def split_turns(conversation: Conversation, recent_turns: int) -> list[TurnSampl
         turn += 1
         if not user_turns or message.weight == 0:
             continue
-        enough = len(user_turns) >= recent_turns
-        recent = user_turns[-recent_turns] if enough else opening
+        recent = user_turns[-recent_turns] if len(user_turns) >= recent_turns else opening
         samples.append(
             TurnSample(
                 id=f"{conversation.id}#{turn}",
@@ -44,20 +41,3 @@ def split_turns(conversation: Conversation, recent_turns: int) -> list[TurnSampl
             )
         )
     return samples
-
-
-def gives_samples(messages: Sequence[Message]) -> bool:
-    """Return whether `split_turns` makes at least one sample of these messages."""
-    asked = False
-    for message in messages:
-        asked = asked or message.role == "user"
-        if asked and message.role == "assistant" and message.weight != 0:
-            return True
-    return False
-
-
-def _opening_system_messages(messages: Sequence[Message]) -> int:
-    for index, message in enumerate(messages):
-        if message.role != "system":
-            return index
-    return len(messages)
