@@ -68,8 +68,10 @@ class SampleMaker:
             return made
         made.longest_history = max(lengths, default=0)
         rows: dict[str, PageRow] = {}
-        for turn, length in zip(turns, lengths, strict=True):
-            memory = self.renderer.draw(turn.history) if length > self.config.model.context_threshold else None
+        over = [length > self.config.model.context_threshold for length in lengths]
+        memories = self.renderer.draw_each([turn.history for turn, yes in zip(turns, over, strict=True) if yes])
+        for turn, length, becomes_memory in zip(turns, lengths, over, strict=True):
+            memory = next(memories) if becomes_memory else None
             try:
                 made.samples.append(self._sample(turn, length, memory, rows))
             except DataError as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -69,16 +69,16 @@ def render_text(text: str, settings: RenderSection, atlas: Atlas) -> Rendering:
         ConfigError: the sizes do not fit each other.
     """
     geometry = Geometry.of(settings)
-    grids, spans, escaped = lay_out(text, settings, atlas)
+    grid, spans, escaped = lay_out(text, settings, atlas)
     return Rendering(
-        pages=list(paginate(grids, geometry, atlas)), spans=spans, rows_per_page=geometry.rows, escaped=escaped
+        pages=list(paginate(grid, geometry, atlas)), spans=spans, rows_per_page=geometry.rows, escaped=escaped
     )
 
 
-def lay_out(text: str, settings: RenderSection, atlas: Atlas) -> tuple[list[np.ndarray], np.ndarray, int]:
-    """Lay out a text piece by piece: grids int32 [rows, columns] of cell numbers, spans and escapes of all.
+def lay_out(text: str, settings: RenderSection, atlas: Atlas) -> tuple[np.ndarray, np.ndarray, int]:
+    """Lay out a text piece by piece: int32 [rows, columns] of cell numbers; spans and escapes as in `Rendering`.
 
-    Spans and escapes are those of `Rendering`. Layout starts afresh behind a newline that breaks the line.
+    Layout starts afresh behind a newline that breaks the line.
     """
     columns = settings.page_size // CELL_WIDTH
     grids: list[np.ndarray] = []
@@ -91,7 +91,10 @@ def lay_out(text: str, settings: RenderSection, atlas: Atlas) -> tuple[list[np.n
         spans.append(_spans(units, rows) + offset)
         escaped += units.escaped
         offset += len(piece)
-    return grids, np.concatenate(spans) if spans else np.empty((0, 2), np.int64), escaped
+    if len(grids) == 1:
+        return grids[0], spans[0], escaped
+    nothing = np.empty((0, columns), np.int32), np.empty((0, 2), np.int64)
+    return np.concatenate((nothing[0], *grids)), np.concatenate((nothing[1], *spans)), escaped
 
 
 def _pieces(text: str) -> Iterator[str]:
@@ -135,7 +138,7 @@ def _grid(units: Units, rows: Rows, columns: int, atlas: Atlas) -> np.ndarray:
 
 
 def paginate(
-    grids: Sequence[np.ndarray], geometry: Geometry, atlas: Atlas, begun: Page | None = None, filled: int = 0
+    grid: np.ndarray, geometry: Geometry, atlas: Atlas, begun: Page | None = None, filled: int = 0
 ) -> Iterator[Page]:
     """Yield rows, as `lay_out` gives them, as pages; the last one may be partly filled.
 
@@ -143,20 +146,10 @@ def paginate(
         begun: a page on which the rows continue; None: a blank one.
         filled: rows of ``begun``.
     """
-    page = np.zeros((geometry.rows, geometry.columns), np.int32)
-    first = filled
-    for grid in grids:
-        at = 0
-        while at < len(grid):
-            part = grid[at : at + geometry.rows - filled]
-            page[filled : filled + len(part)] = part
-            at += len(part)
-            filled += len(part)
-            if filled == geometry.rows:
-                yield _blit(page[first:], geometry, atlas, begun, first)
-                begun, first, filled = None, 0, 0
-    if filled > first:
-        yield _blit(page[first:filled], geometry, atlas, begun, first)
+    while len(grid):
+        room = geometry.rows - filled
+        yield _blit(grid[:room], geometry, atlas, begun, filled)
+        grid, begun, filled = grid[room:], None, 0
 
 
 def _blit(grid: np.ndarray, geometry: Geometry, atlas: Atlas, below: Page | None, first: int) -> Page:

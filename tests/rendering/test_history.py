@@ -1,4 +1,4 @@
-"""A growing text: the pages that drawing it whole gives, and only the last ones drawn anew."""
+"""A growing text: the pages that drawing it whole gives, and only the last ones drawn again."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import random
 import pytest
 
 from ocrmem.config import RenderSection
-from ocrmem.rendering import load_atlas, render_text
+from ocrmem.rendering import history, load_atlas, render_text
+from ocrmem.rendering.drawing import lay_out
 from ocrmem.rendering.history import GrowingPages
 
 ATLAS = load_atlas()
@@ -38,14 +39,18 @@ def texts(seed: int, turns: int) -> list[str]:
     return found
 
 
+@pytest.mark.parametrize("together", [False, True])
 @pytest.mark.parametrize("newlines", ["break", "flow"])
 @pytest.mark.parametrize("seed", range(4))
-def test_pages_are_those_of_the_whole_text(seed: int, newlines: str) -> None:
+def test_pages_are_those_of_the_whole_text(seed: int, newlines: str, together: bool) -> None:
     section = settings(newlines=newlines, max_pages=3 if seed % 2 else 1000)
     growing = GrowingPages(section)
-    for text in texts(seed, 25):
+    shown = texts(seed, 25)
+    if together:
+        shown += [*texts(seed + 1, 3), *shown[10:], "user: no newline", "user: no newline, but more"]
+    drawn = growing.draw_each(shown) if together else map(growing.draw, shown)
+    for text, newest in zip(shown, drawn, strict=True):
         whole = render_text(text, section, ATLAS)
-        newest = growing.draw(text)
         kept = whole.pages[-section.max_pages :]
         assert [page.hash for page in newest.pages] == [page.hash for page in kept]
         assert newest.dropped == len(whole.pages) - len(kept)
@@ -75,6 +80,16 @@ def test_a_text_that_does_not_continue_the_last_one_is_drawn_from_its_start(firs
     whole = render_text(then, settings(), ATLAS).pages
     newest = growing.draw(then)
     assert [page.hash for page in newest.pages] == [page.hash for page in whole]
+
+
+def test_texts_that_continue_each_other_are_laid_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    laid_out: list[str] = []
+    monkeypatch.setattr(history, "lay_out", lambda text, *rest: laid_out.append(text) or lay_out(text, *rest))
+    line = "user: one line\n"
+    growing = GrowingPages(settings())
+    assert len(list(growing.draw_each([line * 3, line * 9, line * 20]))) == 3
+    growing.draw(line * 21)
+    assert laid_out == [line * 20, line]
 
 
 def test_no_more_full_pages_are_kept_than_the_settings_allow() -> None:
