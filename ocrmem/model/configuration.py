@@ -19,12 +19,6 @@ from ocrmem.families.qwen3 import IMAGE_PAD_ID
 
 # What transformers itself writes into a config.json and is safe to hand back to it.
 _PASSED_ON = ("architectures", "transformers_version", "name_or_path")
-# Fields that are settings of a run under the same name.
-_MODEL_FIELDS = (
-    "base_model_name", "base_revision", "ocr_model_name", "ocr_revision", "features", "vision_embedding_size",
-    "context_threshold", "max_seq_length", "projector_hidden_size", "projector_norm", "drop_blank_tokens",
-)  # fmt: skip
-_RENDER_FIELDS = ("page_size", "token_size", "line_height", "max_pages", "newlines", "tab_width", "atlas")
 # Name, least value, and whether it may be None.
 _WHOLE_NUMBERS = (
     ("vision_embedding_size", 1, False),
@@ -110,14 +104,8 @@ class MEMConfig(PretrainedConfig):
     @classmethod
     def from_run_config(cls, config: RunConfig, **derived: Any) -> MEMConfig:
         """Return the adapter's side of a run's settings; ``derived`` adds what only the loaded parts know."""
-        model, render = config.model, config.render
-        return cls(
-            recent_turns=config.data.recent_turns,
-            labels=render.labels.model_dump(),
-            **{name: getattr(model, name) for name in _MODEL_FIELDS},
-            **{name: getattr(render, name) for name in _RENDER_FIELDS},
-            **derived,
-        )
+        values = config.model.model_dump() | config.render.model_dump() | config.data.model_dump()
+        return cls(**{name: value for name, value in values.items() if name in cls.own_fields()}, **derived)
 
     def adapter_json(self) -> str:
         """Return the text of config.json: this class's own fields, without transformers' defaults."""
@@ -131,7 +119,7 @@ class MEMConfig(PretrainedConfig):
         Raises:
             InvalidModelConfig: a value that cannot be a render setting.
         """
-        values = {name: getattr(self, name) for name in _RENDER_FIELDS} | {"labels": self.labels}
+        values = {name: getattr(self, name) for name in RenderSection.model_fields if name in self.own_fields()}
         try:
             return RenderSection.model_validate(values)
         except ValueError as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, NamedTuple, cast
+from typing import Literal, cast
 
 import torch
 from safetensors import SafetensorError
@@ -22,17 +22,8 @@ from ocrmem.retry import retrying
 from ocrmem.tokens import load_tokenizer, memory_tokens
 
 
-class Parts(NamedTuple):
-    """The constituents of a `MEMModel`, and the device it belongs on."""
-
-    config: MEMConfig
-    base: PreTrainedModel
-    encoder: nn.Module | None
-    device: torch.device
-
-
-def parts_of_run(config: RunConfig, *, with_encoder: bool) -> Parts:
-    """Load what a run's settings name.
+def parts_of_run(config: RunConfig, *, with_encoder: bool) -> tuple[MEMConfig, PreTrainedModel, nn.Module | None]:
+    """Load what a run's settings name: the adapter's configuration, the language model and the encoder.
 
     Raises:
         MissingInputError: the tiny preset has not been built.
@@ -49,9 +40,9 @@ def parts_of_run(config: RunConfig, *, with_encoder: bool) -> Parts:
         placeholder_token_id=memory_tokens(load_tokenizer(config), names.family).placeholder,
     )
     adapter_config.check()
-    device = pick_device(names.device)
-    base = load_base(base_at, revision=names.base_revision, dtype=DTYPES[names.precision], device=device)
-    return Parts(adapter_config, base, load_encoder(config) if with_encoder else None, device)
+    dtype, device = DTYPES[names.precision], pick_device(names.device)
+    base = load_base(base_at, revision=names.base_revision, dtype=dtype, device=device)
+    return adapter_config, base, load_encoder(config) if with_encoder else None
 
 
 def parts_of_adapter(
@@ -62,17 +53,17 @@ def parts_of_adapter(
     with_encoder: bool,
     models: str | Path,
     dtype: torch.dtype,
-    device: str,
-) -> Parts:
+    device: torch.device,
+) -> tuple[PreTrainedModel, nn.Module | None]:
     """Load what an adapter was trained with, but for the parts that are given, and check that they are the same.
 
     Raises:
         MissingInputError, ModelError: as `parts_of_run`; as AdapterMismatch, a part is another one.
     """
-    target, revision = pick_device(device), None
+    revision = None
     if base is None:
         base_at, revision = locate(config.base_model_name, models, "base"), config.base_revision
-        base = load_base(base_at, revision=revision, dtype=dtype, device=target)
+        base = load_base(base_at, revision=revision, dtype=dtype, device=device)
     else:
         base_at = str(getattr(base.config, "_name_or_path", "") or "")  # empty for one that was built in memory
     found = fingerprint(base_at, revision) if base_at else None
@@ -85,9 +76,9 @@ def parts_of_adapter(
             encoder_at,
             revision=config.ocr_revision,
             features=cast(Literal["sum", "concat"], config.features),
-            dtype=torch.float32 if target.type == "cpu" else dtype,  # bfloat16 takes about twice as long there
+            dtype=torch.float32 if device.type == "cpu" else dtype,  # bfloat16 takes about twice as long there
         )
-    return Parts(config, base, encoder, target)
+    return base, encoder
 
 
 def locate(name: str, models: Path | str, part: str) -> str:

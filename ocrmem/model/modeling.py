@@ -19,7 +19,7 @@ from transformers import GenerationConfig, PreTrainedModel
 from transformers.utils import ModelOutput
 
 from ocrmem.config import RunConfig
-from ocrmem.encoder.device import DTYPES
+from ocrmem.encoder.device import DTYPES, pick_device
 from ocrmem.facts import IGNORED, PROJ
 from ocrmem.gradflow.batch_facts import BatchFacts, rows_differ
 from ocrmem.model import compatibility, trainable
@@ -106,8 +106,8 @@ class MEMModel(PreTrainedModel):
         parts = parts_of_run(config, with_encoder=with_encoder)
         with torch.random.fork_rng(devices=[]):
             torch.random.default_generator.manual_seed(config.train.seed)
-            model = cls(parts.config, parts.base, parts.encoder)
-        cast(nn.Module, model).to(parts.device)
+            model = cls(*parts)
+        cast(nn.Module, model).to(pick_device(config.model.device))
         return model
 
     @classmethod
@@ -149,13 +149,14 @@ class MEMModel(PreTrainedModel):
             dtype = DTYPES[run_config.model.precision]
         config.check()
         tensors = read_weights(directory)
+        target = pick_device(device)
         parts = parts_of_adapter(
-            config, base_llm_model, ocr_embed, with_encoder=with_encoder, models=models, dtype=dtype, device=device
+            config, base_llm_model, ocr_embed, with_encoder=with_encoder, models=models, dtype=dtype, device=target
         )
-        model = cls(config, parts.base, parts.encoder)
+        model = cls(config, *parts)
         compatibility.check_weights(str(directory / WEIGHTS), tensors, model.proj, config.vision_embedding_size)
         model.load_adapter_tensors(tensors)
-        cast(nn.Module, model).to(parts.device)
+        cast(nn.Module, model).to(target)
         return model
 
     def save_pretrained(  # type: ignore[override]
@@ -345,7 +346,17 @@ class MEMModel(PreTrainedModel):
 
     def describe_batch(self, batch: Mapping[str, torch.Tensor]) -> BatchFacts:
         """Count a batch's memory for `gradflow.check`."""
-        return memory_facts(batch, self.config.placeholder_token_id)
+        facts = BatchFacts()
+        if "input_ids" in batch:
+            per_sample = (batch["input_ids"] == self.config.placeholder_token_id).sum(dim=1).tolist()
+            facts.memory_tokens = sum(per_sample)
+            facts.groups = [count for count in per_sample if count]
+            facts.samples_with_memory = len(facts.groups)
+        if batch.get("page_kept") is not None:
+            facts.groups = batch["page_kept"].sum(dim=1).tolist()
+        if batch.get("pixel_values") is not None:
+            facts.distinct = rows_differ(batch["pixel_values"])
+        return facts
 
     def print_trainable_parameters(self) -> None:
         """Print the ancestor's line and a table by part.
@@ -414,22 +425,3 @@ class MEMModel(PreTrainedModel):
 def _positions(mask: torch.Tensor | None) -> torch.Tensor | None:
     """Return positions that start at a row's first token, so that padding on the left changes nothing."""
     return None if mask is None else (mask.long().cumsum(-1) - 1).clamp(min=0)
-
-
-def memory_facts(batch: Mapping[str, torch.Tensor], placeholder: int) -> BatchFacts:
-    """Count the memory in the keyword arguments of `MEMModel.forward`.
-
-    Args:
-        placeholder: id of the token that stands for one vision token.
-    """
-    facts = BatchFacts()
-    if "input_ids" in batch:
-        per_sample = (batch["input_ids"] == placeholder).sum(dim=1).tolist()
-        facts.memory_tokens = sum(per_sample)
-        facts.groups = [count for count in per_sample if count]
-        facts.samples_with_memory = len(facts.groups)
-    if batch.get("page_kept") is not None:
-        facts.groups = batch["page_kept"].sum(dim=1).tolist()
-    if batch.get("pixel_values") is not None:
-        facts.distinct = rows_differ(batch["pixel_values"])
-    return facts

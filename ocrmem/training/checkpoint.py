@@ -175,8 +175,17 @@ class CheckpointStore:
             shared(folder)
 
         def finish() -> None:
+            files = {
+                path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
+                for path in sorted(folder.rglob("*"))
+                if path.is_file()
+            }
             about = {"step": step, "identity": dict(identity), "open_loss": open_loss, "logged_step": logged_step}
-            _seal(folder, self.directory / f"checkpoint-{step}", about)
+            write_json(folder / COMPLETE, about | {"files": files})
+            final = self.directory / f"checkpoint-{step}"
+            if final.exists():
+                _remove(final)
+            folder.rename(final)
             self.prune()
 
         self._write(step, folder, begin if self.is_writer else None)
@@ -264,19 +273,6 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
         return load_file(path)
     except (OSError, SafetensorError) as error:
         raise TrainingError.of(str(path), f"cannot be read ({error})", ANOTHER) from None
-
-
-def _seal(temporary: Path, final: Path, about: Mapping[str, Any]) -> None:
-    """List the files of the temporary folder and give it its name."""
-    files = {
-        path.relative_to(temporary).as_posix(): {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
-        for path in sorted(temporary.rglob("*"))
-        if path.is_file()
-    }
-    write_json(temporary / COMPLETE, {**about, "files": files})
-    if final.exists():
-        _remove(final)
-    temporary.rename(final)
 
 
 def _remove(path: Path) -> None:

@@ -43,12 +43,6 @@ def carry_errors(collator: Callable[[Any], Mapping[str, Any]], samples: Sequence
         return {FAILED: error}
 
 
-def prepare_to_fork() -> None:
-    """Set what worker processes must find in the environment; call it before a DataLoader with workers is used."""
-    # Otherwise each of them warns on stderr that it must not tokenise in parallel.
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-
-
 def begin_worker(number: int) -> None:
     """Keep signals to the process group from this worker; for DataLoader's ``worker_init_fn``.
 
@@ -56,10 +50,3 @@ def begin_worker(number: int) -> None:
     """
     if hasattr(os, "setsid"):
         os.setsid()
-
-
-def raise_carried(batches: Sequence[Mapping[str, Any]]) -> None:
-    """Raise the error that came in place of a batch, if one did."""
-    for batch in batches:
-        if isinstance(error := batch.get(FAILED), OcrMemError):
-            raise error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -67,11 +66,6 @@ class FiniteGuard:
             parts = collectives.gather(samples)
             message = f"the gradient norm of proj is {norm} for {_listed([name for part in parts for name in part])}"
         raise TrainingError.of(f"step {step}", message, remedy)
-
-
-def is_usable(norm: float) -> bool:
-    """Return whether a gradient norm is finite; DeepSpeed gives -1 in place of infinity and NaN."""
-    return math.isfinite(norm) and norm >= 0
 
 
 def _listed(names: Sequence[str]) -> str:

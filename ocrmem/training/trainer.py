@@ -32,7 +32,7 @@ from transformers.trainer import SCHEDULER_NAME, TRAINER_STATE_NAME
 from transformers.trainer_utils import TrainOutput
 
 from ocrmem import console
-from ocrmem.errors import Problem, TrainingError, first_line
+from ocrmem.errors import OcrMemError, Problem, TrainingError, first_line
 from ocrmem.facts import PROJ
 from ocrmem.gradflow import check
 from ocrmem.training import data_workers, optimizer_state
@@ -40,7 +40,7 @@ from ocrmem.training.arguments import AdapterTrainingArguments
 from ocrmem.training.callbacks import BarCallback
 from ocrmem.training.checkpoint import PROJ_FILE, Checkpoint, CheckpointStore, load_proj, proj_state
 from ocrmem.training.curriculum import GroupedSampler, RunSampler, memory_lengths, sequence_lengths
-from ocrmem.training.finite_guard import SAMPLE_IDS, FiniteGuard, is_usable, name_samples
+from ocrmem.training.finite_guard import SAMPLE_IDS, FiniteGuard, name_samples
 from ocrmem.training.frozen import (
     ModelHashes,
     hash_model,
@@ -275,7 +275,7 @@ class AdapterOnlyTrainer(Trainer):
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
         """Return the norm of proj's gradient before clipping; one that is not finite ends the training."""
         norm = super()._get_grad_norm(model, grad_norm)
-        if is_usable(float(norm)):
+        if math.isfinite(norm) and norm >= 0:  # DeepSpeed gives -1 in place of infinity and NaN
             self._overflows = 0
             return norm
         self._overflows += 1
@@ -311,7 +311,8 @@ class AdapterOnlyTrainer(Trainer):
         else:
             sampler = self._sampler(dataset)
             if args.dataloader_num_workers:
-                data_workers.prepare_to_fork()
+                # Otherwise each of them warns on stderr that it must not tokenise in parallel.
+                os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
                 dataset, naming = data_workers.CarriedDataset(dataset), partial(data_workers.carry_errors, naming)
             loader = self.accelerator.prepare(
                 DataLoader(
@@ -351,7 +352,9 @@ class AdapterOnlyTrainer(Trainer):
         start = time.monotonic()
         batches, items = super().get_batch_samples(*args, **kwargs)
         self.seconds_without_data += time.monotonic() - start
-        data_workers.raise_carried(batches)
+        for batch in batches:
+            if isinstance(error := batch.get(data_workers.FAILED), OcrMemError):
+                raise error
         return batches, items
 
     def _save_checkpoint(self, model: nn.Module, trial: Any = None) -> None:

@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 import torch
+from support.models import PLACEHOLDER, small_model
 
 from ocrmem.gradflow import BatchFacts
-from ocrmem.model.modeling import memory_facts
 
-IDS = torch.tensor([[7, 7, 7, 1], [1, 1, 1, 1], [7, 1, 1, 1]])
+M = PLACEHOLDER
+IDS = torch.tensor([[M, M, M, 1], [1, 1, 1, 1], [M, 1, 1, 1]])
 COUNTED: dict[str, Any] = {"memory_tokens": 4, "samples_with_memory": 2}
 
 
@@ -29,4 +30,4 @@ COUNTED: dict[str, Any] = {"memory_tokens": 4, "samples_with_memory": 2}
     ids=["features", "no memory", "pages with blank tokens", "equal pages", "different pages"],
 )
 def test_memory_is_counted(batch: dict[str, torch.Tensor], expected: dict[str, Any]) -> None:
-    assert memory_facts(batch, placeholder=7) == BatchFacts(**expected)
+    assert small_model(with_encoder=False).describe_batch(batch) == BatchFacts(**expected)
