@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from ocrmem.encoder.feature_store import FeatureStore
 
 
+@dataclass(eq=False)
 class MemoryCollator:
     """Collates samples with and without memory into one batch.
 
@@ -30,17 +32,10 @@ class MemoryCollator:
         for_generation: end every row with the generation prompt, pad on the left, give no labels.
     """
 
-    def __init__(
-        self,
-        builder: SequenceBuilder,
-        dataset: MemoryDataset,
-        features: FeatureStore | None,
-        for_generation: bool = False,
-    ) -> None:
-        self.builder = builder
-        self.dataset = dataset
-        self.features = features
-        self.for_generation = for_generation
+    builder: SequenceBuilder
+    dataset: MemoryDataset
+    features: FeatureStore | None
+    for_generation: bool = False
 
     def __call__(self, samples: Sequence[Sample]) -> dict[str, torch.Tensor]:
         """Collate.

@@ -56,14 +56,9 @@ def _header(file: Path) -> dict[str, tuple[str, list[int], int, int]]:
         entries: dict[str, Any] = json.loads(text)
     except ValueError:
         raise ModelError.of(str(file), "is not a whole safetensors file", "Make or download it again") from None
-    start = 8 + length
-    return {
-        name: (
-            entry["dtype"],
-            entry["shape"],
-            start + entry["data_offsets"][0],
-            entry["data_offsets"][1] - entry["data_offsets"][0],
-        )
-        for name, entry in entries.items()
-        if name != "__metadata__"
-    }
+    entries.pop("__metadata__", None)
+    tensors = {}
+    for name, entry in entries.items():
+        first, last = entry["data_offsets"]
+        tensors[name] = (entry["dtype"], entry["shape"], 8 + length + first, last - first)
+    return tensors

@@ -155,7 +155,10 @@ class MEMModel(PreTrainedModel):
         )
         model = cls(config, *parts)
         compatibility.check_weights(str(directory / WEIGHTS), tensors, model.proj, config.vision_embedding_size)
-        model.load_adapter_tensors(tensors)
+        proj = {name.removeprefix(f"{PROJ}."): t for name, t in tensors.items() if name.startswith(f"{PROJ}.")}
+        model.proj.load_state_dict(proj)
+        if "feature_mean" in tensors and "feature_std" in tensors:
+            model.set_feature_statistics(tensors["feature_mean"], tensors["feature_std"])
         cast(nn.Module, model).to(target)
         return model
 
@@ -178,13 +181,6 @@ class MEMModel(PreTrainedModel):
             statistics = {"feature_mean": self.feature_mean, "feature_std": self.feature_std}
             state_dict |= {name: tensor for name, tensor in statistics.items() if tensor is not None}
         return {name: t for name, t in state_dict.items() if name.startswith((f"{PROJ}.", "feature_"))}
-
-    def load_adapter_tensors(self, tensors: dict[str, torch.Tensor]) -> None:
-        """Put tensors named as in `adapter_tensors` into the model; their names and shapes must fit."""
-        proj = {name.removeprefix(f"{PROJ}."): t for name, t in tensors.items() if name.startswith(f"{PROJ}.")}
-        self.proj.load_state_dict(proj)
-        if "feature_mean" in tensors and "feature_std" in tensors:
-            self.set_feature_statistics(tensors["feature_mean"], tensors["feature_std"])
 
     def set_feature_statistics(self, mean: torch.Tensor, std: torch.Tensor) -> None:
         """Remember mean and standard deviation [d] of the training features; the adapter carries them."""
@@ -260,7 +256,8 @@ class MEMModel(PreTrainedModel):
         hidden = self.base_llm_model.base_model(
             inputs_embeds=embeddings,
             attention_mask=attention_mask,
-            position_ids=_positions(attention_mask),
+            # They start at a row's first token, so that padding on the left changes nothing.
+            position_ids=None if attention_mask is None else (attention_mask.long().cumsum(-1) - 1).clamp(min=0),
             use_cache=False,
         ).last_hidden_state
         head = cast(nn.Module, self.base_llm_model.get_output_embeddings())
@@ -420,8 +417,3 @@ class MEMModel(PreTrainedModel):
                 "Use the mask of pages of this size",
             )
         return features_PND[kept]
-
-
-def _positions(mask: torch.Tensor | None) -> torch.Tensor | None:
-    """Return positions that start at a row's first token, so that padding on the left changes nothing."""
-    return None if mask is None else (mask.long().cumsum(-1) - 1).clamp(min=0)

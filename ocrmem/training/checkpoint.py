@@ -100,6 +100,7 @@ class Checkpoint:
             )
 
 
+@dataclass
 class CheckpointStore:
     """The checkpoints of one run, in one directory.
 
@@ -109,10 +110,9 @@ class CheckpointStore:
         is_writer: whether this process writes what all processes share.
     """
 
-    def __init__(self, directory: Path, keep: int | None = None, *, is_writer: bool = True) -> None:
-        self.directory = directory
-        self.keep = keep
-        self.is_writer = is_writer
+    directory: Path
+    keep: int | None = None
+    is_writer: bool = True
 
     def paths(self) -> list[Path]:
         """Return the folders named ``checkpoint-N``, fewest steps first, complete or not."""

@@ -34,17 +34,13 @@ class FiniteGuard:
     def __init__(self) -> None:
         self._samples: list[str] = []
         self._losses: list[str] = []
-        self._norm: float | None = None
+        self.norm: float | None = None  # of a gradient that the optimizer must not step with
 
     def saw(self, loss: torch.Tensor, samples: Sequence[str]) -> None:
         """Note a batch's loss and samples."""
         self._samples += samples
         if not torch.isfinite(loss).all():
             self._losses.append(f"the loss is {loss.item()} for {_listed(samples)}")
-
-    def saw_norm(self, norm: float) -> None:
-        """Note a gradient norm that the optimizer must not step with."""
-        self._norm = norm
 
     def settle(self, step: int, remedy: str, device: torch.device) -> None:
         """End the step: all processes call this before its result is used.
@@ -53,8 +49,8 @@ class FiniteGuard:
             TrainingError: a loss or the gradient is not finite; names step, process and samples, the same on
                 every process.
         """
-        samples, losses, norm = self._samples, self._losses, self._norm
-        self._samples, self._losses, self._norm = [], [], None
+        samples, losses, norm = self._samples, self._losses, self.norm
+        self._samples, self._losses, self.norm = [], [], None
         bad_loss, bad_norm = collectives.all_max([int(bool(losses)), int(norm is not None)], device)
         if not (bad_loss or bad_norm):
             return

@@ -41,7 +41,6 @@ from ocrmem.training.trainer import AdapterOnlyTrainer
 
 PLOT = "plots/train.csv"
 _CURVE = ("step", "loss", "proj_grad_norm", "learning_rate")
-# What may lie in the adapter's directory, which is replaced as a whole.
 _VERSIONED = ("ocrmem", "torch", "transformers", "accelerate")
 
 

@@ -281,7 +281,7 @@ class AdapterOnlyTrainer(Trainer):
         self._overflows += 1
         # With float16 a gradient scaler skips such a step and lowers its scale: that is its normal work.
         if self.accelerator.scaler is None or self._overflows >= _SCALER_PATIENCE:
-            self._guard.saw_norm(float(norm))
+            self._guard.norm = float(norm)
         return norm
 
     @contextmanager

@@ -57,7 +57,7 @@ def example(history: TinyHistory, asked: Sequence[tuple[str, str]], *, page: boo
     words: list[str] = [TURN_START, "user", NEWLINE, MARKS.start] if page else []
     for index, line in enumerate(history.lines):
         role = _ROLES[index % 2]
-        words += [LABELS[role], *line] if page else _turn(role, line)
+        words += [LABELS[role], *line] if page else [TURN_START, role, NEWLINE, *line, TURN_END, NEWLINE]
     if page:
         words.append(MARKS.end)
     stated = [words.index(key) + 1 for key, _ in asked]
@@ -75,10 +75,6 @@ def example(history: TinyHistory, asked: Sequence[tuple[str, str]], *, page: boo
 def answered(history: TinyHistory, pair: tuple[str, str]) -> TinyHistory:
     """Return the history as the second question finds it: with the first question and its answer."""
     return TinyHistory((*history.lines, (ASK, pair[0]), pair), history.facts, history.links)
-
-
-def _turn(role: str, line: Sequence[str]) -> list[str]:
-    return [TURN_START, role, NEWLINE, *line, TURN_END, NEWLINE]
 
 
 def collate(examples: Sequence[Example]) -> TextBatch:
