@@ -57,7 +57,7 @@ class DataError(OcrMemError):
 
 
 class MissingInputError(OcrMemError):
-    """What an earlier verb writes is missing."""
+    """The output of an earlier verb is missing."""
 
     exit_code = 2
 

@@ -51,7 +51,7 @@ class Cut:
 
 @dataclass(frozen=True)
 class Lineage:
-    """What a tensor's value depends on: parameters that autograd still knows, and lost ones with their cut."""
+    """The parameters that a tensor's value depends on: known to autograd still, or lost and at which cut."""
 
     alive: int = 0
     cuts: tuple[tuple[int, Cut], ...] = ()
@@ -66,7 +66,7 @@ class Lineage:
 
 @dataclass
 class Observed:
-    """What the trace saw besides the lineage of single tensors."""
+    """Observations of a trace besides the lineage of single tensors."""
 
     used: int = 0
     cuts: list[tuple[int, Cut]] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""Whether the language model and the encoder are available: tiny, a directory, the hub's cache, or the hub."""
+"""Check that the language model and the encoder are available: tiny, a directory, the hub's cache, or the hub."""
 
 from __future__ import annotations
 
