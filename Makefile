@@ -58,7 +58,7 @@ format: $(VENV)/.test-installed  ## let ruff rewrite what it can
 manifests: $(VENV)/.test-installed  ## write again what is made of settings and kept in git: pipelines/*.yaml, example TrainJobs
 	$(BIN)/ocrmem pipeline compile && $(BIN)/python scripts/example_trainjobs.py
 
-reference: $(VENV)/.test-installed  ## write the tables of docs/configuration.md and docs/index.md, and .gitignore
+reference: $(VENV)/.test-installed  ## write the tables of settings and steps in docs, and .gitignore
 	$(BIN)/python scripts/settings_reference.py && $(BIN)/python -m ocrmem.steps reference
 
 lock: $(VENV)/.test-installed  ## resolve constraints.txt again, for Python 3.11 to 3.13

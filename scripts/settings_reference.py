@@ -1,4 +1,4 @@
-"""Write the tables of docs/configuration.md from the schema of the settings; the text above them stays.
+"""Write the tables of docs/configuration.md and docs/pipelines.md from the settings; the text around them stays.
 
 make reference
 """
@@ -6,6 +6,7 @@ make reference
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,11 @@ from typing import Any
 from ocrmem.config.schema import RunSettings
 from ocrmem.config.section import Section
 from ocrmem.files import write_text
+from ocrmem.workflow.compile_settings import PipelineSettings
 
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "configuration.md"
-MARK = "<!-- From here on written by `make reference`, from the descriptions in ocrmem/config/schema.py. -->\n"
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+PAGES: dict[str, Section] = {"configuration.md": RunSettings(), "pipelines.md": PipelineSettings()}
+TABLES = re.compile("(<!-- Written by `make reference`.*?-->\n).*(<!-- Until here. -->\n)", re.DOTALL)
 BOUNDS = {"exclusiveMinimum": "above", "minimum": "at least", "exclusiveMaximum": "below", "maximum": "at most"}
 TYPES = {
     "integer": "whole number",
@@ -27,12 +30,18 @@ TYPES = {
 }
 
 
-def page(text: str) -> str:
-    """Return the page with its tables written again."""
-    head, mark, _ = text.partition(MARK)
-    if not mark:
-        raise SystemExit(f"{PAGE} has no line {MARK!r}, below which the tables stand")
-    return head + MARK + "".join(f"\n{line}" for line in tables(RunSettings())) + "\n"
+def page(name: str) -> str:
+    """Return a page of docs with its tables written again."""
+    written = "".join(f"{line}\n" for line in tables(PAGES[name]))
+    text, found = TABLES.subn(lambda marks: f"{marks[1]}\n{written}{marks[2]}", read(name))
+    if found != 1:
+        raise SystemExit(f"docs/{name} does not have the two comments between which its tables stand")
+    return text
+
+
+def read(name: str) -> str:
+    """Return a page of docs as it is."""
+    return (DOCS / name).read_text(encoding="utf-8")
 
 
 def tables(section: Section, prefix: str = "") -> Iterator[str]:
@@ -70,4 +79,5 @@ def allowed(schema: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    write_text(PAGE, page(PAGE.read_text(encoding="utf-8")))
+    for name in PAGES:
+        write_text(DOCS / name, page(name))

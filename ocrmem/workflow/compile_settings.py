@@ -24,25 +24,45 @@ _VOLUMES = VolumesSection()
 class PipelineSettings(Section):
     """Compile-time settings; `ocrmem pipeline compile --set name=value`."""
 
-    image: str = PLACEHOLDER_IMAGE  # default of the parameter `image`
-    launcher: Literal["local", "kubernetes"] = "local"  # train in the task's pod, or in a TrainJob of its own
-    output_claim: OptionalName = _VOLUMES.output.claim  # volume for records, checkpoints and reports of failed tasks
-    models_claim: OptionalName = _VOLUMES.models.claim  # volume for the Hugging Face cache
-    data_claim: OptionalName = None  # volume with conversations, mounted at /workspace/data
-    dataset_claim: ObjectName = str(_VOLUMES.dataset.claim)  # launcher kubernetes: what the TrainJob's pods mount
-    features_claim: ObjectName = str(_VOLUMES.features.claim)
-    scratch_size: Quantity = "20Gi"  # of /tmp
-    storage_class: OptionalName = None  # given: /tmp is a volume of this class instead of the node's disk
-    shm_size: Quantity = "8Gi"  # of /dev/shm in tasks with GPUs
-    cpu: Quantity = "1"  # requested by tasks without a GPU
+    image: str = PLACEHOLDER_IMAGE
+    """Default of the parameter `image`."""
+    launcher: Literal["local", "kubernetes"] = "local"
+    """`local`: train in the task's pod; `kubernetes`: in a TrainJob, see below."""
+    output_claim: OptionalName = "ocrmem-output"
+    """Volume at /workspace/output: records, checkpoints, reports of failed tasks, in `runs/RUN-ID`; null: none is
+    mounted and the summary knows the run's state only."""
+    models_claim: OptionalName = "ocrmem-models"
+    """Volume at /workspace/models, the Hugging Face cache; null: none."""
+    data_claim: OptionalName = None
+    """Volume at /workspace/data with your conversations; null: none."""
+    dataset_claim: ObjectName = "ocrmem-dataset"
+    """Launcher kubernetes: volume at /workspace/dataset in the TrainJob's pods."""
+    features_claim: ObjectName = "ocrmem-features"
+    """Launcher kubernetes: volume at /workspace/features in the TrainJob's pods."""
+    scratch_size: Quantity = "20Gi"
+    """Size of /tmp."""
+    storage_class: OptionalName = None
+    """Class of the volume that /tmp is for as long as the pod lives; null: /tmp is on the node's disk."""
+    shm_size: Quantity = "8Gi"
+    """Size of /dev/shm in tasks with GPUs."""
+    cpu: Quantity = "1"
+    """Cores requested by tasks without GPUs."""
     memory: Quantity = "4Gi"
-    gpu_cpu: Quantity = "4"  # requested by tasks that may have GPUs
+    """Memory requested by tasks without GPUs."""
+    gpu_cpu: Quantity = "4"
+    """Cores requested by tasks that may have GPUs."""
     gpu_memory: Quantity = "16Gi"
-    timeout: PositiveInt = 4 * 3600  # seconds; of every task but train
-    train_timeout: PositiveInt = 48 * 3600  # seconds
-    retries: NonNegativeInt = 2  # of tasks that touch the network, and of train
-    labels: dict[str, str] = Field(default={"app.kubernetes.io/part-of": "ocrmem"})  # of every pod
-    user: PositiveInt = 10001  # uid and gid of every pod
+    """Memory requested by tasks that may have GPUs."""
+    timeout: PositiveInt = 4 * 3600
+    """Seconds after which a task is stopped; train has its own limit."""
+    train_timeout: PositiveInt = 48 * 3600
+    """Seconds after which train is stopped."""
+    retries: NonNegativeInt = 2
+    """Retries of tasks that use the network, and of train."""
+    labels: dict[str, str] = Field(default={"app.kubernetes.io/part-of": "ocrmem"})
+    """Labels of every pod; in a file: `labels: {kueue.x-k8s.io/queue-name: team}`."""
+    user: PositiveInt = 10001
+    """User and group id; every pod is non-root."""
 
 
 def load_settings(path: Path | None, overrides: Overrides = ()) -> PipelineSettings:
