@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from ocrmem.config.kubernetes_section import KubernetesSection
-from ocrmem.config.section import PRINTABLE, Section, Share, Text, form
+from ocrmem.config.section import Section, Share, Text, form
 from ocrmem.families import EXAMPLE, TINY, Family, family_of
 
 FieldPath = tuple[str, ...]
@@ -23,15 +23,13 @@ class ModelSection(Section):
     """The frozen models, the projector between them, and when text becomes memory."""
 
     base_model_name: Annotated[
-        str, form(str.strip, f"Name the base model: tiny, a hub name such as {EXAMPLE}, or a directory"), PRINTABLE
+        str, form(str.strip, f"Name the base model: tiny, a hub name such as {EXAMPLE}, or a directory")
     ] = TINY
     """The frozen language model: `tiny`, a hub name such as Qwen/Qwen3-8B, or a directory."""
     base_revision: str | None = None
     """Commit of the language model on the hub; null: its main branch. Pin it for hub names."""
     ocr_model_name: Annotated[
-        str,
-        form(str.strip, "Name the encoder: tiny, a hub name such as deepseek-ai/DeepSeek-OCR, or a directory"),
-        PRINTABLE,
+        str, form(str.strip, "Name the encoder: tiny, a hub name such as deepseek-ai/DeepSeek-OCR, or a directory")
     ] = TINY
     """The frozen encoder: `tiny`, a hub name such as deepseek-ai/DeepSeek-OCR, or a directory."""
     ocr_revision: str | None = None
@@ -113,7 +111,7 @@ class RenderSection(Section):
 class DataSection(Section):
     """Conversations, and how they become samples."""
 
-    path: Annotated[str, form(str.strip, "Name a .jsonl file or a directory of them"), PRINTABLE] = "data"
+    path: Annotated[str, form(str.strip, "Name a .jsonl file or a directory of them")] = "data"
     """A .jsonl file or a directory of them."""
     recent_turns: PositiveInt = 1
     """User turns at the end that stay text."""

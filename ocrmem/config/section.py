@@ -12,18 +12,19 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 def form(accepts: Callable[[str], object], remedy: str) -> AfterValidator:
-    """Return a check that refuses text which is not accepted, with the remedy as its message."""
+    """Return a check that text is printable and accepted; where it is not accepted, the remedy is the message."""
 
     def check(text: str) -> str:
         if not accepts(text):
             raise PydanticCustomError("form", "{remedy}", {"remedy": remedy})
+        if not text.isprintable():
+            raise PydanticCustomError("unprintable", "Remove the unprintable characters")
         return text
 
     return AfterValidator(check)
 
 
-PRINTABLE = form(str.isprintable, "Remove the unprintable characters")
-Text = Annotated[str, form(str.strip, "Give it a value, or leave it out"), PRINTABLE]
+Text = Annotated[str, form(str.strip, "Give it a value, or leave it out")]
 
 
 class Section(BaseModel):

@@ -131,13 +131,11 @@ def _parse(text: str, settings: RawSettings) -> dict[str, Any]:
         return {}
     for line, message in loader.duplicates:
         settings.report(f"{settings.place}:{line}", message, "Keep the one you mean")
-    if value is None:
-        return {}
-    if not isinstance(value, dict):
+    if value is not None and not isinstance(value, dict):
         remedy = "Write sections with fields, such as `train:` and below it `  max_steps: 100`"
         settings.report(settings.place, f"holds a {type(value).__name__}, not sections", remedy)
         return {}
-    return {str(key): item for key, item in value.items()}
+    return {str(key): item for key, item in (value or {}).items()}
 
 
 def _put(name: str, value: Any, settings: RawSettings, *, well_formed: bool = True) -> None:

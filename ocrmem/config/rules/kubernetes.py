@@ -25,9 +25,9 @@ def limits_hold_what_is_requested(config: RunSettings) -> Iterator[Fault]:
         if limit is not None and _amount(limit) < _amount(requested):
             remedy = "Raise it, or leave it out: it is then as requested"
             yield f"kubernetes.{name}_limit", f"is {limit}, below kubernetes.{name} {requested}", remedy
-    memory = section.memory_limit or section.memory
-    if section.shm_size is not None and _amount(section.shm_size) >= _amount(memory):
-        message = f"is {section.shm_size}, which leaves nothing of the container's memory: /dev/shm counts to it"
+    shm = section.shm_size
+    if shm is not None and _amount(shm) >= _amount(section.memory_limit or section.memory):
+        message = f"is {shm}, which leaves nothing of the container's memory: /dev/shm counts to it"
         yield "kubernetes.shm_size", message, "Lower it, or raise kubernetes.memory"
 
 
