@@ -1,27 +1,55 @@
-"""Rules over places outside the workspace: the DVC remote, the registry and its store."""
+"""Rules over places: what verbs write, which replace their directories whole, the DVC remote, the registry's store."""
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
+from itertools import combinations
+from pathlib import Path
 from urllib.parse import urlsplit
 
-from ocrmem.config.rules.outputs import OUTPUT_FIELDS, absolute, output_directories
 from ocrmem.config.rules.rule import Fault, rule
-from ocrmem.config.schema import RunSettings
+from ocrmem.config.schema import PathsSection, RunSettings
 from ocrmem.registries import KUBEFLOW, registry_kind
 from ocrmem.storage import is_s3
 
 _BUCKET = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](?:/.*)?")
+# Several verbs write into paths.reports, file by file.
+_OUTPUTS = tuple(f"paths.{name}" for name in PathsSection.model_fields if name != "reports")
 
 
-@rule("version.remote", "version.endpoint_url", *OUTPUT_FIELDS)
+def _outputs(config: RunSettings) -> dict[str, Path]:
+    """Return the absolute directory of each output, by its field."""
+    return {field: _absolute(getattr(config.paths, field.removeprefix("paths."))) for field in _OUTPUTS}
+
+
+def _absolute(path: str) -> Path:
+    return Path(os.path.realpath(path))  # unlike Path.resolve it does not mind a loop of links
+
+
+@rule("data.path", *_OUTPUTS)
+def outputs_do_not_overlap(config: RunSettings) -> Iterator[Fault]:
+    outputs = _outputs(config)
+    here, data = _absolute("."), _absolute(config.data.path)
+    for field, path in outputs.items():
+        if here.is_relative_to(path):
+            message = "is the working directory or one above it, and verbs replace it whole"
+            yield field, message, "Name a folder of its own"
+        elif data.is_relative_to(path):
+            yield field, "holds data.path, and verbs replace it whole", "Name a folder of its own"
+    for (other, outer), (field, path) in combinations(outputs.items(), 2):
+        if path.is_relative_to(outer) or outer.is_relative_to(path):
+            yield field, f"is the same as {other}, or one lies in the other", "Give each a folder of its own"
+
+
+@rule("version.remote", "version.endpoint_url", *_OUTPUTS)
 def dvc_remote_is_a_place(config: RunSettings) -> Iterator[Fault]:
     yield from _place(config, "version.remote", config.version.remote)
     yield from _endpoint("version.endpoint_url", config.version.endpoint_url, config.version.remote, "remote")
 
 
-@rule("register.store", "register.endpoint_url", "register.uri", *OUTPUT_FIELDS)
+@rule("register.store", "register.endpoint_url", "register.uri", *_OUTPUTS)
 def registry_has_what_it_needs(config: RunSettings) -> Iterator[Fault]:
     section = config.registry
     yield from _place(config, "register.store", section.store)
@@ -44,8 +72,8 @@ def _place(config: RunSettings, field: str, location: str | None) -> Iterator[Fa
     if not location.strip() or not location.isprintable():
         yield field, f"is {location!r}", "Give a directory or s3://bucket/prefix, or leave it out"
     elif "://" not in location:
-        for output, path in output_directories(config).items():
-            if absolute(location).is_relative_to(path):
+        for output, path in _outputs(config).items():
+            if _absolute(location).is_relative_to(path):
                 yield field, f"lies in {output}, and verbs replace that whole", "Name a folder outside of it"
     elif not _BUCKET.fullmatch(location):
         yield field, f"is {location!r}", "Give a directory or s3://bucket/prefix"
