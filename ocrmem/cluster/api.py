@@ -1,4 +1,4 @@
-"""Calls of the Kubernetes API: who we are, which failures pass, and refusals in words that say what to do.
+"""Call the Kubernetes API: credentials, which failures pass, and refusals in words that say what to do.
 
 The client is the one that the Kubeflow SDK uses (TLS, exec plugins, token renewal). Answers stay plain dicts: its
 models would drop what they do not know. Every path comes from `permissions`.
@@ -107,17 +107,17 @@ class Api:
         self._client = client.ApiClient(settings)
 
     def retry(self, what: str, stop: threading.Event | None = None) -> Retry:
-        """A server that has never answered is more likely a wrong address than an outage."""
+        """Return the retries of a call; a server that never answered is rather a wrong address than an outage."""
         give_up = self._longest_outage if self._has_answered else min(self._longest_outage, _FIRST_CONTACT_SECONDS)
         pauses = self.pauses
         return Retry(what, give_up, first=pauses.first, longest=pauses.longest, clock=pauses.clock, stop=stop)
 
     def get(self, resource: Resource, name: str) -> Object | None:
-        """The object, or None if there is none of that name."""
+        """Return the object, or None if there is none of that name."""
         return self._retrying(resource, "get", lambda: self.call(resource, "get", name), none_at=404, name=name)
 
     def list(self, resource: Resource, query: dict[str, Any] | None = None) -> list[Object]:
-        """All objects that the query selects."""
+        """Return all objects that the query selects."""
         answer = self._retrying(resource, "list", lambda: self.call(resource, "list", query=query))
         return answer["items"] if answer else []
 
@@ -127,7 +127,7 @@ class Api:
         return self._retrying(resource, "create", lambda: self.call(resource, "create", "", query, body), none_at=409)
 
     def delete(self, resource: Resource, name: str) -> None:
-        """Delete an object and what it owns; one that is gone is no error."""
+        """Delete an object and what it owns; one that no longer exists is no error."""
         body = {"propagationPolicy": "Foreground"}
         self._retrying(resource, "delete", lambda: self.call(resource, "delete", name, body=body), 404, name)
 
@@ -161,7 +161,7 @@ class Api:
         query: dict[str, Any] | None = None,
         body: Object | None = None,
     ) -> Object:
-        """One call without retries.
+        """Make one call without retries.
 
         Raises:
             ApiError: it did not succeed.
@@ -173,7 +173,7 @@ class Api:
             raise ApiError(0, f"the answer broke off ({type(error).__name__})") from None
 
     def watch(self, resource: Resource, query: dict[str, Any], version: str) -> Iterator[Object]:
-        """The changes after `version`, as they happen, until the server ends the watch.
+        """Yield the changes after `version`, as they happen, until the server ends the watch.
 
         Raises:
             ApiError: the connection broke, or the server said so inside the stream (status 410: list again).
@@ -196,7 +196,7 @@ class Api:
             yield change
 
     def lines(self, response: Any) -> Iterator[bytes]:
-        """The lines of an open answer, each as soon as it is there; the last may lack its newline.
+        """Yield the lines of an open answer, each as soon as it is there; the last may lack its newline.
 
         Raises:
             ApiError: the connection broke.
@@ -366,7 +366,7 @@ def _answered(error: ApiException) -> ApiError:
 
 
 def _client_configuration(context: str | None) -> Any:
-    """A context that is named, or KUBECONFIG; else inside a pod its service account; else ~/.kube/config."""
+    """Read the context that is named, or KUBECONFIG; else inside a pod its service account; else ~/.kube/config."""
     settings = client.Configuration()
     remedy = "Set KUBECONFIG or kubernetes.context; inside a pod, give it a service account"
     try:

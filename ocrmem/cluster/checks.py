@@ -1,6 +1,6 @@
-"""What must hold on the cluster before a GPU is asked for: `ocrmem preflight` asks all of it at once.
+"""Check what must hold on the cluster before a GPU is requested, all at once: `ocrmem preflight`.
 
-Nothing is made or changed. Of Secrets only the names of their keys are looked at.
+Nothing is created or changed. Of Secrets only the names of their keys are read.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Object = dict[str, Any]
 
 
 def cluster_problems(config: RunConfig, pauses: Pauses | None = None) -> list[Problem]:
-    """Everything on the cluster that would keep a training job from starting.
+    """Return everything on the cluster that would keep a training job from starting.
 
     Args:
         config: ``config.kubernetes`` and, for the Secret's keys, what the run will log in to.
@@ -71,7 +71,7 @@ def _needed(section: KubernetesSection) -> Iterator[tuple[Resource, str, str]]:
 
 
 def image_problems(section: KubernetesSection) -> list[Problem]:
-    """The image of the manifests is only a name; every registry.example.org is reserved (RFC 2606)."""
+    """Return the placeholder image as a problem; every registry.example.org is reserved (RFC 2606)."""
     if section.image != PLACEHOLDER_IMAGE and not section.image.startswith("registry.example.org/"):
         return []
     message = f"is {section.image}, a placeholder"
@@ -103,7 +103,7 @@ def _may_look(api: Api, resource: Resource, name: str) -> bool:
 
 
 def _schemas(api: Api, config: RunConfig) -> Iterator[Problem]:
-    """An older Trainer drops the fields that it does not know, in silence, wherever a client does not ask for more."""
+    """Yield the fields that the server does not know; an older Trainer would drop them silently."""
     served = api.schemas()
     if not served:
         message = "serves no schema of Kubeflow Trainer's API"
@@ -127,14 +127,14 @@ def _claims(api: Api, config: RunConfig) -> Iterator[Problem]:
         place, found = f"kubernetes.volumes.{name}.claim", api.get(CLAIMS, claim)
         if found is None:
             message = f"is {claim}, and there is no such PersistentVolumeClaim in {api.namespace}"
-            yield Problem(place, message, "Apply k8s/base, or name a claim that is there")
+            yield Problem(place, message, "Apply k8s/base, or name an existing claim")
         elif (found.get("status") or {}).get("phase") == "Lost":
             message = f"is {claim}, which has lost its volume"
-            yield Problem(place, message, "Make the claim again, or restore the volume")
+            yield Problem(place, message, "Create the claim again, or restore the volume")
 
 
 def _secrets(api: Api, config: RunConfig) -> Iterator[Problem]:
-    """Kubelet reads the Secrets of a pod by itself, so one that may not be looked at here is no fault."""
+    """Yield missing Secrets and keys. One that may not be read here is no fault: kubelet reads it by itself."""
     section = config.kubernetes
     wanted: dict[str, dict[str, str]] = {}  # Secret -> key -> the setting that needs it
     for index, text in enumerate(section.secret_env):
@@ -154,8 +154,8 @@ def _secrets(api: Api, config: RunConfig) -> Iterator[Problem]:
             continue
         found = api.get(SECRETS, name)
         if found is None:
-            message = f"needs the Secret {name}, which is not in {api.namespace}"
-            yield Problem(next(iter(keys.values())), message, "Make it (k8s/examples shows how)")
+            message = f"needs the Secret {name}, which does not exist in {api.namespace}"
+            yield Problem(next(iter(keys.values())), message, "Create it (k8s/examples shows how)")
             continue
         there = set(found.get("data") or {})
         for key, setting in keys.items():
@@ -165,7 +165,7 @@ def _secrets(api: Api, config: RunConfig) -> Iterator[Problem]:
 
 
 def _quotas(api: Api, config: RunConfig) -> Iterator[Problem]:
-    """All pods of a job must fit at once; a quota counts `requests.` and, without a prefix, requests too."""
+    """Yield quotas without room for all pods at once; they count `requests.` and, without a prefix, requests too."""
     section = config.kubernetes
     needed = {
         "pods": Decimal(section.nodes),
@@ -198,7 +198,7 @@ def _nodes(api: Api, config: RunConfig) -> Iterator[Problem]:
     if not section.gpus_per_node:
         return
     if not api.may(NODES, "list"):
-        note("Nodes may not be listed with this account, so it is not known whether one has the GPUs")
+        note("Nodes may not be listed with this account, so it is not checked whether one has the GPUs")
         return
     labels = section.node_selector.items()
     fitting, most = 0, Decimal(0)
@@ -214,7 +214,7 @@ def _nodes(api: Api, config: RunConfig) -> Iterator[Problem]:
             f"asks for {section.nodes} nodes with {section.gpus_per_node} {section.gpu_resource} each; {fitting} have "
             f"so many, the largest has {_shown(most)}"
         )
-        remedy = "Correct gpu_resource, gpus_per_node or node_selector; with an autoscaler that adds nodes, go on"
+        remedy = "Correct gpu_resource, gpus_per_node or node_selector; with an autoscaler that adds nodes, continue"
         yield Problem("kubernetes.gpus_per_node", message, remedy)
 
 

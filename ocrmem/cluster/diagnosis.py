@@ -1,4 +1,4 @@
-"""What a pod's status, or an event, says about a run: the reason, and what to do about it.
+"""Read from a pod's status, or an event, what is wrong with a run and what to do about it.
 
 The reasons are those of kubelet, scheduler and controllers; see
 https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/ and, for DisruptionTarget,
@@ -21,17 +21,17 @@ _SIGTERM_EXIT = 143
 
 
 class Kind(Enum):
-    """What a trouble means for the run."""
+    """The meaning of a trouble for the run."""
 
     WAITING = "waiting"  # may pass by itself: reported at once, fatal after pending_timeout_seconds
     STUCK = "stuck"  # will not pass by itself, and Kubernetes would wait for ever
     FAILED = "failed"
-    PREEMPTED = "preempted"  # stopped from outside; can go on from a checkpoint
+    PREEMPTED = "preempted"  # stopped from outside; can resume from a checkpoint
 
 
 @dataclass(frozen=True)
 class Trouble:
-    """Something that is wrong with a pod, or that keeps a job's pods from being made.
+    """Something that is wrong with a pod, or that keeps a job's pods from being created.
 
     Attributes:
         place: the pod or job.
@@ -56,7 +56,7 @@ class Trouble:
 
 
 _RESUME = "Run the command again with --resume: it continues from the newest checkpoint"
-_NO_NODE = "See which of kubernetes.gpus_per_node, cpu, memory, node_selector and tolerations no node can meet"
+_NO_NODE = "Check which of kubernetes.gpus_per_node, cpu, memory, node_selector and tolerations no node can meet"
 _RUNTIME = "Its message says what Kubeflow Trainer cannot create; compare the runtime with k8s/base/runtime.yaml"
 _REMEDIES = {
     "Unschedulable": _NO_NODE,
@@ -64,14 +64,14 @@ _REMEDIES = {
     "ImagePullBackOff": "Correct kubernetes.image, or give the registry's Secret in kubernetes.image_pull_secrets",
     "InvalidImageName": "Correct kubernetes.image: registry/name:tag",
     "ErrImageNeverPull": "Load the image onto the nodes, or let the runtime's imagePullPolicy pull it",
-    "CreateContainerConfigError": "Make the Secret or the key that it names, or correct kubernetes.secret_env",
+    "CreateContainerConfigError": "Create the Secret or the key that it names, or correct kubernetes.secret_env",
     "CreateContainerError": "See `kubectl describe pod`; most often a volume or the command is wrong",
     "RunContainerError": "Use an image whose entry point is ocrmem (kubernetes.image)",
     "CrashLoopBackOff": "Read the log above; the container ends as soon as it starts",
     "OOMKilled": "Raise kubernetes.memory, or lower train.per_device_batch_size or kubernetes.shm_size (it counts to "
     "the memory)",
     "Evicted": "Raise kubernetes.memory or free the node's disk, then run the command again with --resume",
-    "FailedMount": "See that the claims of kubernetes.volumes exist, are bound, and can be mounted on that many nodes",
+    "FailedMount": "Check that the claims of kubernetes.volumes exist, are bound, and can be mounted on so many nodes",
     "FailedAttachVolume": "The volume is in use on another node: use a ReadWriteMany storage class, or one node",
     "FailedCreate": "Its message says what refuses the pods: a quota, a limit, a policy or Pod Security",
     "JobCreationFailed": "Its message says what refuses the Job: a quota on jobs.batch, a policy or a webhook",
@@ -97,7 +97,7 @@ _RANDOM_POD = re.compile(r'(pods? ")[^"]+(?=")')
 
 
 def pod_trouble(pod: Object) -> Trouble | None:
-    """What is wrong with a pod; None while it waits its turn, starts, runs, or has ended well."""
+    """Return what is wrong with a pod; None while it waits its turn, starts, runs, or has ended well."""
     status = pod.get("status") or {}
     place = f"pod {pod['metadata']['name']}"
     for container in _containers(status):
@@ -120,7 +120,7 @@ def pod_trouble(pod: Object) -> Trouble | None:
 
 
 def event_trouble(event: Object) -> Trouble | None:
-    """What an event says against the start of a job's pods; None for every other event."""
+    """Return what an event says against the start of a job's pods; None for every other event."""
     reason = event.get("reason") or ""
     if event.get("type") == "Normal" or reason not in _HINDRANCES:
         return None
@@ -143,7 +143,7 @@ def event_time(event: Object) -> str:
 
 
 def culprit(troubles: list[Trouble]) -> Trouble | None:
-    """The trouble that the others follow from.
+    """Return the trouble that the others follow from.
 
     When one pod of several dies the others soon fail too, with errors about their connections. A pod that was taken
     away or ran out of memory did not die of the others; among the rest the first to end is meant.
@@ -163,7 +163,7 @@ def culprit(troubles: list[Trouble]) -> Trouble | None:
 
 
 def condition(thing: Object, kind: str) -> Object | None:
-    """The condition of that type in an object's status."""
+    """Return the condition of that type in an object's status."""
     for entry in (thing.get("status") or {}).get("conditions") or []:
         if entry["type"] == kind:
             return entry
@@ -171,12 +171,12 @@ def condition(thing: Object, kind: str) -> Object | None:
 
 
 def has_ended(pod: Object) -> bool:
-    """Whether no container of the pod will write another log line."""
+    """Return whether no container of the pod will write another log line."""
     return (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed")
 
 
 def has_started(pod: Object) -> bool:
-    """Whether the pod's containers have begun, so that there is a log."""
+    """Return whether the pod's containers have started, so that there is a log."""
     states = [container.get("state") or {} for container in (pod.get("status") or {}).get("containerStatuses") or []]
     return any("running" in state or "terminated" in state for state in states)
 
@@ -211,7 +211,7 @@ def _exit_remedy(code: int | None) -> str:
         return "It was killed: by the kernel for memory (raise kubernetes.memory), or after the grace period"
     if code == _SIGTERM_EXIT:
         return "It was stopped before a checkpoint was whole: raise kubernetes.termination_grace_seconds, then --resume"
-    return "Read the log above; when its cause is put right, run the command again with --resume"
+    return "Read the log above; once its cause is fixed, run the command again with --resume"
 
 
 def _containers(status: Object) -> list[Object]:

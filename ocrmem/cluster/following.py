@@ -1,4 +1,4 @@
-"""Watching a TrainJob to its end: what is printed on the way, and the verdict.
+"""Follow a TrainJob to its end: print what happens on the way, and reach the verdict.
 
 Three watches (the job, its pods, the namespace's events) and the log of rank 0 put their news into one queue; this
 thread alone reads it, so what is known is changed in one place. The job's own conditions have the last word where
@@ -43,7 +43,7 @@ TAIL_LINES = 20
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a job ended.
+    """The end of a job.
 
     Attributes:
         trouble: what went wrong; None for a job that has completed.
@@ -59,7 +59,7 @@ class Outcome:
 
 
 class Follower:
-    """Follows one TrainJob.
+    """Follow one TrainJob.
 
     Args:
         job: as the API server gave it when it was made or found.
@@ -95,7 +95,7 @@ class Follower:
         self._since: dict[str, float] = {}
 
     def follow(self) -> Outcome:
-        """Print what happens until the job has ended, or must be given up.
+        """Print what happens until the job has ended, or is given up.
 
         Raises:
             ClusterError: the API server refuses, or does not answer for too long.
@@ -220,7 +220,7 @@ class Follower:
             self._hindered("event", trouble)
 
     def _forget_events(self, pod: Object) -> None:
-        """What events said against the start of pods, once it no longer holds; no event takes it back."""
+        """Forget what events said against the start of pods once it no longer holds; no event takes it back."""
         place = f"pod {pod['metadata']['name']}"
         for told_by, about in list(self._hindrances):
             reason = self._hindrances[told_by, about][0].reason
@@ -267,7 +267,7 @@ class Follower:
         return False, None
 
     def _longer(self, what: str, holds: bool, now: float, limit: float) -> bool:
-        """Whether `what` has held without a break for longer than `limit` seconds."""
+        """Return whether `what` has held without a break for longer than `limit` seconds."""
         if not holds:
             self._since.pop(what, None)
             return False
@@ -281,7 +281,7 @@ class Follower:
         return Outcome(trouble, pods, self._last_lines(trouble), self._evidence())
 
     def _evidence(self) -> list[str]:
-        """What is lost with the job: its conditions and its pods', and the newest warnings about them."""
+        """Return what is lost with the job: its conditions and its pods', and the newest warnings about them."""
         things = [
             (f"TrainJob {self._name}", self._job or {}),
             *((f"Pod {name}", pod) for name, pod in self._pods.items()),
@@ -312,7 +312,7 @@ class Follower:
         query = {"container": trainer.NODE, "tailLines": TAIL_LINES}
         try:
             lines = list(self._api.lines(self._api.open(POD_LOGS, "get", name, query)))
-        except ApiError:  # a help for the reader, who is told the reason without it too
+        except ApiError:  # the reason is reported without them too
             return []
         return [redact(line.decode("utf-8", errors="replace").rstrip()) for line in lines]
 

@@ -1,4 +1,4 @@
-"""A container's log, line by line as it is written, with no line lost or repeated when the connection breaks.
+"""Follow a container's log line by line, with no line lost or repeated when the connection breaks.
 
 The server stamps each line (``timestamps=true``); after a break the log is asked for from a little before the last
 line, and what has been seen is skipped by its stamp. How long ago that was is measured by this machine's own clock,
@@ -37,7 +37,7 @@ class LogEnd:
 
 
 class LogFollower(threading.Thread):
-    """Puts a `LogLine` for every line into `updates`, and `LogEnd` after `finish` when the last is there.
+    """Put a `LogLine` for every line into `updates`, and `LogEnd` after `finish` when the last is there.
 
     Args:
         tail: begin with so many lines of what is there; None: with the first.

@@ -1,6 +1,6 @@
-"""The TrainJob of a run, as a plain dict that reads like the YAML it becomes.
+"""Make the TrainJob of a run, as a plain dict that reads like the YAML it becomes.
 
-What belongs where: the ClusterTrainingRuntime (k8s/base) holds what is the same for every run and what a TrainJob
+The ClusterTrainingRuntime (k8s/base) holds what is the same for every run and what a TrainJob
 cannot say: torchrun's policy, security contexts, image pull policy, restarts inside the cluster (the JobSet's
 failurePolicy, the Job's backoffLimit and podFailurePolicy), a PriorityClass. The TrainJob holds the run: image,
 command, nodes, resources, volumes, environment, placement, deadlines.
@@ -13,8 +13,8 @@ the API server before it has anything to print, so there is no dry run; and it h
 ``kubernetes.secret_variables`` lists the keys.
 
 The run's settings travel as an annotation of the pod template, which the downward API shows to the container as a
-file. That needs no second object that must be made, owned and removed with the job, nor a right to make one; and
-`settings_of` reads them back to tell whether a job of the same name is the same run.
+file. That needs no second object that must be created, owned and removed with the job, nor a right to create one; and
+`settings_of` reads them back to see whether a job of the same name is the same run.
 """
 
 from __future__ import annotations
@@ -53,12 +53,12 @@ _LAUNCHER_ONLY = (
 
 
 def run_name_for(config: RunConfig) -> str:
-    """A name made of the settings: the same settings find their job again, others get one of their own."""
+    """Return a name made of the settings: the same settings find their job again, others get one of their own."""
     return f"train-{sha256_json(_comparable(config.as_dict()))[:10]}"
 
 
 def train_job(config: RunConfig, run_name: str) -> Object:
-    """The TrainJob of a run.
+    """Return the TrainJob of a run.
 
     Args:
         run_name: name of the TrainJob, and of the run's folder on the output volume.
@@ -115,7 +115,7 @@ def train_job(config: RunConfig, run_name: str) -> Object:
 
 
 def pod_settings(config: RunConfig, run_name: str) -> RunConfig:
-    """The settings as the pods read them: paths lie on the volumes, the run's own under its name.
+    """Return the settings as the pods read them: paths lie on the volumes, the run's own under its name.
 
     A path that already lies on its volume stays, so a dataset in a folder of the volume can be named.
     """
@@ -160,12 +160,12 @@ def _refuse_files_of_this_machine(config: RunConfig) -> None:
 
 
 def run_folder(section: KubernetesSection, run_name: str) -> str:
-    """Where a run writes, inside the pods."""
+    """Return where a run writes, inside the pods."""
     return str(PurePosixPath(section.volumes.output.path) / run_name)
 
 
 def settings_of(job: Object) -> Object | None:
-    """The settings that a TrainJob was made of; None if it was not made here."""
+    """Return the settings that a TrainJob was made of; None if ocrmem did not create it."""
     for patch in job["spec"].get("runtimePatches") or []:
         if patch["manager"] == MANAGER:
             pods = patch["trainingRuntimeSpec"]["template"]["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]
@@ -174,7 +174,7 @@ def settings_of(job: Object) -> Object | None:
 
 
 def differences(there: Object, here: Object) -> list[str]:
-    """What differs between two runs' settings, one readable line each."""
+    """Return what differs between two runs' settings, one readable line each."""
     old, new = (dict(_flat(_comparable(values))) for values in (there, here))
     return [
         f"{name} is {old.get(name, 'not set')} there and {new.get(name, 'not set')} here"
@@ -184,7 +184,7 @@ def differences(there: Object, here: Object) -> list[str]:
 
 
 def as_yaml(job: Object) -> str:
-    """A manifest as a person writes it: in order, and settings as a block of lines."""
+    """Return a manifest as a person writes it: in order, and settings as a block of lines."""
 
     class Dumper(yaml.SafeDumper):
         def ignore_aliases(self, data: Any) -> bool:
@@ -204,7 +204,7 @@ def check_manifest(job: Object) -> None:
     Raises:
         ClusterError: a field is unknown there, or of another type.
     """
-    remedy = "Install the kubeflow version that pyproject.toml names; if it is, this is a fault of ocrmem: report it"
+    remedy = "Install the kubeflow version that pyproject.toml names; if it is, this is a bug of ocrmem: report it"
     try:
         known = TrainerV1alpha1TrainJob.from_dict(job)
     except ValidationError as error:

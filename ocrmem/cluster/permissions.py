@@ -40,7 +40,7 @@ class Resource:
 
     @property
     def name(self) -> str:
-        """As roles write it: ``pods/log``."""
+        """Return the name that roles use: ``pods/log``."""
         return f"{self.plural}/{self.subresource}" if self.subresource else self.plural
 
 

@@ -1,4 +1,4 @@
-"""What ocrmem uses of the Kubeflow SDK and of the Kubernetes client below it; the one place that imports them.
+"""Import what ocrmem uses of the Kubeflow SDK and of the Kubernetes client below it; no other module does.
 
 Importing this module raises a ConfigError that says what to install where they are absent.
 """

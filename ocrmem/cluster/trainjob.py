@@ -1,4 +1,4 @@
-"""`ocrmem train --launcher kubernetes`: make or find the run's TrainJob, follow it, say how it ended.
+"""`ocrmem train --launcher kubernetes`: create or find the run's TrainJob, follow it, report its end.
 
     ocrmem train --launcher kubernetes --run-name first --dry-run
     ocrmem train --launcher kubernetes --run-name first

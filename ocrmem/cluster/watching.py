@@ -1,4 +1,4 @@
-"""Objects of one kind, listed once and then watched: every change goes into a queue, none twice, none lost.
+"""List the objects of one kind and watch them: every change goes into a queue, none twice, none lost.
 
 The protocol is https://kubernetes.io/docs/reference/using-api/api-concepts/#efficient-detection-of-changes: a list
 gives a resource version, a watch resumes from it; when the server has forgotten that version (410 Gone) the list is
@@ -45,7 +45,7 @@ class Lost:
 
 
 class Watcher(threading.Thread):
-    """Puts a `Listed` and then `Changed` after `Changed` into `updates`; `Lost` when it must give up."""
+    """Put a `Listed` and then `Changed` after `Changed` into `updates`; `Lost` when it must give up."""
 
     def __init__(
         self, api: Api, resource: Resource, query: dict[str, Any], updates: Queue[Any], stop: threading.Event

@@ -168,6 +168,16 @@ def test_pods_on_several_nodes_share_volumes_that_several_nodes_can_mount(overla
 
 
 @needs_kubectl
+def test_the_step_between_the_overlays_is_written_down() -> None:
+    """A claim's class and access modes are immutable, so `kubectl apply` of one overlay over the other is refused."""
+    claims = [manifests.of_kind(manifests.built(overlay), "PersistentVolumeClaim") for overlay in OVERLAYS]
+    dev, gpu = ({one["metadata"]["name"]: one["spec"] for one in found} for found in claims)
+    changed = [name for name in dev if name in gpu and dev[name] != gpu[name]]
+    [command] = re.findall(r"kubectl -n ocrmem delete pvc (.*)", (manifests.ROOT / "docs" / "cluster.md").read_text())
+    assert set(changed) <= set(command.split())
+
+
+@needs_kubectl
 def test_the_quota_admits_the_example_and_the_dev_overlay_takes_no_gpu() -> None:
     for overlay, gpus in zip(OVERLAYS, (0, 8), strict=True):
         things = everything(overlay)
