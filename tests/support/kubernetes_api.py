@@ -9,6 +9,7 @@ plays Kubeflow Trainer, the scheduler and kubelet. Faults are put in front of ca
 from __future__ import annotations
 
 import copy
+import functools
 import json
 import os
 import re
@@ -622,6 +623,11 @@ def is_domain_prefixed_path(text: str) -> bool:
     return bool(slash and path and valid_host and re.fullmatch(r"[A-Za-z0-9/\-._~%!$&'()*+,;=:]+", path))
 
 
+@functools.cache
+def _schemas_of(model: Any) -> str:
+    return json.dumps(model.model_json_schema(by_alias=True, ref_template="#/components/schemas/{model}"))
+
+
 def served_schemas(kinds: list[Any], unknown: set[str]) -> Object:
     """The OpenAPI document of an API group, from the models that Kubeflow generates from its CRDs.
 
@@ -630,7 +636,7 @@ def served_schemas(kinds: list[Any], unknown: set[str]) -> Object:
     """
     schemas: Object = {}
     for model in kinds:
-        schema = model.model_json_schema(by_alias=True, ref_template="#/components/schemas/{model}")
+        schema = json.loads(_schemas_of(model))
         kind = model.__name__.removeprefix("TrainerV1alpha1")
         schemas |= schema.pop("$defs", {})
         gvk = {"group": "trainer.kubeflow.org", "kind": kind, "version": "v1alpha1"}
