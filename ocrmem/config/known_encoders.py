@@ -1,4 +1,4 @@
-"""What is known of encoders before they are loaded: by name, or by the config.json of a local directory."""
+"""Sizes of encoders, known before they are loaded: by name, or by the config.json of a local directory."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ class VolumeSection(Section):
 
 
 class VolumesSection(Section):
-    """What a training job reads and writes; `paths.*` in the pods are made from these."""
+    """Volumes that a training job reads and writes; `paths.*` in the pods are made from these."""
 
     dataset: VolumeSection = VolumeSection(claim="ocrmem-dataset", path="/workspace/dataset", read_only=True)
     """The dataset, read by every pod."""
@@ -41,7 +41,7 @@ class VolumesSection(Section):
     models: VolumeSection = VolumeSection(claim="ocrmem-models", path="/workspace/models", read_only=False)
     """The models: the tiny ones, or the hub's cache, which is `hub` in it (HF_HOME) and is written to."""
     output: VolumeSection = VolumeSection(claim="ocrmem-output", path="/workspace/output", read_only=False)
-    """What the job writes: adapters and checkpoints, a folder for each run. It must be mounted, and not read-only."""
+    """Output of the job: adapters and checkpoints, a folder for each run. It must be mounted, and not read-only."""
 
     @field_validator("*", mode="before")
     @classmethod
@@ -69,7 +69,7 @@ class KubernetesSection(Section):
     gpus_per_node: NonNegativeInt = 1
     """GPUs, and processes, of a pod; 0: CPU, one process a pod."""
     gpu_resource: GpuResource = "nvidia.com/gpu"
-    """What the nodes call their GPUs."""
+    """Name of the GPUs among the resources of the nodes."""
     cpu: Quantity = "4"
     """Cores requested for each pod."""
     memory: Quantity = "32Gi"
@@ -121,4 +121,4 @@ class KubernetesSection(Section):
     api_timeout_seconds: PositiveInt = 600
     """Seconds that the API server may not answer before the launcher gives up."""
     on_interrupt: Literal["keep", "delete"] = "keep"
-    """What happens to the job when the launcher is stopped."""
+    """Fate of the job when the launcher is stopped."""

@@ -35,7 +35,7 @@ class ModelSection(Section):
     ocr_revision: str | None = None
     """Commit of the encoder on the hub; null: its main branch. Pin it for hub names."""
     features: Literal["sum", "concat"] = "sum"
-    """What a vision token holds: `sum` is SAM's tokens + CLIP's, `concat` both side by side."""
+    """Content of a vision token: `sum` is SAM's tokens + CLIP's, `concat` both side by side."""
     vision_embedding_size: PositiveInt = 1024
     """Width of one vision token as the encoder gives it."""
     context_threshold: NonNegativeInt = 1024
@@ -55,12 +55,12 @@ class ModelSection(Section):
 
     @property
     def family(self) -> Family:
-        """What the base model's family needs (see `ocrmem.families`)."""
+        """Family of the base model (see `ocrmem.families`)."""
         return family_of(self.base_model_name, self.base_revision)
 
 
 class BaseSection(Section):
-    """How the embedded tiny language model and encoder are trained; unused with real models."""
+    """Training of the embedded tiny language model and encoder; unused with real models."""
 
     seed: int = 0
     """First seed that is tried."""
@@ -76,7 +76,7 @@ class BaseSection(Section):
 
 
 class LabelSection(Section):
-    """What stands in front of a message on a page."""
+    """Labels in front of the messages on a page."""
 
     system: str = "system: "
     """In front of a system message."""
@@ -89,7 +89,7 @@ class LabelSection(Section):
 
 
 class RenderSection(Section):
-    """How history text is drawn on pages."""
+    """Drawing of history text on pages."""
 
     page_size: PositiveInt = 1024
     """Side of a page in px: 512, 640, 1024 or 1280 for DeepSeek-OCR, 256 for tiny."""
@@ -164,7 +164,7 @@ class TrainSection(Section):
     deepspeed: str | None = None
     """`zero1`, `zero2`, `zero3` or a DeepSpeed JSON file; null: plain data parallel."""
     offload: Literal["none", "optimizer", "all"] = "none"
-    """What DeepSpeed keeps in CPU memory; `all`, with zero3 only, is parameters too."""
+    """Parts that DeepSpeed keeps in CPU memory; `all`, with zero3 only, is parameters too."""
     activation_checkpointing: bool = False
     """Compute activations again in the backward pass: far less memory, a third more operations."""
     warmup_steps: NonNegativeInt = 0
@@ -209,7 +209,7 @@ class EvaluateSection(Section):
 
 
 class GateSection(Section):
-    """What an evaluation must show before the alias moves."""
+    """Bounds that an evaluation must meet before the alias moves."""
 
     min_recall: Share = 0.5
     """Lower bound of recall with memory."""

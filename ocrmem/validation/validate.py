@@ -21,7 +21,7 @@ from ocrmem.validation.sample_counts import SampleCounts, count_samples
 
 
 class ValidateResult(SampleCounts):
-    """What `validate` returns; all but the summary is in validation.json.
+    """Result of `validate`; all but the summary is in validation.json.
 
     Attributes:
         ok: True; where it is not, validation.json holds the problems.
