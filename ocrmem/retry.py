@@ -153,7 +153,7 @@ def retrying(
 
 
 def is_transient(error: BaseException) -> bool:
-    """Whether the same call may succeed in a moment: no answer, or one that says "not now".
+    """Return whether the same call may succeed in a moment: no answer, or one that says "not now".
 
     The causes of an error count too, since libraries wrap what went wrong in errors of their own.
     """
@@ -171,7 +171,7 @@ def is_transient(error: BaseException) -> bool:
 
 
 def http_status(error: BaseException) -> int | None:
-    """The HTTP status that an error of any of the usual clients carries; None for one without."""
+    """Return the HTTP status that an error of any of the usual clients carries; None for one without."""
     answer: Any = getattr(error, "response", None)
     if isinstance(answer, dict):  # botocore
         found = answer.get("ResponseMetadata", {}).get("HTTPStatusCode")

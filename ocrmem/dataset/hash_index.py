@@ -74,7 +74,7 @@ class HashIndex(Sequence[str]):
         return None
 
     def places(self, other: HashIndex) -> np.ndarray:
-        """int64 [len(other)]: where each name of another table stands in this one; -1: it does not."""
+        """Return the place of each name of another table in this one: int64 [len(other)], -1 where it has none."""
         if not len(self) or not len(other):
             return np.full(len(other), -1, np.int64)
         wanted = _words(other.digests)[:, 0]
@@ -99,7 +99,7 @@ class HashIndex(Sequence[str]):
 
 
 def digests_of(names: Iterable[str]) -> np.ndarray:
-    """uint8 [n, 32] from names in hex.
+    """Return names in hex as uint8 [n, 32].
 
     Raises:
         DataError: a name is not the hex of a sha256.
@@ -118,7 +118,7 @@ def digests_of(names: Iterable[str]) -> np.ndarray:
 
 
 def first_seen(digests: np.ndarray) -> np.ndarray:
-    """bool [n]: whether a digest is the first of its value.
+    """Return bool [n]: a digest is the first of its value.
 
     Args:
         digests: uint8 [n, 8 * w].
@@ -130,7 +130,7 @@ def first_seen(digests: np.ndarray) -> np.ndarray:
 
 
 def occurrences(digests: np.ndarray) -> np.ndarray:
-    """int32 [n]: how often each digest is there.
+    """Return how often each digest is there, int32 [n].
 
     Args:
         digests: uint8 [n, 8 * w].
@@ -143,7 +143,7 @@ def occurrences(digests: np.ndarray) -> np.ndarray:
 
 
 def sides(digests: np.ndarray, left: np.ndarray, counted: np.ndarray | None = None) -> np.ndarray:
-    """int8 [n]: on how many sides, left and right, the value of each digest is found; 1 or 2.
+    """Return on how many sides, left and right, the value of each digest is found: int8 [n], 1 or 2.
 
     Args:
         digests: uint8 [n, 8 * w].
@@ -174,7 +174,7 @@ def _groups(digests: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _words(digests: np.ndarray) -> np.ndarray:
-    """Digests as native uint64 [n, w], in the order of their bytes."""
+    """Return digests as native uint64 [n, w], in the order of their bytes."""
     return np.ascontiguousarray(digests).view(">u8").astype(np.uint64)
 
 

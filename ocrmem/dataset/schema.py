@@ -148,8 +148,10 @@ def pages_table(pages: Sequence[PageRow]) -> pa.Table:
 
 
 def banded(bits: bytes) -> bytes:
-    """A page's bits in the order in which they are stored: bands of 16 px, in each band columns of 8 px from left to
-    right, in each column the bytes from the top down. They compress two to three times as well as rows do.
+    """Return a page's bits in the order in which they are stored.
+
+    Bands of 16 px, in each band columns of 8 px from left to right, in each column the bytes from the top down. They
+    compress two to three times as well as rows do.
 
     Args:
         bits: packed rows of a square page, S * S / 8 bytes. Anything else is returned as it is: its
@@ -172,7 +174,7 @@ def unbanded(stored: bytes) -> bytes:
 
 
 def _bands(length: int) -> tuple[int, int, int] | None:
-    """Number and height of the bands of a page of so many bytes, and its columns."""
+    """Return number and height of the bands of a page of so many bytes, and its columns."""
     size = isqrt(8 * length)
     if not size or size % 8 or size * size != 8 * length:
         return None
@@ -181,7 +183,7 @@ def _bands(length: int) -> tuple[int, int, int] | None:
 
 
 def read_samples(table: pa.Table, known: dict[tuple[str, str], Message] | None = None) -> list[Sample]:
-    """Samples from an Arrow table. Messages that many samples share are one object.
+    """Read samples from an Arrow table. Messages that many samples share are one object.
 
     Args:
         known: messages that exist already, by role and content; those that are met come to them.

@@ -169,7 +169,7 @@ class SequenceBuilder:
     def _arrange(
         self, prompt: Sequence[Message], history: Sequence[Message], with_memory: bool
     ) -> tuple[list[_Turn], list[_Turn], _Turn | None]:
-        """Turns in the order of the sequence, the same in the order of dropping, and the one with memory."""
+        """Return turns in the order of the sequence, the same in the order of dropping, and the one with memory."""
         old = [_Turn(message.role, list(self.encode_content(message.content))) for message in history]
         new = [_Turn(message.role, list(self.encode_content(message.content))) for message in prompt]
         bearer = next((turn for turn in new if turn.role == "user"), None)
@@ -227,7 +227,7 @@ class SequenceBuilder:
         return markup, kept
 
     def _markup_length(self, roles: Sequence[str]) -> int:
-        """Tokens that the template writes for ``roles`` in front of a user's turn."""
+        """Return the number of tokens that the template writes for ``roles`` in front of a user's turn."""
         # A number for each length of conversation, unlike the parts, can be kept for long ones too: counting every
         # history of a conversation would otherwise render the template over all messages for each of its turns.
         key = " ".join(roles)
@@ -238,7 +238,7 @@ class SequenceBuilder:
         return length
 
     def _markup(self, roles: Sequence[str], generation: bool = False) -> list[tuple[int, ...]]:
-        """Token ids of what the template writes before, between and after the contents of ``roles``."""
+        """Return the token ids of what the template writes before, between and after the contents of ``roles``."""
         key: tuple[bool | str, ...] = (generation, *roles)
         ids = self._template_cache.get(key)
         if ids is None:
@@ -252,7 +252,7 @@ class SequenceBuilder:
         return ids
 
     def _render(self, roles: Sequence[str], generation: bool) -> list[str]:
-        """The chat template over sentinels, split at them: one part more than ``roles``."""
+        """Render the chat template over sentinels and split it at them: one part more than ``roles``."""
         messages = [{"role": role, "content": _SENTINEL.format(index=index)} for index, role in enumerate(roles)]
         try:
             text = str(
@@ -296,7 +296,7 @@ class SequenceBuilder:
         return tuple(encoded["input_ids"])
 
     def _control_tokens(self) -> dict[int, str]:
-        """Tokens that content must never give, the unknown word's excepted: the text may well be unknown."""
+        """Return tokens that content must never give, the unknown word's excepted: the text may well be unknown."""
         added = self.tokenizer.added_tokens_decoder
         control = {number: token.content for number, token in added.items() if token.special}
         for name in ("start", "placeholder", "end"):

@@ -86,7 +86,7 @@ class StoredSamples(Sequence[Sample]):
             yield from read_samples(self._read(number))
 
     def column(self, name: str) -> np.ndarray:
-        """One number a sample, such as ``memory_tokens``, without reading the samples.
+        """Return one number a sample, such as ``memory_tokens``, without reading the samples.
 
         Returns:
             int32 [n]; -1 where there is none.
@@ -98,7 +98,7 @@ class StoredSamples(Sequence[Sample]):
         return np.concatenate(parts) if parts else np.empty(0, np.int32)
 
     def _group(self, number: int) -> _Group:
-        """A row group, of the last ones read where it is among them."""
+        """Return a row group, of the last ones read where it is among them."""
         group = self._groups.get(number)
         if group is None:
             group = self._groups[number] = _Group(self._read(number))

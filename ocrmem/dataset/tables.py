@@ -56,7 +56,7 @@ _SAMPLE_COLUMNS = (
 
 
 def check_tables(dataset: MemoryDataset) -> Iterator[tuple[str, Table]]:
-    """Columns of the tables "samples", "pages" and "shards", in parts of at most `PART_ROWS` rows.
+    """Yield columns of the tables "samples", "pages" and "shards", in parts of at most `PART_ROWS` rows.
 
     Every table comes once at least, and its parts after each other.
     """
@@ -93,7 +93,7 @@ def _samples(dataset: MemoryDataset) -> Iterator[Table]:
 
 
 def _over_all(dataset: MemoryDataset) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of every sample, in stored order: rows with its id; sides that its conversation, and its content, are on.
+    """Count, for every sample in stored order, the rows with its id and the sides of its conversation and its content.
 
     Returns:
         Integers [n] each. Content counts only where it is memory.
@@ -115,7 +115,7 @@ def _over_all(dataset: MemoryDataset) -> tuple[np.ndarray, np.ndarray, np.ndarra
 
 
 def _content(sample: Sample) -> np.ndarray:
-    """A digest of history and question. Messages are hashed one by one, since many samples share them."""
+    """Return a digest of history and question. Messages are hashed one by one, since many samples share them."""
     both = b"".join(map(_message_digest, (*sample.history, *sample.prompt)))
     return np.frombuffer(hashlib.sha256(both).digest()[:_SHORT], np.uint8)
 
@@ -144,7 +144,7 @@ def _pages(dataset: MemoryDataset) -> Iterator[Table]:
 
 
 def _told_apart(name: str, rows: int) -> str:
-    """A name that one row has; of several rows, something else."""
+    """Return a name that one row has; of several rows, something else."""
     return name if rows == 1 else f"{name} (in {rows} rows)"
 
 

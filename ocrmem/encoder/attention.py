@@ -76,7 +76,7 @@ def attend_in_blocks(encoder: nn.Module) -> None:
 
 
 def _blocks(query: torch.Tensor, height: int, width: int) -> Iterator[tuple[slice, slice]]:
-    """Pictures and their lines of patches whose bias is made together; all at once where gradients are recorded."""
+    """Yield pictures and lines of patches whose bias is made together; all at once where gradients are recorded."""
     batch, heads = query.shape[:2]
     if torch.is_grad_enabled() and query.requires_grad:
         yield slice(0, batch), slice(0, height)  # every block's bias would be kept for backward anyway

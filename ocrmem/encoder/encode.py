@@ -177,7 +177,7 @@ def _statistics(
     format_: RowFormat,
     encoder: Encoder,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and standard deviation over kept tokens, and the check that features depend on the page.
+    """Return mean and standard deviation over kept tokens; check that features depend on the page.
 
     Args:
         rows: int64 [pages]; the row of each page of the dataset.
@@ -231,7 +231,7 @@ class _PageRange:
         self._squares = 0.0
 
     def add(self, features: torch.Tensor) -> None:
-        """One page, float32 [n, d]."""
+        """Add a page, float32 [n, d]."""
         self._low = features if self._low is None else torch.minimum(self._low, features)
         self._high = features if self._high is None else torch.maximum(self._high, features)
         self._squares += float(features.double().square().mean())

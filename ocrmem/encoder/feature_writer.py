@@ -63,15 +63,15 @@ class FeatureWriter:
         self._journal.close()
 
     def __len__(self) -> int:
-        """Rows, those of this run included."""
+        """Return the number of rows, those of this run included."""
         return self._count
 
     def missing(self, pages: HashIndex) -> np.ndarray:
-        """int64 [m]: which of these pages had no row when the block was entered, by their places."""
+        """Return the places of those pages that had no row when the block was entered, int64 [m]."""
         return np.flatnonzero(self._found.places(pages) < 0)
 
     def rows(self, pages: HashIndex) -> np.ndarray:
-        """int64 [n]: the rows of these pages; -1 for a page that has none."""
+        """Return the rows of these pages, int64 [n]; -1 for a page that has none."""
         return read_journal(self.journal_path).places(pages)
 
     def append(self, pages: Sequence[str], features: torch.Tensor) -> torch.Tensor:

@@ -46,7 +46,7 @@ class EncoderFiles:
     shapes: Mapping[str, tuple[int, ...]]
 
     def read(self, dtype: torch.dtype) -> dict[str, torch.Tensor]:
-        """Every encoder tensor under its native name, as ``dtype``."""
+        """Read every encoder tensor under its native name, as ``dtype``."""
         by_file: dict[Path, list[tuple[str, Source]]] = defaultdict(list)
         for name, (path, source) in self.sources.items():
             by_file[path].append((name, source))
@@ -178,7 +178,7 @@ def _require(location: str, name: str, revision: str | None) -> Path:
 
 
 def _find(location: str, name: str, revision: str | None, *, required: bool = False) -> Path | None:
-    """A file of a directory or hub model; None where the model is there and has no such file."""
+    """Return a file of a directory or hub model; None where the model is there and has no such file."""
     directory = Path(location).expanduser()
     if directory.is_dir():
         path = directory / name

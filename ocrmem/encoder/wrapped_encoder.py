@@ -67,7 +67,7 @@ class WrappedEncoder(nn.Module):
         return next(self.sam.parameters()).device
 
     def tokens_for(self, page_size: int) -> int:
-        """Vision tokens of a square page; `ModelError` where tokens do not tile it."""
+        """Return the number of vision tokens of a square page; `ModelError` where tokens do not tile it."""
         return tokens_for(page_size, self.token_size)
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
@@ -84,5 +84,5 @@ class WrappedEncoder(nn.Module):
         return tokens + self.clip_tr(hidden)
 
     def weights_sha256(self) -> str:
-        """The hex sha256 of the weights by name and float32 value."""
+        """Return the hex sha256 of the weights by name and float32 value."""
         return sha256_of_weights(self.state_dict())

@@ -128,5 +128,5 @@ class Atlas:
 
 @cache
 def unifont_data() -> AtlasData:
-    """The vendored cells as stored."""
+    """Read the vendored cells as stored."""
     return AtlasData.read(UNIFONT)

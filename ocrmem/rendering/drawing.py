@@ -122,7 +122,7 @@ def _spans(units: Units, rows: Rows) -> np.ndarray:
 
 
 def _grid(units: Units, rows: Rows, columns: int, atlas: Atlas) -> np.ndarray:
-    """int32 [rows, columns]: the number of the cell that stands at each place."""
+    """Return int32 [rows, columns]: the number of the cell that stands at each place."""
     grid = np.zeros(len(rows) * columns, np.int32)
     corner = np.arange(len(rows)) * columns - rows.cells[rows.starts[:-1]]
     places = rows.cells[:-1] + np.repeat(corner, rows.starts[1:] - rows.starts[:-1])

@@ -110,7 +110,7 @@ def may_break() -> np.ndarray:
 
 @cache
 def may_split() -> np.ndarray:
-    """The same for a word longer than a row: any place that keeps clusters and escapes whole."""
+    """Return the same for a word longer than a row: any place that keeps clusters and escapes whole."""
     table = np.ones((_CLASSES, _CLASSES), bool)
     _keep_together(table)
     _end_runs(table)
@@ -132,5 +132,5 @@ def _end_runs(table: np.ndarray) -> None:
 
 
 def pairs(classes: np.ndarray) -> np.ndarray:
-    """uint8 [n - 1]: where `may_break` and `may_split` hold each neighbouring pair of uint8 [n] classes."""
+    """Return the index of each neighbouring pair of uint8 [n] classes in `may_break` and `may_split`: uint8 [n - 1]."""
     return (classes[:-1] << 4) | classes[1:]

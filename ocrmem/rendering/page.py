@@ -43,7 +43,7 @@ class Page:
 
     @classmethod
     def from_bytes(cls, packed: bytes, size: int, atlas_version: str) -> Page:
-        """The page whose `to_bytes` gave ``packed``.
+        """Return the page whose `to_bytes` gave ``packed``.
 
         Raises:
             DataError: the number of bytes is not that of a page of ``size`` px.
@@ -57,7 +57,7 @@ class Page:
         return cls(np.frombuffer(packed, np.uint8).reshape(size, size // 8), atlas_version)
 
     def to_bytes(self) -> bytes:
-        """The packed rows, top to bottom: S * S / 8 bytes."""
+        """Return the packed rows, top to bottom: S * S / 8 bytes."""
         return self.bits.tobytes()
 
     @property
@@ -102,7 +102,7 @@ class Page:
         return (lines.reshape(side, side, token_size // 8) != 0).any(axis=2).reshape(-1)
 
     def pixels(self, out: np.ndarray | None = None) -> np.ndarray:
-        """float32 [3, S, S]: paper 1.0, ink -1.0, as ToTensor and Normalize(0.5, 0.5) make of the picture.
+        """Return float32 [3, S, S]: paper 1.0, ink -1.0, as ToTensor and Normalize(0.5, 0.5) make of the picture.
 
         Args:
             out: float32 [3, S, S] to write into, such as one page of a batch; None: a new array.
@@ -117,7 +117,7 @@ class Page:
         return pixels
 
     def png(self) -> bytes:
-        """A 1-bit greyscale PNG, black on white (ISO/IEC 15948; bit depth 1, colour type 0, filter 0)."""
+        """Return a 1-bit greyscale PNG, black on white (ISO/IEC 15948; bit depth 1, colour type 0, filter 0)."""
         lines = np.zeros((self.size, self.bits.shape[1] + 1), np.uint8)
         np.bitwise_not(self.bits, out=lines[:, 1:])
         header = struct.pack(">IIBBBBB", self.size, self.size, 1, 0, 0, 0, 0)
@@ -126,7 +126,7 @@ class Page:
 
 
 def pixel_batch(pages: Sequence[Page]) -> np.ndarray:
-    """float32 [P, 3, S, S]: `Page.pixels` of pages of one size, each written once, in its place.
+    """Return `Page.pixels` of pages of one size, each written once, in its place: float32 [P, 3, S, S].
 
     Raises:
         DataError: pages of different sizes.

@@ -11,7 +11,7 @@ _MARGIN = 32  # px kept free around the origin, so that ink left of it or above 
 
 
 def has_own_cell(code_point: int) -> bool:
-    """False for newlines and for what any font escapes: controls, surrogates, private use."""
+    """Return False for newlines and for what any font escapes: controls, surrogates, private use."""
     control = code_point < 0x20 or 0x7F <= code_point < 0xA0
     private = 0xD800 <= code_point < 0xF900 or code_point >= 0xF0000
     return not control and not private and code_point not in (0x2028, 0x2029)

@@ -45,7 +45,7 @@ class Units:
 
 
 def code_points_of(text: str) -> np.ndarray:
-    """uint32 [len(text)]; lone surrogates are kept as they are."""
+    """Return uint32 [len(text)]; lone surrogates are kept as they are."""
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
 
 
@@ -96,7 +96,7 @@ def to_units(text: str, atlas: Atlas, newlines: Literal["break", "flow"], tab_wi
 
 
 def _escape_lengths(code_points: np.ndarray) -> np.ndarray:
-    """Characters of "[U+XXXX]" with four to six digits."""
+    """Return the characters of "[U+XXXX]" with four to six digits."""
     return 8 + (code_points > 0xFFFF).astype(np.int64) + (code_points > 0xFFFFF)
 
 

@@ -55,7 +55,7 @@ class TrueTypeAtlas(Atlas):
         self.version = f"font-{sha256_file(path)}-freetype-{freetype}-over-{self.version}"
 
     def prepare(self, code_points: np.ndarray) -> None:
-        """Rasterise what of these the font has and no text needed before."""
+        """Rasterise those of these code points that the font has and no text needed before."""
         new = np.unique(code_points[~self._done[code_points]])
         if not len(new):
             return

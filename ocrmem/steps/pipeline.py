@@ -103,7 +103,7 @@ def _list(arguments: Arguments) -> Mapping[str, Any]:
 
 
 def _with_values(arguments: Arguments) -> tuple[Any, dict[str, Any]]:
-    """The compiled pipeline and the values of its parameters."""
+    """Return the compiled pipeline and the values of its parameters."""
     package = load("ocrmem.workflow.compiled:open_package")(arguments.name, arguments.directory)
     return package, package.run_values(Path(arguments.config), arguments.set, arguments.param)
 

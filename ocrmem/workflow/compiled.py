@@ -58,7 +58,7 @@ class Package:
         return Package(self.name, self.path, documents)
 
     def text(self) -> str:
-        """The documents as YAML."""
+        """Return the documents as YAML."""
         return yaml.dump_all(self.documents, Dumper=yaml.CSafeDumper)
 
     def run_values(self, config: Path, overrides: Sequence[str], given: Sequence[str]) -> dict[str, Any]:

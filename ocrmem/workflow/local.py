@@ -114,7 +114,7 @@ def _lines(summary: RunSummary, directory: Path) -> list[str]:
 
 
 def _code() -> str:
-    """Hash ocrmem's modules: kfp knows a task by its component alone, which holds none of them."""
+    """Hash ocrmem's modules: kfp identifies a task by its component alone, which holds none of them."""
     root = Path(ocrmem.__file__).parent
     return sha256_json([[path.name, sha256_file(path)] for path in sorted(root.rglob("*.py"))])[:12]
 

@@ -89,7 +89,7 @@ def _row(step: str, record: Record | None) -> dict[str, Any]:
 
 
 def _explain_missing(rows: list[dict[str, Any]], failed: str | None, state: str) -> None:
-    """Tell cached tasks from those not reached; neither leaves a record, and the tasks run one by one."""
+    """Distinguish cached tasks from those not reached; neither leaves a record, and the tasks run one by one."""
     recorded = [index for index, row in enumerate(rows) if row["status"] != NO_RECORD]
     last = len(rows) if state == SUCCEEDED else max(recorded, default=-1)
     for index, row in enumerate(rows):

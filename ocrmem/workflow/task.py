@@ -74,7 +74,7 @@ class Task:
         return STEPS[self.record.step].load()(config, **arguments)
 
     def report(self, name: str) -> Path:
-        """A file of ``paths.reports``."""
+        """Return a file of ``paths.reports``."""
         return self.scratch / "reports" / name
 
     def done(self, summary: Sequence[str], metrics: dict[str, float] | None = None) -> None:
@@ -165,7 +165,7 @@ def _write(record: Record) -> None:
 
 
 def _places(scratch: Path, artifacts: dict[str, Artifact]) -> dict[str, str]:
-    """Every field of ``paths``: an artifact's directory, or one of the run or the scratch directory."""
+    """Return every field of ``paths``: an artifact's directory, or one of the run or the scratch directory."""
     kept = run_directory() or scratch
     places = {f"paths.{name}": str((kept if name in _KEPT else scratch) / name) for name in PathsSection.model_fields}
     return places | {f"paths.{name}": artifact.path for name, artifact in artifacts.items()}

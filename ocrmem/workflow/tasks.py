@@ -280,7 +280,7 @@ def register(
     versioned: Artifact,
     package: Artifact,
 ) -> None:
-    """Package the adapter and register it; fails, with the version tagged as failed, where the gate is not met."""
+    """Package the adapter and register it; fail, with the version tagged as failed, where the gate is not met."""
     with running("register", settings, adapter=adapter, smoke=verdict, dataset=dataset, keep=("reports",)) as task:
         shutil.copytree(training.path, task.report("."))
         shutil.copyfile(evaluation.path, task.report(EVALUATION))
