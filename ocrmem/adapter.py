@@ -1,12 +1,11 @@
 """The adapter package: four files that say what the adapter is and where it came from.
 
-    adapter.safetensors   proj and the feature statistics (`ocrmem train` writes it)
-    config.json           MEMConfig: base, encoder, dimensions, page settings (`ocrmem train` writes it)
-    README.md             model card: base, encoder, data, metrics, how to load, limits
-    provenance.json       git commit, data and dataset hashes, params, versions, metrics, hash of the gradient
-                          report, and the sha256 of the other three files
+adapter.safetensors   proj and the feature statistics (`ocrmem train` writes it)
+config.json           MEMConfig: base, encoder, dimensions, page settings (`ocrmem train` writes it)
+README.md             model card: base, encoder, data, metrics, how to load, limits
+provenance.json       git commit, data and dataset hashes, params, versions, metrics, hash of the gradient
+                      report, and the sha256 of the other three files
 
-`package_adapter` makes a package, `verify_package` checks its files against its provenance.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ import json
 import platform
 import shutil
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -69,9 +69,15 @@ def package_adapter(config: RunConfig, destination: Path) -> dict[str, Any]:
         "metrics": metrics_of(evaluation),
         "gradient_report_sha256": sha256_file(smoke_path),
     }
-    provenance["package_sha256"] = sha256_json({**provenance, "params": _what_counts(params)})
+    # What an adapter depends on: not places of files or jobs, nor how it is registered.
+    counted = {name: section for name, section in params.items() if name not in _WITHOUT_EFFECT}
+    counted["data"] = {name: value for name, value in params["data"].items() if name not in ("path", "workers")}
+    provenance["package_sha256"] = sha256_json({**provenance, "params": counted})
     provenance["git"] = git_state()
-    provenance["versions"] = {"python": platform.python_version(), **_versions()}
+    provenance["versions"] = {"python": platform.python_version()}
+    for name in _VERSIONS_OF:
+        with suppress(importlib.metadata.PackageNotFoundError):
+            provenance["versions"][name] = importlib.metadata.version(name)
 
     with replacing_directory(destination) as directory:
         for name in ADAPTER_FILES:
@@ -111,10 +117,10 @@ def check_reports(config: RunConfig) -> None:
         CheckFailed: the smoke test did not pass, or a report is about another adapter than adapter/ holds.
     """
     problems = []
-    smoke_path = Path(config.paths.smoke) / SMOKE_REPORT
-    if read_json(smoke_path, made_by="smoke").get("ok") is not True:
-        remedy = "Run `ocrmem smoke` and fix what it reports"
-        problems.append(Problem(str(smoke_path), "the gradient smoke test did not pass", remedy))
+    smoke = Path(config.paths.smoke) / SMOKE_REPORT
+    if read_json(smoke, made_by="smoke").get("ok") is not True:
+        message, remedy = "the gradient smoke test did not pass", "Run `ocrmem smoke` and fix what it reports"
+        problems.append(Problem(str(smoke), message, remedy))
     actual = adapter_sha256(Path(config.paths.adapter))
     for name, verb in ((EVALUATION, "evaluate"), (TRAIN_REPORT, "train")):
         path = config.paths.report(name)
@@ -156,29 +162,12 @@ def git_state() -> dict[str, Any]:
     return {"commit": commit, "dirty": None if changes is None else bool(changes)}
 
 
-def _what_counts(params: dict[str, Any]) -> dict[str, Any]:
-    """Return the parameters that an adapter depends on: not places of files or jobs, nor how it is registered."""
-    kept = {name: section for name, section in params.items() if name not in _WITHOUT_EFFECT}
-    kept["data"] = {name: value for name, value in params["data"].items() if name not in ("path", "workers")}
-    return kept
-
-
 def _git(*arguments: str) -> str | None:
     try:
         done = subprocess.run(["git", *arguments], capture_output=True, text=True, timeout=30, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() if done.returncode == 0 else None
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in _VERSIONS_OF:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
 
 
 def _read_provenance(path: Path) -> dict[str, Any]:

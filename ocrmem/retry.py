@@ -21,7 +21,8 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol, TypeVar
+from dataclasses import KW_ONLY, dataclass, field
+from typing import Any, TypeVar
 
 from ocrmem.console import note
 
@@ -47,63 +48,41 @@ _NO_ANSWER = {
 _FINAL = {"OfflineModeIsEnabled", "GatedRepoError", "RepositoryNotFoundError", "RevisionNotFoundError"}  # of the hub
 
 
-class Clock(Protocol):
-    """Where time comes from."""
+class Clock:
+    """Where time comes from: the system's, or what a test moves by hand."""
 
     def now(self) -> float:
         """Return seconds on a clock that never goes back."""
-
-    def wait(self, seconds: float, stop: threading.Event | None = None) -> bool:
-        """Wait; return True at once when ``stop`` is set."""
-
-
-class _SystemClock:
-    def now(self) -> float:
         return time.monotonic()
 
     def wait(self, seconds: float, stop: threading.Event | None = None) -> bool:
+        """Wait; return True at once when ``stop`` is set."""
         return (stop or threading.Event()).wait(seconds)
 
 
-SYSTEM_CLOCK: Clock = _SystemClock()
+SYSTEM_CLOCK = Clock()
 
 
+@dataclass
 class Retry:
-    """Exponential back-off with jitter, which ends when ``give_up`` seconds have passed without a success.
+    """Exponential back-off with jitter, which ends when ``give_up`` seconds have passed without a success."""
 
-    Args:
-        what: the call, for the one line that is printed when it begins to fail.
-        give_up: seconds.
-        attempts: give up after so many as well; None: no limit.
-        first: pause before the first retry, doubled for each further one. Between half of it and all of it is waited,
-            at random, so that many clients of one server do not come back in the same moment.
-        longest: pause between two attempts.
-        stop: waiting ends at once when it is set.
-    """
-
-    def __init__(
-        self,
-        what: str,
-        give_up: float,
-        *,
-        attempts: int | None = None,
-        first: float = 0.5,
-        longest: float = 30.0,
-        clock: Clock = SYSTEM_CLOCK,
-        stop: threading.Event | None = None,
-    ) -> None:
-        self._what = what
-        self._give_up = give_up
-        self._attempts = attempts
-        self._first, self._longest = first, longest
-        self._clock = clock
-        self._stop = stop or threading.Event()
-        self.succeeded()
+    what: str  # the call, for the one line that is printed when it begins to fail
+    give_up: float
+    _: KW_ONLY
+    attempts: int | None = None  # give up after so many as well; None: no limit
+    # Before the first retry, doubled for each further one. Between half of it and all of it is waited, at random, so
+    # that many clients of one server do not come back in the same moment.
+    first: float = 0.5
+    longest: float = 30.0  # between two attempts
+    clock: Clock = SYSTEM_CLOCK
+    stop: threading.Event | None = None  # waiting ends at once when it is set
+    _failing_since: float | None = field(default=None, init=False)
+    _failures: int = field(default=0, init=False)
 
     def succeeded(self) -> None:
         """Forget the failures: the next one is a first one."""
-        self._failing_since: float | None = None
-        self._failures = 0
+        self._failing_since, self._failures = None, 0
 
     def wait(self, reason: str | None, retry_after: float | None = None, *, within: float | None = None) -> bool:
         """Wait before the next attempt; return False when it is time to give up.
@@ -113,37 +92,30 @@ class Retry:
             retry_after: seconds that the server asked to wait.
             within: give up after fewer seconds for a failure of this kind.
         """
-        if self._stop.is_set():
+        if self.stop and self.stop.is_set():
             return False
         self._failures += 1
-        now = self._clock.now()
+        now = self.clock.now()
         if self._failing_since is None:
             self._failing_since = now
-        give_up = self._give_up if within is None else min(within, self._give_up)
-        if self._failures == self._attempts or now - self._failing_since > give_up:
+        give_up = self.give_up if within is None else min(within, self.give_up)
+        if self._failures == self.attempts or now - self._failing_since > give_up:
             return False
         if reason and self._failures == 1:
-            note(f"{self._what}: {reason}; trying again for up to {give_up:.0f} s")
-        pause = min(self._first * 2 ** min(self._failures - 1, 30), self._longest) * random.uniform(0.5, 1)
+            note(f"{self.what}: {reason}; trying again for up to {give_up:.0f} s")
+        pause = min(self.first * 2 ** min(self._failures - 1, 30), self.longest) * random.uniform(0.5, 1)
         if retry_after is not None:
             pause = min(retry_after, LONGEST_RETRY_AFTER)
-        return not self._clock.wait(pause, self._stop)
+        return not self.clock.wait(pause, self.stop)
 
 
-def retrying(
-    what: str,
-    call: Callable[[], Answer],
-    *,
-    give_up: float = 30.0,
-    attempts: int = ATTEMPTS,
-    clock: Clock = SYSTEM_CLOCK,
-) -> Answer:
+def retrying(what: str, call: Callable[[], Answer], *, clock: Clock = SYSTEM_CLOCK) -> Answer:
     """Return what ``call`` returns, calling it again after a failure that may pass by itself (`is_transient`).
 
     Raises:
-        Exception: the last failure of ``call``.
+        Exception: the last failure of ``call``, after `ATTEMPTS` or 30 seconds.
     """
-    retry = Retry(what, give_up, attempts=attempts, clock=clock)
+    retry = Retry(what, give_up=30, attempts=ATTEMPTS, clock=clock)
     while True:
         try:
             return call()

@@ -36,7 +36,7 @@ _REFUSED = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "Inva
 
 
 class Store(Protocol):
-    """A place for directories of files, each under a name."""
+    """A place for directories of files, each under a name. What it cannot do raises ConfigError."""
 
     location: str
 
@@ -47,13 +47,7 @@ class Store(Protocol):
         """Return whether there is a file of that name."""
 
     def upload(self, source: Path, name: str, *, last: str) -> str:
-        """Put the files of ``source`` under ``name`` and return its URI.
-
-        ``last`` is written after all others: where it is, they are complete.
-
-        Raises:
-            ConfigError: a file could not be written.
-        """
+        """Put the files of ``source`` under ``name``, ``last`` after all others; return its URI."""
 
     def uri(self, name: str) -> str:
         """Return the URI of ``name``, which `store_at` takes."""
@@ -62,21 +56,11 @@ class Store(Protocol):
         """Return what an error of this place means, and what to do."""
 
     def download(self, target: Path) -> None:
-        """Copy all files of this place into ``target``, which exists.
-
-        Raises:
-            ConfigError: there are none, or they cannot be read.
-        """
+        """Copy all files of this place, at least one, into ``target``, which exists."""
 
 
 def is_s3(location: str) -> bool:
     return location.startswith("s3://")
-
-
-def _split_s3(location: str) -> tuple[str, str]:
-    """Return bucket and prefix (without slashes around it) of ``s3://bucket/prefix``."""
-    bucket, _, prefix = location.removeprefix("s3://").partition("/")
-    return bucket, prefix.strip("/")
 
 
 def store_at(location: str, endpoint_url: str | None, field: str) -> Store:
@@ -149,7 +133,8 @@ class S3Store:
 
     def __init__(self, location: str, endpoint_url: str | None, field: str) -> None:
         self.location = location.rstrip("/")
-        self._bucket, self._prefix = _split_s3(location)
+        self._bucket, _, prefix = location.removeprefix("s3://").partition("/")
+        self._prefix = prefix.strip("/")
         self._endpoint = endpoint_url
         self._field = field
 

@@ -81,11 +81,8 @@ class _Evaluation:
         self.adapter = Path(config.paths.adapter)
         self.adapter_sha256 = adapter_sha256(self.adapter)
         self.dataset = MemoryDataset.open(Path(config.paths.dataset))
-        self.store = FeatureStore.open(
-            config.paths.features,
-            pages=self.dataset.page_hashes(),
-            feature_size=config.model.vision_embedding_size,
-        )
+        hashes, width = self.dataset.page_hashes(), config.model.vision_embedding_size
+        self.store = FeatureStore.open(config.paths.features, pages=hashes, feature_size=width)
         self.held_out = self.dataset.samples("eval")
         with_memory = [sample for sample in self.held_out if sample.has_memory]
         if not with_memory:
@@ -104,14 +101,9 @@ class _Evaluation:
         tokenizer = load_tokenizer(config)
         builder = SequenceBuilder.of(config, tokenizer)
         positions = self.model.base_llm_model.config.get_text_config().max_position_embeddings
-        self.maker = CaseMaker(builder, positions - config.evaluate.max_new_tokens)
-        self.scorer = Scorer(
-            self.model,
-            tokenizer,
-            builder.end_token_id,
-            batch_size=config.evaluate.batch_size,
-            max_new_tokens=config.evaluate.max_new_tokens,
-        )
+        size, longest = config.evaluate.batch_size, config.evaluate.max_new_tokens
+        self.maker = CaseMaker(builder, positions - longest)
+        self.scorer = Scorer(self.model, tokenizer, builder.end_token_id, batch_size=size, max_new_tokens=longest)
         self.scored: dict[str, list[Scored]] = {}
 
     def features(self, sample: Sample) -> torch.Tensor:

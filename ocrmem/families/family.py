@@ -29,25 +29,16 @@ def with_marks(vision_tokens: int) -> int:
 
 @dataclass(frozen=True)
 class Shape:
-    """A decoder-only language model with gated MLPs as the arithmetic of `train --plan` sees it.
-
-    Attributes:
-        layers: transformer layers.
-        hidden: width of the residual stream.
-        heads, kv_heads, head: attention heads, those of keys and values, and the width of one.
-        inner: width of the gated MLP.
-        vocabulary: rows of the LM head.
-        head_norms: whether queries and keys pass an RMSNorm of their own.
-    """
+    """A decoder-only language model with gated MLPs as the arithmetic of `train --plan` sees it."""
 
     layers: int
-    hidden: int
-    heads: int
-    kv_heads: int
-    head: int
-    inner: int
-    vocabulary: int
-    head_norms: bool
+    hidden: int  # width of the residual stream
+    heads: int  # of queries
+    kv_heads: int  # of keys and values
+    head: int  # width of one
+    inner: int  # width of the gated MLP
+    vocabulary: int  # rows of the LM head
+    head_norms: bool  # whether queries and keys pass an RMSNorm of their own
 
     @classmethod
     def of(cls, config: Mapping[str, Any], *, head_norms: bool) -> Shape:
@@ -81,32 +72,20 @@ class Shape:
 
 
 class Family:
-    """Base models that share a vocabulary's marks, a chat template and an architecture.
+    """Base models of one ``model_type`` that share a vocabulary's marks, a chat template and an architecture."""
 
-    Args:
-        model_type: of the models' config.json.
-
-    Attributes:
-        marks: tokens around and in place of memory; they must be in the vocabulary.
-        template_options: what the chat template is given besides messages: no thinking before the answer, in the
-            most common spelling, which templates without such a switch ignore.
-    """
-
-    marks = Marks()
+    marks = Marks()  # they must be in the vocabulary
+    # What the chat template is given besides messages: no thinking before the answer, in the most common spelling,
+    # which templates without such a switch ignore.
     template_options: Mapping[str, Any] = {"enable_thinking": False}
 
     def __init__(self, model_type: str) -> None:
         self.model_type = model_type
 
     def tool_call(self, name: str, arguments: str) -> str:
-        """Return an assistant's tool call as text of the transcript.
-
-        Args:
-            name: of the function.
-            arguments: JSON, as the caller wrote it.
-        """
-        head = f'{{"name": {json.dumps(name, ensure_ascii=False)}, "arguments": {arguments}}}'
-        return f"<tool_call>\n{head}\n</tool_call>"
+        """Return an assistant's call of a function as text of the transcript; ``arguments`` is the caller's JSON."""
+        call = f'{{"name": {json.dumps(name, ensure_ascii=False)}, "arguments": {arguments}}}'
+        return f"<tool_call>\n{call}\n</tool_call>"
 
     def published(self, name: str) -> dict[str, Any] | None:
         """Return the config.json of a model known by its hub name; None for any other name."""
@@ -117,12 +96,7 @@ class Family:
         return None
 
     def check_tokenizer(self, name: str, vocabulary: Collection[str], chat_template: object) -> None:
-        """Check that a tokenizer has what samples need.
-
-        Args:
-            name: of the base model, for messages.
-            vocabulary: its tokens.
-            chat_template: empty or None where there is none.
+        """Check that a base model's tokenizer has what samples need.
 
         Raises:
             ModelError: it lacks a chat template or one of the marks.

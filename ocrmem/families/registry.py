@@ -25,9 +25,9 @@ def family_of(name: str, revision: str | None = None) -> Family:
     """
     values = None if name == TINY else local_config(name)
     if values is None:
-        known = next((family for family in FAMILIES.values() if family.published(name)), None)
-        if known:
-            return known
+        for family in FAMILIES.values():
+            if family.published(name):
+                return family
         values = _cached_config(name, revision) or {}
     model_type = str(values.get("model_type", "unknown"))
     return FAMILIES.get(model_type) or Family(model_type)

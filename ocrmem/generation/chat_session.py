@@ -38,42 +38,29 @@ SPREAD_LIMIT = 0.7  # of the standard deviation: about a factor of two
 
 
 class Answer(TypedDict):
-    """An answer, and what became of the history.
-
-    Attributes:
-        memory: whether there was any.
-        vision_tokens, memory_tokens: without and with the two marks.
-        dropped_tokens: text tokens that did not fit into the sequence.
-        feature_distance: from `MEMModel.feature_drift`; None without memory or statistics.
-    """
+    """An answer, and what became of the history."""
 
     answer: str
-    memory: bool
+    memory: bool  # whether there was any
     history_tokens: int
     vision_tokens: int
-    memory_tokens: int
+    memory_tokens: int  # vision tokens and the two marks
     pages: int
     encoded_pages: int
     dropped_pages: int
-    dropped_tokens: int
+    dropped_tokens: int  # text tokens that did not fit into the sequence
     compression_ratio: float | None
-    feature_distance: dict[str, float] | None
+    feature_distance: dict[str, float] | None  # None without memory or statistics
     warnings: list[str]
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A question as the model gets it.
+    """A question as the model gets it."""
 
-    Attributes:
-        sample: how the conversation was split, and its memory.
-        case: token sequence and the features of its memory.
-        encoded_pages: pages that went through the encoder for it.
-    """
-
-    sample: Sample
-    case: Case
-    encoded_pages: int
+    sample: Sample  # how the conversation was split, and its memory
+    case: Case  # token sequence and the features of its memory
+    encoded_pages: int  # that went through the encoder for it
 
 
 class ChatSession:
@@ -84,7 +71,6 @@ class ChatSession:
 
     Args:
         model: with its encoder attached, in eval mode.
-        tokenizer: of its language model.
         config: the run's settings; those that samples depend on are taken from the adapter instead.
         cached_pages: pages whose features are kept, at least ``max_pages``. A page of 256 tokens of 1024 numbers
             takes 1 MiB.
@@ -99,13 +85,8 @@ class ChatSession:
         self.maker = SampleMaker(settings, tokenizer)
         most = max(cached_pages, settings.render.max_pages)
         self.features = FeatureCache(cast(Encoder, model.ocr_embed), most)
-        self.scorer = Scorer(
-            model,
-            tokenizer,
-            self.maker.builder.end_token_id,
-            batch_size=1,
-            max_new_tokens=config.evaluate.max_new_tokens,
-        )
+        end, longest = self.maker.builder.end_token_id, config.evaluate.max_new_tokens
+        self.scorer = Scorer(model, tokenizer, end, batch_size=1, max_new_tokens=longest)
 
     @classmethod
     def open(cls, config: RunConfig, adapter: str | None = None, *, cached_pages: int = 256) -> Self:
@@ -172,12 +153,8 @@ class ChatSession:
         if made.problems:
             raise DataError(made.problems)
         sample = made.samples[-1]
-        question = self.maker.builder.build(
-            sample.prompt,
-            None,
-            memory_tokens=sample.memory_tokens,
-            history=() if sample.has_memory else sample.history,
-        )
+        history = () if sample.has_memory else sample.history
+        question = self.maker.builder.build(sample.prompt, None, memory_tokens=sample.memory_tokens, history=history)
         before = self.features.encoded
         features = None
         if sample.has_memory:
@@ -192,21 +169,14 @@ class FeatureCache:
     """Features of the pages used last, by their hashes.
 
     Args:
-        encoder: of all pages.
         most: pages that are kept; the least recently used go first. It must reach for one history.
-
-    Attributes:
-        encoded: pages that went through the encoder so far.
     """
 
     def __init__(self, encoder: Encoder, most: int) -> None:
         self.encoder = encoder
         self.most = most
-        self.encoded = 0
+        self.encoded = 0  # pages that went through the encoder so far
         self._kept: OrderedDict[str, torch.Tensor] = OrderedDict()
-
-    def __len__(self) -> int:
-        return len(self._kept)
 
     def of(self, pages: Sequence[PageRow], *, drop_blank_tokens: bool) -> torch.Tensor:
         """Return the features of the pages' tokens, one page after the other: float32 [tokens, d] on the CPU.

@@ -1,7 +1,6 @@
 """The model registry: versions of the adapter package, and an alias that moves only when the gate is met.
 
-`registration` is the verb `register`, `resolve` finds an adapter by name, `backend` is what both ask of a registry.
-Each kind of registry is one file beside them; `ocrmem.registries` lists them by the scheme of their addresses.
+Each kind of registry is one file here; `ocrmem.registries` lists them by the scheme of their addresses.
 """
 
 from ocrmem.registry.backend import backend_of, registry_directory

@@ -22,19 +22,12 @@ NAME_REMEDY = "Check the name, the alias and the version; `ocrmem register` make
 
 @dataclass(frozen=True)
 class Version:
-    """A model version.
+    """A model version."""
 
-    Attributes:
-        name: of the registered model.
-        number: from 1 for each model.
-        tags: of the version.
-        uri: of its package, if the registry gives it.
-    """
-
-    name: str
-    number: int
+    name: str  # of the registered model
+    number: int  # from 1 for each model
     tags: Mapping[str, str]
-    uri: str | None = None
+    uri: str | None = None  # of its package, if the registry gives it
 
     @property
     def reference(self) -> str:

@@ -31,7 +31,6 @@ from ocrmem.secrets import redact, redact_uri
 from ocrmem.storage import Store, store_at
 
 if TYPE_CHECKING:
-    from kubeflow.hub import ModelRegistryClient
     from model_registry.types import ModelVersion, RegisteredModel
 
 TOKEN = "MODEL_REGISTRY_TOKEN"
@@ -46,7 +45,7 @@ _AUTHOR = "ocrmem"
 _ALIAS = "ocrmem.alias."
 _METRIC = "ocrmem.metric."
 _GIVE_UP_SECONDS = 60.0  # for one version, when others register in the same moment
-_FORMAT = {"model_format_name": "ocrmem-adapter", "model_format_version": "1"}
+_FORMAT: dict[str, Any] = {"model_format_name": "ocrmem-adapter", "model_format_version": "1"}
 
 
 class KubeflowBackend(Backend):
@@ -56,7 +55,11 @@ class KubeflowBackend(Backend):
         self._address = address
         self._section = config.registry
         self._store = _store(config)
-        self._client = _client(address)
+        from kubeflow.hub import ModelRegistryClient
+
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="User access token is missing")
+            self._client = ModelRegistryClient(address.url, author=_AUTHOR, user_token=address.token())
 
     @classmethod
     @contextmanager
@@ -84,7 +87,8 @@ class KubeflowBackend(Backend):
         retry = Retry(f"the registry {self._address.url}", _GIVE_UP_SECONDS, attempts=ATTEMPTS, first=0.1)
         while True:
             versions = self._versions(name)
-            if found := _holding(versions, digest):
+            if held := [v for v in versions if (v.custom_properties or {}).get(PACKAGE_TAG) == digest]:
+                found = min(held, key=_number)
                 # A registration that was cut off between the version and its artifact is completed.
                 return _version(name, found, self._uri(name, found) or self._add_artifact(name, found, uri))
             try:
@@ -95,9 +99,9 @@ class KubeflowBackend(Backend):
                     author=_AUTHOR,
                     owner=_AUTHOR,
                     version_description="An optical memory adapter; see README.md in the package",
-                    metadata={**tags, **_properties(metrics)},
-                    model_format_name=_FORMAT["model_format_name"],
-                    model_format_version=_FORMAT["model_format_version"],
+                    # JSON has no infinity, so a metric that is not finite goes as text.
+                    metadata={**tags, **{_METRIC + k: v if math.isfinite(v) else str(v) for k, v in metrics.items()}},
+                    **_FORMAT,
                 )
             except (StoreError, BadRequestException, ConflictException, ServiceException):
                 # The number was taken in the same moment (servers differ in how they say so), or the answer to a
@@ -290,14 +294,6 @@ def _import_sdk() -> None:
         logger.addHandler(logging.NullHandler())
 
 
-def _client(address: Address) -> ModelRegistryClient:
-    from kubeflow.hub import ModelRegistryClient
-
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="User access token is missing")
-        return ModelRegistryClient(address.url, author=_AUTHOR, user_token=address.token())
-
-
 @contextmanager
 def _errors(address: Address) -> Iterator[None]:
     """Turn the SDK's errors into problems. Their text may hold request headers, so little of it is kept."""
@@ -318,12 +314,6 @@ def _errors(address: Address) -> Iterator[None]:
         raise ConfigError.of(_FIELD, f"the registry {address.url} says: {error}", NAME_REMEDY) from None
 
 
-def _holding(versions: list[ModelVersion], package_sha256: str) -> ModelVersion | None:
-    """Return the version that holds a package; the oldest of several."""
-    found = [v for v in versions if (v.custom_properties or {}).get(PACKAGE_TAG) == package_sha256]
-    return min(found, key=_number, default=None)
-
-
 def _number(version: ModelVersion) -> int:
     """Return the version's number; 0 for one that another tool has registered under a name of its own."""
     return int(version.name) if re.fullmatch(r"[1-9][0-9]{0,8}", version.name) else 0
@@ -332,8 +322,3 @@ def _number(version: ModelVersion) -> int:
 def _version(name: str, version: ModelVersion, uri: str) -> Version:
     tags = {key: value for key, value in (version.custom_properties or {}).items() if isinstance(value, str)}
     return Version(name, _number(version), tags, uri)
-
-
-def _properties(metrics: Mapping[str, float]) -> dict[str, float | str]:
-    """Return metrics as custom properties; JSON has no infinity, so what is not finite goes as text."""
-    return {_METRIC + key: value if math.isfinite(value) else str(value) for key, value in metrics.items()}

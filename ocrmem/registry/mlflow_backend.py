@@ -66,9 +66,32 @@ class MlflowBackend(Backend):
     def ensure_version(
         self, package: Path, provenance: dict[str, Any], tags: Mapping[str, str], metrics: Mapping[str, float]
     ) -> Version:
-        name = self._config.registry.name
-        found = self._find(name, tags[PACKAGE_TAG])
-        return _version(found or self._create(name, package, provenance, tags, metrics))
+        client, name, digest = self._client, self._config.registry.name, tags[PACKAGE_TAG]
+        quoted = name.replace("'", "\\'")
+        found = client.search_model_versions(f"name='{quoted}' and tag.`{PACKAGE_TAG}`='{digest}'")
+        if ready := [version for version in found if version.status == "READY"]:
+            return _version(min(ready, key=lambda version: int(version.version)))  # the oldest of several
+        # A new run holds the package and a version is made of it, complete from its first moment.
+        experiment = self._experiment(name)
+        for run in client.search_runs([experiment], f"tags.`{PACKAGE_TAG}` = '{digest}'"):
+            # An interrupted upload: a run that a version refers to would have been found.
+            client.delete_run(run.info.run_id)
+        run = client.create_run(experiment, tags=dict(tags), run_name=f"{name} {digest[:12]}")
+        self._log_run(run.info.run_id, provenance, metrics)
+        client.log_artifacts(run.info.run_id, str(package), _ARTIFACTS)
+        client.set_terminated(run.info.run_id)
+        if not client.search_registered_models(f"name='{name}'"):
+            client.create_registered_model(name, description="Optical memory adapters made by ocrmem")
+        memory = provenance["metrics"]["memory"]
+        made = client.create_model_version(
+            name,
+            source=f"{run.info.artifact_uri.rstrip('/')}/{_ARTIFACTS}",
+            run_id=run.info.run_id,
+            tags=dict(tags),
+            description=f"recall {memory['recall']:.3f} with memory, loss {memory['loss']:.4f}; see README.md in the "
+            "package",
+        )
+        return _version(made)
 
     def tag(self, version: Version, tags: Mapping[str, str]) -> None:
         for key, value in tags.items():
@@ -94,43 +117,6 @@ class MlflowBackend(Backend):
             for file in fetched.iterdir():
                 file.rename(directory / file.name)
             fetched.rmdir()
-
-    def _find(self, name: str, package_sha256: str) -> ModelVersion | None:
-        """Return the version that holds this package, if there is one; the oldest of several."""
-        quoted = name.replace("'", "\\'")
-        found = self._client.search_model_versions(f"name='{quoted}' and tag.`{PACKAGE_TAG}`='{package_sha256}'")
-        ready = [version for version in found if version.status == "READY"]
-        return min(ready, key=lambda version: int(version.version), default=None)
-
-    def _create(
-        self,
-        name: str,
-        package: Path,
-        provenance: dict[str, Any],
-        tags: Mapping[str, str],
-        metrics: Mapping[str, float],
-    ) -> ModelVersion:
-        """Upload the package in a new run and make a version of it, complete from its first moment."""
-        client, digest = self._client, tags[PACKAGE_TAG]
-        experiment = self._experiment(name)
-        for run in client.search_runs([experiment], f"tags.`{PACKAGE_TAG}` = '{digest}'"):
-            # An interrupted upload: a run that a version refers to would have been found.
-            client.delete_run(run.info.run_id)
-        run = client.create_run(experiment, tags=dict(tags), run_name=f"{name} {digest[:12]}")
-        self._log_run(run.info.run_id, provenance, metrics)
-        client.log_artifacts(run.info.run_id, str(package), _ARTIFACTS)
-        client.set_terminated(run.info.run_id)
-        if not client.search_registered_models(f"name='{name}'"):
-            client.create_registered_model(name, description="Optical memory adapters made by ocrmem")
-        memory = provenance["metrics"]["memory"]
-        return client.create_model_version(
-            name,
-            source=f"{run.info.artifact_uri.rstrip('/')}/{_ARTIFACTS}",
-            run_id=run.info.run_id,
-            tags=dict(tags),
-            description=f"recall {memory['recall']:.3f} with memory, loss {memory['loss']:.4f}; see README.md in the "
-            "package",
-        )
 
     def _experiment(self, name: str) -> str:
         existing = self._client.get_experiment_by_name(name)
@@ -187,7 +173,11 @@ def _client(config: RunConfig) -> Iterator[MlflowClient]:
 def _explain(error: MlflowException, uri: str) -> Problem:
     from requests.exceptions import RequestException
 
-    shown, said = redact_uri(uri), " ".join(_scrub(str(error), uri).split())
+    shown, parts = redact_uri(uri), urlsplit(uri)
+    said = " ".join(str(error).split())
+    hidden = ((uri, shown), (parts.netloc if "@" in parts.netloc else "", "***"), (parts.password or "", "***"))
+    for secret, instead in hidden:
+        said = said.replace(secret, instead) if secret else said
     chain = list(causes(error))
     if any(isinstance(cause, RequestException) for cause in chain):
         reason = getattr(chain[-1], "strerror", None) or type(chain[-1]).__name__
@@ -215,11 +205,3 @@ def _sqlite_problems(database: Path) -> list[Problem]:
         message = f"the registry database {database} cannot be written to ({error})"
         return [Problem("register.uri", message, "Check its owner and that nothing holds it, or name another file")]
     return []
-
-
-def _scrub(text: str, uri: str) -> str:
-    parts = urlsplit(uri)
-    for secret in (uri, parts.netloc if "@" in parts.netloc else "", parts.password or ""):
-        if secret:
-            text = text.replace(secret, redact_uri(uri) if secret == uri else "***")
-    return text

@@ -1,8 +1,7 @@
 """The verb `register`: package the adapter, make a version of it, judge it, move the alias.
 
 The package's hash identifies a version, so registering the same adapter again, after a kill or by hand, finds the
-version that is there. The order is: store the files, make the version, move the alias, write registration.json. The
-next run completes or removes what an interrupted one has left.
+version that is there; the next run completes or removes what an interrupted one has left.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from typing import Any, TypedDict
 from ocrmem.adapter import check_reports, package_adapter
 from ocrmem.config import RunConfig
 from ocrmem.errors import CheckFailed, Problem
-from ocrmem.evaluation.gate import GateLine, gate_lines
+from ocrmem.evaluation.gate import gate_lines
 from ocrmem.evaluation.result import EVALUATION
 from ocrmem.facts import RUN_ID
 from ocrmem.files import read_json, write_json
@@ -82,7 +81,8 @@ def register(config: RunConfig, run_id: str | None = None) -> RegisterResult:
 
     package = registry_directory(config) / "package"
     provenance = package_adapter(config, package)
-    judged = {**_gate_tags(gate), **_dataset_tag(config, provenance)}
+    judged = {f"ocrmem.{line.metric.replace(' - ', '-')}": f"{line.value:.6g}" for line in gate}
+    judged |= {GATE_TAG: "failed" if unmet else "passed", **_dataset_tag(config, provenance)}
     tags = {**_origin_tags(provenance), **judged}
     if run_id := run_id or os.environ.get(RUN_ID):
         tags["ocrmem.run_id"] = run_id
@@ -106,7 +106,9 @@ def register(config: RunConfig, run_id: str | None = None) -> RegisterResult:
     }
     write_json(config.paths.report(REGISTRATION), result)
     if unmet:
-        raise CheckFailed([_unmet_problem(line, config, version) for line in unmet])
+        state = f"{section.name} version {version.number} is registered as failed and {section.alias!r} did not move"
+        remedy = "Train longer or improve the data; lower the bound only if the figure is good enough"
+        raise CheckFailed([Problem(f"register.gate.{line.setting}", f"{line}; {state}", remedy) for line in unmet])
     return {**result, "summary": _summary(result, config)}
 
 
@@ -124,13 +126,6 @@ def _origin_tags(provenance: dict[str, Any]) -> dict[str, str]:
     if provenance["git"]["commit"]:
         tags["ocrmem.git_commit"] = provenance["git"]["commit"]
         tags["ocrmem.git_dirty"] = str(provenance["git"]["dirty"]).lower()
-    return tags
-
-
-def _gate_tags(gate: list[GateLine]) -> dict[str, str]:
-    """Return the figures and the verdict of the current gate."""
-    tags = {f"ocrmem.{line.metric.replace(' - ', '-')}": f"{line.value:.6g}" for line in gate}
-    tags[GATE_TAG] = "passed" if all(line.ok for line in gate) else "failed"
     return tags
 
 
@@ -152,15 +147,6 @@ def _metrics(provenance: dict[str, Any]) -> dict[str, float]:
         for key in ("loss", "recall")
     }
     return {**figures, "compression_ratio": float(provenance["metrics"]["compression_ratio"])}
-
-
-def _unmet_problem(line: GateLine, config: RunConfig, version: Version) -> Problem:
-    section = config.registry
-    return Problem(
-        f"register.gate.{line.setting}",
-        f"{line}; {section.name} version {version.number} is registered as failed and {section.alias!r} did not move",
-        "Train longer or improve the data; lower the bound only if the figure is good enough",
-    )
 
 
 def _summary(result: Registration, config: RunConfig) -> list[str]:

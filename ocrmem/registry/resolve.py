@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from pathlib import Path
 
 from ocrmem.adapter import verify_package
@@ -49,8 +50,10 @@ def _local_copy(backend: Backend, config: RunConfig, version: Version) -> Path:
     key = sha256_json([config.registry.uri, version.name, version.number])[:16]
     target = registry_directory(config) / "cache" / key
     wanted = version.tags.get(PACKAGE_TAG)
-    if target.is_dir() and _is_package(target, wanted):
-        return target
+    if target.is_dir():
+        with suppress(ModelError):
+            if verify_package(target).get("package_sha256") == wanted:
+                return target
     with replacing_directory(target) as directory:
         backend.download(version, directory)
         found = verify_package(directory).get("package_sha256")
@@ -58,10 +61,3 @@ def _local_copy(backend: Backend, config: RunConfig, version: Version) -> Path:
             message = f"the registry says package {wanted}, but its files are package {found}"
             raise ModelError.of(version.reference, message, "Register the adapter again and use that version")
     return target
-
-
-def _is_package(directory: Path, package_sha256: str | None) -> bool:
-    try:
-        return verify_package(directory).get("package_sha256") == package_sha256
-    except ModelError:
-        return False

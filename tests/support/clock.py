@@ -5,8 +5,10 @@ from __future__ import annotations
 import threading
 import time
 
+from ocrmem.retry import Clock
 
-class HandClock:
+
+class HandClock(Clock):
     """Time that stands still until it is moved.
 
     Waiting takes a moment of real time, whatever was asked for, and is written down. With ``runs`` it also moves the
