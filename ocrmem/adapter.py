@@ -155,19 +155,14 @@ def model_card(memory_config: dict[str, Any], provenance: dict[str, Any], evalua
 
 def git_state() -> dict[str, Any]:
     """Return the working directory's commit and whether tracked files differ from it; None outside git."""
-    commit = _git("rev-parse", "HEAD")
-    if commit is None:
-        return {"commit": None, "dirty": None}
-    changes = _git("status", "--porcelain", "--untracked-files=no")
-    return {"commit": commit, "dirty": None if changes is None else bool(changes)}
-
-
-def _git(*arguments: str) -> str | None:
+    # Without tags, `describe` gives the commit, and "-dirty" behind it where tracked files differ.
+    command = ["git", "describe", "--always", "--abbrev=64", "--exclude=*", "--dirty"]
     try:
-        done = subprocess.run(["git", *arguments], capture_output=True, text=True, timeout=30, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return {"commit": None, "dirty": None}
+    commit, _, dirty = done.stdout.strip().partition("-")
+    return {"commit": commit, "dirty": bool(dirty)}
 
 
 def _read_provenance(path: Path) -> dict[str, Any]:
@@ -175,9 +170,8 @@ def _read_provenance(path: Path) -> dict[str, Any]:
     try:
         provenance = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ModelError.of(
-            str(file), "is not there", "Use a package that `ocrmem register` made, or download it again"
-        ) from None
+        remedy = "Use a package that `ocrmem register` made, or download it again"
+        raise ModelError.of(str(file), "is not there", remedy) from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ModelError.of(str(file), f"is not valid JSON ({error})", "Download the package again") from None
     files = provenance.get("files") if isinstance(provenance, dict) else None
@@ -189,8 +183,6 @@ def _read_provenance(path: Path) -> dict[str, Any]:
 
 
 def _unlike(file: Path, message: str) -> Problem:
-    return Problem(
-        str(file),
-        f"the adapter is not what its provenance says: {file.name} {message}",
-        "Download the package again, or run `ocrmem register` on the adapter that you mean",
-    )
+    message = f"the adapter is not what its provenance says: {file.name} {message}"
+    remedy = "Download the package again, or run `ocrmem register` on the adapter that you mean"
+    return Problem(str(file), message, remedy)

@@ -60,9 +60,8 @@ def read_json(path: Path, *, made_by: str) -> Any:
     except FileNotFoundError:
         raise MissingInputError.of(str(path), "is not there", f"Run `ocrmem {made_by}` first") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise MissingInputError.of(
-            str(path), f"is not valid JSON ({error})", f"Delete it and run `ocrmem {made_by}` again"
-        ) from None
+        remedy = f"Delete it and run `ocrmem {made_by}` again"
+        raise MissingInputError.of(str(path), f"is not valid JSON ({error})", remedy) from None
 
 
 @contextmanager

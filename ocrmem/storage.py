@@ -4,9 +4,8 @@ The DVC remote of `version` and the packages of the Kubeflow Model Registry lie 
 whether a place exists and can be written to, so that a missing key or bucket is found in a second instead of after a
 run's work. Keys come from the environment or ~/.aws, as boto3 finds them.
 
-S3 goes through boto3 rather than fsspec: s3fs reports a file whose access is refused as missing, repeats a question
-that got no answer five times (eight times the wait), lists a folder to see whether a bucket exists, and would save six
-lines.
+S3 goes through boto3 rather than fsspec: s3fs reports a file whose access is refused as missing, and repeats a question
+that got no answer five times.
 """
 
 from __future__ import annotations
@@ -172,9 +171,8 @@ class S3Store:
             pages = client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=below)
             keys = [item["Key"] for page in pages for item in page.get("Contents", [])]
             if not keys:
-                raise ConfigError.of(
-                    self._field, f"{self.location} holds no files", "Check the address, or register the adapter again"
-                )
+                remedy = "Check the address, or register the adapter again"
+                raise ConfigError.of(self._field, f"{self.location} holds no files", remedy)
             for key in keys:
                 path = target / key.removeprefix(below)
                 if key.endswith("/") or not path.resolve().is_relative_to(target.resolve()):

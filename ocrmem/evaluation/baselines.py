@@ -73,12 +73,7 @@ class CaseMaker:
         return Case(sample.id, *self._sequences(self._long, sample, history=sample.history), sample.answer)
 
     def mean_pooled(self, sample: Sample, embeddings: nn.Module) -> Case:
-        """Average the history's token embeddings into as many slots as memory has.
-
-        Args:
-            sample: with memory.
-            embeddings: the language model's input embeddings; used as they are, nothing is trained.
-        """
+        """Average the history's token embeddings, as they are, into as many slots as memory has."""
         ids = [token for message in sample.history for token in self.builder.encode_content(message.content)]
         pooled = pool(embed(embeddings, ids), sample.memory_tokens)
         sequences = self._sequences(self.builder, sample, memory_tokens=sample.memory_tokens)
@@ -105,12 +100,9 @@ def of_other_conversations(samples: Sequence[Sample]) -> list[int]:
     order = sorted(range(len(samples)), key=lambda i: (samples[i].conversation_id, samples[i].turn))
     ((largest, size),) = Counter(sample.conversation_id for sample in samples).most_common(1)
     if 2 * size > len(samples):
-        raise DataError.of(
-            "evaluate",
-            f"conversation {largest!r} has {size} of the {len(samples)} held-out samples with "
-            "memory, so memory cannot be shuffled between conversations",
-            "Hold out more conversations (an eval*.jsonl file, or a higher data.eval_fraction)",
-        )
+        message = f"conversation {largest!r} has {size} of the {len(samples)} held-out samples with memory"
+        remedy = "Hold out more conversations (an eval*.jsonl file, or a higher data.eval_fraction)"
+        raise DataError.of("evaluate", f"{message}, so memory cannot be shuffled between conversations", remedy)
     partner = dict(zip(order, order[size:] + order[:size], strict=True))
     return [partner[index] for index in range(len(samples))]
 

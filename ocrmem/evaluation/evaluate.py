@@ -86,11 +86,9 @@ class _Evaluation:
         self.held_out = self.dataset.samples("eval")
         with_memory = [sample for sample in self.held_out if sample.has_memory]
         if not with_memory:
-            raise DataError.of(
-                str(config.paths.dataset),
-                f"none of the {len(self.held_out)} held-out samples has memory",
-                "Hold out longer conversations (eval*.jsonl), or lower model.context_threshold",
-            )
+            message = f"none of the {len(self.held_out)} held-out samples has memory"
+            remedy = "Hold out longer conversations (eval*.jsonl), or lower model.context_threshold"
+            raise DataError.of(str(config.paths.dataset), message, remedy)
         self.with_memory = len(with_memory)
         self.samples = evenly_spaced(with_memory, config.evaluate.max_samples)
         changed = [sample for sample in self.dataset.samples("counterfactual") if sample.has_memory]

@@ -43,9 +43,8 @@ def gate_lines(evaluation: dict[str, Any], gate: GateSection) -> list[GateLine]:
         try:
             return float(evaluation[variant][key])
         except (KeyError, TypeError, ValueError):
-            raise MissingInputError.of(
-                EVALUATION, f"has no number {variant}.{key}", "Run `ocrmem evaluate` again"
-            ) from None
+            message = f"has no number {variant}.{key}"
+            raise MissingInputError.of(EVALUATION, message, "Run `ocrmem evaluate` again") from None
 
     def at_most(variant: str, setting: str) -> GateLine:
         return GateLine(f"{variant}.recall", metric(variant, "recall"), "<=", getattr(gate, setting), setting)

@@ -1,6 +1,7 @@
 """Small charts as inline SVG: no library, no request, and colours that follow the page's light or dark theme.
 
-Every function returns markup whose texts are escaped; colours are CSS custom properties of report.html.jinja.
+Every function returns markup whose texts are escaped; ``title`` is what screen readers read aloud. Colours are CSS
+custom properties of report.html.jinja.
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ def bar_chart(values: Sequence[tuple[str, float]], *, title: str, top: float | N
 
     Args:
         values: label and length; a length that is not finite is written but not drawn.
-        title: read aloud by screen readers.
         top: the value of a full-width bar; None: the largest.
     """
     longest = top or max([value for _, value in values if math.isfinite(value)], default=0.0) or 1.0
@@ -39,14 +39,7 @@ def bar_chart(values: Sequence[tuple[str, float]], *, title: str, top: float | N
 
 
 def histogram(edges: Sequence[float], counts: Sequence[int], *, title: str, unit: str) -> Markup:
-    """Draw vertical bars over equal bins.
-
-    Args:
-        edges: bin edges, one more than ``counts``.
-        counts: how many fall into each bin.
-        title: read aloud by screen readers.
-        unit: written under the axis.
-    """
+    """Draw vertical bars over equal bins, whose ``edges`` are one more than ``counts``; ``unit`` is of the edges."""
     height, base, left = 190, 150, 12
     room = WIDTH - 2 * left
     step = room / max(1, len(counts))
@@ -66,12 +59,7 @@ def histogram(edges: Sequence[float], counts: Sequence[int], *, title: str, unit
 
 
 def line_chart(points: Sequence[tuple[float, float]], *, title: str, x_name: str) -> Markup:
-    """Draw a line through points in the order given, without those that are not finite.
-
-    Args:
-        points: x and y, at least two finite ones.
-        title: read aloud by screen readers.
-        x_name: written under the axis.
+    """Draw a line through points (x, y) in the order given, without those that are not finite.
 
     Raises:
         ValueError: fewer than two finite points.

@@ -107,12 +107,10 @@ class Family:
         marks = (self.marks.start, self.marks.placeholder, self.marks.end)
         missing = [mark for mark in marks if mark not in vocabulary]
         if missing:
-            raise ModelError.of(
-                place,
-                f"the tokenizer of {name!r} (family {self.model_type}) has no {', '.join(missing)}",
-                "Add them as special tokens, resize the model's embeddings and save both to a directory, or name "
-                f"other tokens in a file of ocrmem/families, or use a model such as {EXAMPLE}",
-            )
+            message = f"the tokenizer of {name!r} (family {self.model_type}) has no {', '.join(missing)}"
+            remedy = "Add them as special tokens, resize the model's embeddings and save both to a directory, or name "
+            remedy += f"other tokens in a file of ocrmem/families, or use a model such as {EXAMPLE}"
+            raise ModelError.of(place, message, remedy)
 
 
 DEFAULT = Family("default")

@@ -178,6 +178,9 @@ class FeatureCache:
         self.encoded = 0  # pages that went through the encoder so far
         self._kept: OrderedDict[str, torch.Tensor] = OrderedDict()
 
+    def __len__(self) -> int:
+        return len(self._kept)
+
     def of(self, pages: Sequence[PageRow], *, drop_blank_tokens: bool) -> torch.Tensor:
         """Return the features of the pages' tokens, one page after the other: float32 [tokens, d] on the CPU.
 

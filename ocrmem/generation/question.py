@@ -59,9 +59,8 @@ def read_source(conversation: str | Path) -> tuple[bytes, str]:
     try:
         return path.read_bytes(), str(path)
     except FileNotFoundError:
-        raise MissingInputError.of(
-            str(path), "is not there", "Give a JSON file with one conversation, or - for standard input"
-        ) from None
+        remedy = "Give a JSON file with one conversation, or - for standard input"
+        raise MissingInputError.of(str(path), "is not there", remedy) from None
     except OSError as error:
         raise ConfigError.of(str(path), f"cannot be read ({error.strerror})", "Give a readable file") from None
 
@@ -73,9 +72,8 @@ def _one_object(raw: bytes, place: str) -> dict[str, Any]:
         value = json.loads(raw.decode("utf-8-sig"))
     except (ValueError, RecursionError):
         if len(lines) > 1 and not parse_line(lines[0], place).problems:
-            raise DataError.of(
-                place, f"holds {len(lines)} lines", f"Give one conversation, such as: sed -n 1p {place}"
-            ) from None
+            remedy = f"Give one conversation, such as: sed -n 1p {place}"
+            raise DataError.of(place, f"holds {len(lines)} lines", remedy) from None
         problems = parse_line(raw.strip(), place).problems
         raise DataError(problems or Problem(place, "is not one JSON object", "Give one conversation")) from None
     if not isinstance(value, dict):

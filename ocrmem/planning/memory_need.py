@@ -17,13 +17,6 @@ from ocrmem.planning.workload import BatchShape, Workload, workload
 CONTEXT_BYTES = 1_500_000_000
 FRAGMENTATION = 0.05
 _WAYS = ((0, "none"), (1, "none"), (2, "none"), (3, "none"), (3, "all"))
-_REMEDIES: tuple[dict[str, Any], ...] = (
-    {"halve": True},
-    {"activation_checkpointing": True},
-    {"activation_checkpointing": True, "deepspeed": "zero3"},
-    {"activation_checkpointing": True, "deepspeed": "zero3", "smallest": True},
-    {"activation_checkpointing": True, "deepspeed": "zero3", "offload": "all", "smallest": True},
-)
 
 
 @dataclass(frozen=True)
@@ -96,37 +89,26 @@ def memory_plan(
 
 def _remedies(config: RunConfig, facts: ModelFacts, device: Gpu, answer_tokens: int | None) -> list[dict[str, Any]]:
     """Return changes of the settings, the smallest first, under which the run fits at the same global batch."""
+    train, rows = config.train, config.train.per_device_batch_size
+
+    def fewer_rows(factor: int) -> dict[str, Any]:
+        steps = train.gradient_accumulation_steps * factor
+        return {"per_device_batch_size": rows // factor, "gradient_accumulation_steps": steps}
+
+    changes: list[dict[str, Any]] = [] if rows % 2 else [fewer_rows(2)]
+    changes.append({"activation_checkpointing": True})
+    if config.model.precision != "float16":  # DeepSpeed refuses it here
+        sharded = {"activation_checkpointing": True, "deepspeed": "zero3"}
+        if train.processes > 1:  # one process has nobody to share with
+            changes += [sharded, sharded | fewer_rows(rows)]
+        changes.append(sharded | {"offload": "all"} | fewer_rows(rows))
     found = []
-    for change in _REMEDIES:
-        settings = _changed(config, change)
+    for change in changes:
+        settings = {name: value for name, value in change.items() if getattr(train, name) != value}
         if not settings:
             continue
-        other = config.model_copy(update={"train": config.train.model_copy(update=settings)})
+        other = config.model_copy(update={"train": train.model_copy(update=settings)})
         total = memory_need(other, facts, sharding(other), workload(other, answer_tokens).largest)["total"]
         if total <= device.memory_bytes:
             found.append({"settings": {f"train.{name}": v for name, v in settings.items()}, "total_bytes": total})
     return found[:2]
-
-
-def _changed(config: RunConfig, change: dict[str, Any]) -> dict[str, Any]:
-    """Return the fields of section train that a remedy changes; empty where it does not apply."""
-    train = config.train
-    settings: dict[str, Any] = {
-        name: change[name]
-        for name in ("activation_checkpointing", "deepspeed", "offload")
-        if name in change and getattr(train, name) != change[name]
-    }
-    sharded = "deepspeed" in change
-    if sharded and (config.model.precision == "float16" or (train.processes == 1 and "offload" not in change)):
-        return {}  # DeepSpeed refuses float16 here, and one process has nobody to share with
-    rows, fewer = train.per_device_batch_size, 1
-    if change.get("halve"):
-        if rows % 2:
-            return {}
-        fewer = 2
-    elif change.get("smallest"):
-        fewer = rows
-    if fewer > 1:
-        settings["per_device_batch_size"] = rows // fewer
-        settings["gradient_accumulation_steps"] = train.gradient_accumulation_steps * fewer
-    return settings

@@ -92,11 +92,8 @@ def _check_arguments(config: RunConfig, hours: float | None, mfu: float | None, 
         raise ConfigError.of("--mfu", f"is {mfu:g}", "Give a share of the peak between 0 and 1, for example 0.35")
     longest = config.model.max_seq_length
     if answer_tokens is not None and not 0 < answer_tokens < longest:
-        raise ConfigError.of(
-            "--answer-tokens",
-            f"is {answer_tokens}, but a sequence has model.max_seq_length {longest} tokens",
-            f"Give a number between 1 and {longest - 1}",
-        )
+        message = f"is {answer_tokens}, but a sequence has model.max_seq_length {longest} tokens"
+        raise ConfigError.of("--answer-tokens", message, f"Give a number between 1 and {longest - 1}")
 
 
 def _features(config: RunConfig, load: Workload) -> dict[str, Any]:

@@ -111,26 +111,20 @@ def _features(plan: dict[str, Any]) -> Iterable[str]:
 
 def _tokens(config: RunConfig, plan: dict[str, Any]) -> Iterable[str]:
     found, train = plan["tokens"], config.train
-    bound = "at most " if found["is_bound"] else ""
-    made = (
-        f"{train.per_device_batch_size} x {train.gradient_accumulation_steps} accumulated x {train.processes} processes"
-    )
-    rows = [
+    rows, batches = train.per_device_batch_size, train.gradient_accumulation_steps
+    bound, padding = "", f"{found['padding_share']:.1%} of it padding"
+    if found["is_bound"]:
+        bound, padding = "at most ", ""
+    held = f"{found['memory_per_row']:,.0f} of memory, {found['answer_per_row']:,.0f} of answer"
+    made = f"{rows} x {batches} accumulated x {train.processes} processes"
+    lines = [
         ("global batch", f"{found['global_batch']:,} samples", made),
-        (
-            "a row",
-            f"{bound}{found['row']:,.0f}",
-            f"{found['memory_per_row']:,.0f} of memory, {found['answer_per_row']:,.0f} of answer",
-        ),
-        (
-            "a step",
-            f"{bound}{found['step']:,.0f}",
-            "" if found["is_bound"] else f"{found['padding_share']:.1%} of it padding",
-        ),
+        ("a row", f"{bound}{found['row']:,.0f}", held),
+        ("a step", f"{bound}{found['step']:,.0f}", padding),
         ("the run", f"{bound}{scaled(found['total'])}", f"{found['steps']:,} steps"),
         ("answers", f"{bound}{scaled(found['answers'])}", "the only positions with a loss"),
     ]
-    return _table("Tokens in the language model's sequence", ["", "tokens", ""], rows)
+    return _table("Tokens in the language model's sequence", ["", "tokens", ""], lines)
 
 
 def _time(config: RunConfig, plan: dict[str, Any]) -> Iterable[str]:
@@ -144,13 +138,10 @@ def _time(config: RunConfig, plan: dict[str, Any]) -> Iterable[str]:
         "again": work["again"],
     }
     shares = ", ".join(f"{name} {value / work['executed']:.0%}" for name, value in parts.items())
+    rate = f"{scaled(work['executed'], 'FLOP')} at {found['mfu']:.2f} of {scaled(gpu['peak_flops'], 'FLOP/s')}"
     rows = [
         ("operations a token", scaled(work["executed_per_token"], "FLOP"), shares),
-        (
-            "a batch of one GPU",
-            duration(found["compute_seconds_per_batch"]),
-            f"{scaled(work['executed'], 'FLOP')} at {found['mfu']:.2f} of {scaled(gpu['peak_flops'], 'FLOP/s')}",
-        ),
+        ("a batch of one GPU", duration(found["compute_seconds_per_batch"]), rate),
         ("gathering weights", duration(moved) if moved else "none", f"bound by {found['bound_by']}"),
         ("a step", duration(found["seconds_per_step"]), f"{config.train.gradient_accumulation_steps} batches"),
         ("tokens a second", scaled(found["tokens_per_second"]), f"{scaled(found['tokens_per_second_per_gpu'])} a GPU"),

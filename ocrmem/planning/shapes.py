@@ -50,11 +50,8 @@ def base_config(config: RunConfig) -> PretrainedConfig:
     if found is None:
         values = published_config(name)
         if values is None:
-            raise ModelError.of(
-                "model.base_model_name",
-                f"the shapes of {name!r} are not known here",
-                "Name a local directory that holds its config.json; the weights are not needed",
-            )
+            remedy = "Name a local directory that holds its config.json; the weights are not needed"
+            raise ModelError.of("model.base_model_name", f"the shapes of {name!r} are not known here", remedy)
         found = AutoConfig.for_model(**values)
     shape_of(found, name)
     return found
@@ -69,11 +66,9 @@ def shape_of(base: PretrainedConfig, name: str = "the base model") -> Shape:
     family = FAMILIES.get(base.model_type)
     shape = family.shape(base.to_dict()) if family else None
     if shape is None:
-        raise ModelError.of(
-            "model.base_model_name",
-            f"{name!r} is a {base.model_type}, whose arithmetic the plan does not know",
-            f"Name a model such as {EXAMPLE}, or train without a plan",
-        )
+        message = f"{name!r} is a {base.model_type}, whose arithmetic the plan does not know"
+        remedy = f"Name a model such as {EXAMPLE}, or train without a plan"
+        raise ModelError.of("model.base_model_name", message, remedy)
     return shape
 
 
@@ -109,11 +104,9 @@ def _stored_config(name: str, revision: str | None) -> PretrainedConfig | None:
         return AutoConfig.from_pretrained(name, revision=revision, local_files_only=True)
     except (OSError, ValueError) as error:
         if Path(name).is_dir():
-            raise ModelError.of(
-                name,
-                f"its config.json describes no language model ({first_line(error)})",
-                "Name a directory that holds the config.json of a language model",
-            ) from None
+            message = f"its config.json describes no language model ({first_line(error)})"
+            remedy = "Name a directory that holds the config.json of a language model"
+            raise ModelError.of(name, message, remedy) from None
         return None
 
 

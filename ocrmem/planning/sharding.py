@@ -9,7 +9,6 @@ included. Only the last matters for a projector of 21 million parameters beside 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from ocrmem.config import RunConfig
 from ocrmem.families import Shape
@@ -65,10 +64,10 @@ def sharding(config: RunConfig) -> Sharding:
     values = deepspeed_config(config, on_cpu=False)
     if values is None:
         return Sharding(processes=config.train.processes)
-    zero = values["zero_optimization"]
-    offload = "optimizer" if _offloaded(zero, "offload_optimizer") else "none"
-    if _offloaded(zero, "offload_param"):
-        offload = "all"
+    zero, offload = values["zero_optimization"], "none"
+    for key, name in (("offload_optimizer", "optimizer"), ("offload_param", "all")):
+        if (zero.get(key) or {}).get("device", "none") != "none":
+            offload = name
     return Sharding(zero["stage"], offload, config.train.processes, zero.get("stage3_max_live_parameters"))
 
 
@@ -98,7 +97,3 @@ def _gathered(parameters: Parameters, shape: Shape, cut: Sharding) -> float:
         return 0.0
     live = max(parameters.largest, cut.live or MAX_LIVE) + _PREFETCH * shape.hidden**2
     return min(live, parameters.base) * parameters.base_bytes / parameters.base
-
-
-def _offloaded(zero: dict[str, Any], key: str) -> bool:
-    return (zero.get(key) or {}).get("device", "none") != "none"

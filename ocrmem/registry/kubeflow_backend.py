@@ -144,22 +144,19 @@ class KubeflowBackend(Backend):
     def download(self, version: Version, directory: Path) -> None:
         uri = version.uri or ""
         if not uri.startswith(("s3://", "file://")):
-            raise ConfigError.of(
-                version.reference, f"lies at {uri!r}, which ocrmem cannot read", "Copy it and name the directory"
-            )
+            message = f"lies at {uri!r}, which ocrmem cannot read"
+            raise ConfigError.of(version.reference, message, "Copy it and name the directory")
         place = store_at(uri, self._section.endpoint_url, "register.store")
         if not place.holds(PROVENANCE):
-            raise ConfigError.of(
-                version.reference, f"its package is not at {uri}", "Restore it, or register the adapter again"
-            )
+            remedy = "Restore it, or register the adapter again"
+            raise ConfigError.of(version.reference, f"its package is not at {uri}", remedy)
         place.download(directory)
 
     def _upload(self, package: Path, digest: str) -> str:
         """Put the package into the store, under its hash; it is complete where its provenance.json is."""
-        name = f"{re.sub(r'[^A-Za-z0-9._-]+', '-', self._section.name)}/{digest}"
-        if self._store.holds(f"{name}/{PROVENANCE}"):
-            return self._store.uri(name)
-        return self._store.upload(package, name, last=PROVENANCE)
+        name, store = f"{re.sub(r'[^A-Za-z0-9._-]+', '-', self._section.name)}/{digest}", self._store
+        held = store.holds(f"{name}/{PROVENANCE}")
+        return store.uri(name) if held else store.upload(package, name, last=PROVENANCE)
 
     def _model(self, name: str) -> RegisteredModel | None:
         try:

@@ -34,9 +34,8 @@ def resolve_adapter(reference: str, config: RunConfig) -> Path:
         return directory
     match = _REFERENCE.fullmatch(reference)
     if match is None:
-        raise ConfigError.of(
-            "--adapter", f"{reference!r} names no version", "Write models:/NAME@ALIAS or models:/NAME/VERSION"
-        )
+        remedy = "Write models:/NAME@ALIAS or models:/NAME/VERSION"
+        raise ConfigError.of("--adapter", f"{reference!r} names no version", remedy)
     with backend_of(config).open(config) as backend:
         if match["alias"]:
             version = backend.by_alias(match["name"], match["alias"])
