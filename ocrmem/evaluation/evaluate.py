@@ -78,8 +78,8 @@ class _Evaluation:
 
     def __init__(self, config: RunConfig) -> None:
         self.config = config
-        self.adapter = Path(config.paths.adapter)
-        self.adapter_sha256 = adapter_sha256(self.adapter)
+        adapter = Path(config.paths.adapter)
+        self.adapter_sha256 = adapter_sha256(adapter)
         self.dataset = MemoryDataset.open(Path(config.paths.dataset))
         hashes, width = self.dataset.page_hashes(), config.model.vision_embedding_size
         self.store = FeatureStore.open(config.paths.features, pages=hashes, feature_size=width)
@@ -94,7 +94,7 @@ class _Evaluation:
         changed = [sample for sample in self.dataset.samples("counterfactual") if sample.has_memory]
         self.counterfactual = evenly_spaced(changed, config.evaluate.max_samples)
 
-        self.model = MEMModel.from_pretrained(self.adapter, run_config=config).eval()
+        self.model = MEMModel.from_pretrained(adapter, run_config=config).eval()
         self.encoder = load_encoder(config)
         tokenizer = load_tokenizer(config)
         builder = SequenceBuilder.of(config, tokenizer)

@@ -85,13 +85,6 @@ def _charts(result: Mapping[str, Any], config: RunConfig) -> dict[str, Markup | 
 
 
 def _example(sample: Sample, scored: Mapping[str, Sequence[Scored]], dataset: MemoryDataset) -> dict[str, Any]:
-    outputs = [
-        {"name": name, "said": _shorten(result.said), "right": result.right}
-        for name in VARIANTS
-        for result in scored.get(name, ())
-        # Counterfactual samples have ids of their own; the rest share the sample's.
-        if result.sample_id == sample.id and name != "counterfactual"
-    ]
     pages = [dataset.page(name) for name in sample.pages[-_PAGES_SHOWN:]]
     return {
         "id": sample.id,
@@ -105,7 +98,13 @@ def _example(sample: Sample, scored: Mapping[str, Sequence[Scored]], dataset: Me
             {"uri": f"data:image/png;base64,{base64.b64encode(page.png()).decode('ascii')}", "size": page.size}
             for page in pages
         ],
-        "outputs": outputs,
+        "outputs": [
+            {"name": name, "said": _shorten(result.said), "right": result.right}
+            for name in VARIANTS
+            for result in scored.get(name, ())
+            # Counterfactual samples have ids of their own; the rest share the sample's.
+            if result.sample_id == sample.id and name != "counterfactual"
+        ],
     }
 
 

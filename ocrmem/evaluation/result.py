@@ -27,10 +27,9 @@ VARIANTS = {
 
 
 def adapter_sha256(directory: Path) -> str:
-    """Hash an adapter: its weights and its config together.
+    """Hash an adapter's weights and its config together, as `files.sha256_tree` hashes a directory of just these two.
 
-    Other files of the directory (model card, provenance) do not count, so a package has the hash of the
-    adapter it was made from. Equal to `files.sha256_tree` of a directory with just these two files.
+    Model card and provenance do not count, so a package has the hash of the adapter it was made from.
 
     Raises:
         MissingInputError: one of the two files does not exist.
@@ -43,9 +42,6 @@ def adapter_sha256(directory: Path) -> str:
 
 def metrics_of(evaluation: dict[str, Any]) -> dict[str, Any]:
     """Return the part of evaluation.json that is the same on every run: no times, no examples."""
-    metrics: dict[str, Any] = {
-        name: {key: evaluation[name][key] for key in ("loss", "recall")} for name in VARIANTS if name in evaluation
-    }
-    metrics["compression_ratio"] = evaluation.get("compression_ratio")
-    metrics["samples"] = evaluation.get("samples")
-    return metrics
+    found = [name for name in VARIANTS if name in evaluation]
+    metrics = {name: {key: evaluation[name][key] for key in ("loss", "recall")} for name in found}
+    return metrics | {key: evaluation.get(key) for key in ("compression_ratio", "samples")}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import torch
@@ -40,32 +40,21 @@ class Scored:
     tokens: int  # length of the sequence that the model read, without the answer
 
 
+@dataclass
 class Scorer:
-    """Scores cases in batches.
+    """Scores cases in batches."""
 
-    Args:
-        model: with proj loaded; no encoder is needed.
-        end_token_id: ends an answer.
-        batch_size: cases at once.
-        max_new_tokens: most tokens of a generated answer.
-    """
+    model: MEMModel  # with proj loaded; no encoder is needed
+    tokenizer: PreTrainedTokenizerBase
+    end_token_id: int  # ends an answer
+    _: KW_ONLY
+    batch_size: int  # cases at once
+    max_new_tokens: int  # most tokens of a generated answer
 
-    def __init__(
-        self,
-        model: MEMModel,
-        tokenizer: PreTrainedTokenizerBase,
-        end_token_id: int,
-        *,
-        batch_size: int,
-        max_new_tokens: int,
-    ) -> None:
-        self.model = model
-        self.tokenizer = tokenizer
-        self.end_token_id = end_token_id
-        self.batch_size = batch_size
-        self.max_new_tokens = max_new_tokens
-        pad = tokenizer.pad_token_id
-        self._pad = end_token_id if pad is None else pad
+    @property
+    def _pad(self) -> int:
+        pad: int | None = self.tokenizer.pad_token_id
+        return self.end_token_id if pad is None else pad
 
     def score(self, cases: Sequence[Case], done: Callable[[int], None] = lambda count: None) -> list[Scored]:
         """Compute loss and answer of every case, in the order given.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any
 
 from ocrmem.errors import ModelError
@@ -104,8 +104,7 @@ class Family:
         place = "model.base_model_name"
         if not chat_template:
             raise ModelError.of(place, f"{name!r} has no chat template", f"Use a chat model such as {EXAMPLE}")
-        marks = (self.marks.start, self.marks.placeholder, self.marks.end)
-        missing = [mark for mark in marks if mark not in vocabulary]
+        missing = [mark for mark in astuple(self.marks) if mark not in vocabulary]
         if missing:
             message = f"the tokenizer of {name!r} (family {self.model_type}) has no {', '.join(missing)}"
             remedy = "Add them as special tokens, resize the model's embeddings and save both to a directory, or name "

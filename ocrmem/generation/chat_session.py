@@ -95,7 +95,6 @@ class ChatSession:
         Args:
             config: names the models' places, the device and the registry.
             adapter: a directory or ``models:/NAME@ALIAS``; None: ``paths.adapter``.
-            cached_pages: as above.
 
         Raises:
             ConfigError: the adapter does not exist.
@@ -108,10 +107,7 @@ class ChatSession:
         return cls(model, load_tokenizer(config), config, cached_pages=cached_pages)
 
     def answer(self, messages: Sequence[Mapping[str, Any]]) -> Answer:
-        """Answer the last question of a conversation.
-
-        Args:
-            messages: all of it, in OpenAI's form (``role``, ``content``), the last user message being the question.
+        """Answer the last user message of a conversation in OpenAI's form (``role``, ``content``).
 
         Raises:
             DataError: every fault of the messages.
@@ -158,8 +154,7 @@ class ChatSession:
         before = self.features.encoded
         features = None
         if sample.has_memory:
-            rows = {row.hash: row for row in made.pages}
-            dropping = self.maker.config.model.drop_blank_tokens
+            rows, dropping = {row.hash: row for row in made.pages}, self.maker.config.model.drop_blank_tokens
             features = self.features.of([rows[name] for name in sample.pages], drop_blank_tokens=dropping)
         case = Case(sample.id, question, question, "", features=features)
         return Prepared(sample, case, self.features.encoded - before)

@@ -33,26 +33,20 @@ class Gpu:
         return self.single_flops if precision == "float32" else self.half_flops
 
 
-def _gpu(
-    name: str, label: str, gigabytes: int, half: float, single: float, link: float, host: float, source: str
-) -> Gpu:
-    return Gpu(name, label, gigabytes * 10**9, half * 1e12, single * 1e12, link * 1e9, host * 1e9, source)
-
-
 # Memory GB, bfloat16 and float32 TFLOP/s, GB/s one way from the other GPUs and from the host. A data sheet's
 # NVLink and PCIe figures count both directions.
 GPUS = {
-    gpu.name: gpu
-    for gpu in (
-        _gpu("b200", "NVIDIA B200 SXM 180GB", 180, 2250, 75, 900, 64, "NVIDIA Blackwell datasheet (HGX B200)"),
-        _gpu("h200", "NVIDIA H200 SXM 141GB", 141, 989.4, 66.9, 450, 64, "NVIDIA H200 datasheet"),
-        _gpu("h100", "NVIDIA H100 SXM 80GB", 80, 989.4, 66.9, 450, 64, "NVIDIA H100 datasheet"),
-        _gpu("a100-80", "NVIDIA A100 SXM 80GB", 80, 312, 19.5, 300, 32, "NVIDIA A100 datasheet"),
-        _gpu("a100-40", "NVIDIA A100 SXM 40GB", 40, 312, 19.5, 300, 32, "NVIDIA A100 datasheet"),
-        _gpu("l40s", "NVIDIA L40S 48GB", 48, 362, 91.6, 32, 32, "NVIDIA L40S datasheet"),
-        _gpu("l4", "NVIDIA L4 24GB", 24, 121, 30.3, 32, 32, "NVIDIA L4 datasheet"),
-        _gpu("rtx4090", "NVIDIA GeForce RTX 4090 24GB", 24, 165.2, 82.6, 32, 32, "NVIDIA Ada architecture whitepaper"),
-        _gpu("rtx3090", "NVIDIA GeForce RTX 3090 24GB", 24, 71, 35.6, 32, 32, "NVIDIA GA102 architecture whitepaper"),
+    name: Gpu(name, label, gigabytes * 10**9, half * 1e12, single * 1e12, link * 1e9, host * 1e9, source)
+    for name, label, gigabytes, half, single, link, host, source in (
+        ("b200", "NVIDIA B200 SXM 180GB", 180, 2250.0, 75.0, 900, 64, "NVIDIA Blackwell datasheet (HGX B200)"),
+        ("h200", "NVIDIA H200 SXM 141GB", 141, 989.4, 66.9, 450, 64, "NVIDIA H200 datasheet"),
+        ("h100", "NVIDIA H100 SXM 80GB", 80, 989.4, 66.9, 450, 64, "NVIDIA H100 datasheet"),
+        ("a100-80", "NVIDIA A100 SXM 80GB", 80, 312.0, 19.5, 300, 32, "NVIDIA A100 datasheet"),
+        ("a100-40", "NVIDIA A100 SXM 40GB", 40, 312.0, 19.5, 300, 32, "NVIDIA A100 datasheet"),
+        ("l40s", "NVIDIA L40S 48GB", 48, 362.0, 91.6, 32, 32, "NVIDIA L40S datasheet"),
+        ("l4", "NVIDIA L4 24GB", 24, 121.0, 30.3, 32, 32, "NVIDIA L4 datasheet"),
+        ("rtx4090", "NVIDIA GeForce RTX 4090 24GB", 24, 165.2, 82.6, 32, 32, "NVIDIA Ada architecture whitepaper"),
+        ("rtx3090", "NVIDIA GeForce RTX 3090 24GB", 24, 71.0, 35.6, 32, 32, "NVIDIA GA102 architecture whitepaper"),
     )
 }
 
@@ -78,12 +72,7 @@ def find_gpu(name: str) -> Gpu:
 
 
 def measured_peak(threads: int, seconds: float = 0.4) -> float:
-    """Measure the operations a second of torch's float32 matrix product on this CPU: the fastest of many short ones.
-
-    Args:
-        threads: how many torch uses for it.
-        seconds: how long to try.
-    """
+    """Measure the operations a second of torch's float32 matrix product on this CPU: the fastest of many short ones."""
     import torch
     from torch.utils.benchmark import Timer
 

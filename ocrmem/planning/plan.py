@@ -110,20 +110,20 @@ def _features(config: RunConfig, load: Workload) -> dict[str, Any]:
 
 
 def _tokens(config: RunConfig, load: Workload) -> dict[str, Any]:
-    train = config.train
+    train, mean = config.train, load.mean
     batches = train.gradient_accumulation_steps * train.processes
-    step = load.mean.positions * batches
+    step = mean.positions * batches
     return {
         "global_batch": train.per_device_batch_size * batches,
-        "row": load.mean.length,
+        "row": mean.length,
         "row_used": load.used,
-        "memory_per_row": load.mean.memory / load.mean.rows,
-        "answer_per_row": load.mean.answers / load.mean.rows,
-        "padding_share": 1 - load.used / load.mean.length,
+        "memory_per_row": mean.memory / mean.rows,
+        "answer_per_row": mean.answers / mean.rows,
+        "padding_share": 1 - load.used / mean.length,
         "step": step,
         "steps": train.max_steps,
         "total": step * train.max_steps,
-        "answers": load.mean.answers * batches * train.max_steps,
+        "answers": mean.answers * batches * train.max_steps,
         "is_bound": load.pages is None,
     }
 

@@ -31,14 +31,8 @@ _PREFIXES = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3
 
 def plan_text(config: RunConfig, plan: dict[str, Any]) -> list[str]:
     """Return the lines of the whole plan."""
-    return [
-        *_parameters(config, plan),
-        *_memory(plan),
-        *_features(plan),
-        *_tokens(config, plan),
-        *_time(config, plan),
-        *_assumptions(plan),
-    ]
+    needs = [*_parameters(config, plan), *_memory(plan), *_features(plan), *_tokens(config, plan)]
+    return [*needs, *_time(config, plan), *_assumptions(plan)]
 
 
 def scaled(value: float | None, unit: str = "") -> str:

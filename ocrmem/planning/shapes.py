@@ -46,12 +46,18 @@ def base_config(config: RunConfig) -> PretrainedConfig:
     name = config.model.base_model_name
     if name == TINY:
         return tiny_language_model_config()
-    found = _stored_config(name, config.model.base_revision)
-    if found is None:
+    try:
+        found = AutoConfig.from_pretrained(name, revision=config.model.base_revision, local_files_only=True)
+    except (OSError, ValueError) as error:
+        if Path(name).is_dir():
+            message = f"its config.json describes no language model ({first_line(error)})"
+            remedy = "Name a directory that holds the config.json of a language model"
+            raise ModelError.of(name, message, remedy) from None
         values = published_config(name)
         if values is None:
             remedy = "Name a local directory that holds its config.json; the weights are not needed"
-            raise ModelError.of("model.base_model_name", f"the shapes of {name!r} are not known here", remedy)
+            message = f"the shapes of {name!r} are not known here"
+            raise ModelError.of("model.base_model_name", message, remedy) from None
         found = AutoConfig.for_model(**values)
     shape_of(found, name)
     return found
@@ -96,18 +102,6 @@ def count(config: RunConfig, base: PretrainedConfig) -> Parameters:
 
 def _bytes(parameters: Any) -> int:
     return sum(parameter.numel() * parameter.element_size() for parameter in parameters)
-
-
-def _stored_config(name: str, revision: str | None) -> PretrainedConfig | None:
-    """Read the configuration of a directory or of the hub cache; None where there is none."""
-    try:
-        return AutoConfig.from_pretrained(name, revision=revision, local_files_only=True)
-    except (OSError, ValueError) as error:
-        if Path(name).is_dir():
-            message = f"its config.json describes no language model ({first_line(error)})"
-            remedy = "Name a directory that holds the config.json of a language model"
-            raise ModelError.of(name, message, remedy) from None
-        return None
 
 
 def _encoder_parameters(config: RunConfig) -> int | None:

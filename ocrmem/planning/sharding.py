@@ -82,18 +82,14 @@ def states(parameters: Parameters, shape: Shape, cut: Sharding) -> States:
     copy = trained / processes if cut.stage >= 1 else 0.0
     frozen = parameters.base_bytes / (processes if cut.stage == 3 else 1)
     weights = trained / (processes if cut.stage == 3 else 1)
-    optimizer, host = moments + copy, 0.0
+    gathered, optimizer, host = 0.0, moments + copy, 0.0
+    if cut.stage == 3 and (processes > 1 or cut.offload == "all"):
+        live = max(parameters.largest, cut.live or MAX_LIVE) + _PREFETCH * shape.hidden**2
+        gathered = min(live, parameters.base) * parameters.base_bytes / parameters.base
     if cut.offload != "none":
         host += optimizer + gradients
         optimizer = 0.0
     if cut.offload == "all":
         host += frozen + weights
         frozen = weights = 0.0
-    return States(frozen, _gathered(parameters, shape, cut), weights, gradients + bucket, optimizer, host)
-
-
-def _gathered(parameters: Parameters, shape: Shape, cut: Sharding) -> float:
-    if cut.stage < 3 or (cut.processes == 1 and cut.offload != "all"):
-        return 0.0
-    live = max(parameters.largest, cut.live or MAX_LIVE) + _PREFETCH * shape.hidden**2
-    return min(live, parameters.base) * parameters.base_bytes / parameters.base
+    return States(frozen, gathered, weights, gradients + bucket, optimizer, host)
