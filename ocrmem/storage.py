@@ -63,10 +63,9 @@ def is_s3(location: str) -> bool:
 
 
 def store_at(location: str, endpoint_url: str | None, field: str) -> Store:
-    """Return the place at an address.
+    """Return the place at a directory, ``file:///directory`` or ``s3://bucket/prefix``.
 
     Args:
-        location: a directory, ``file:///directory`` or ``s3://bucket/prefix``.
         endpoint_url: of an S3 service that is not Amazon's.
         field: the setting that names the place, for problems.
     """

@@ -46,13 +46,13 @@ def gate_lines(evaluation: dict[str, Any], gate: GateSection) -> list[GateLine]:
             message = f"has no number {variant}.{key}"
             raise MissingInputError.of(EVALUATION, message, "Run `ocrmem evaluate` again") from None
 
-    def at_most(variant: str, setting: str) -> GateLine:
-        return GateLine(f"{variant}.recall", metric(variant, "recall"), "<=", getattr(gate, setting), setting)
+    def recall(variant: str, relation: str, setting: str) -> GateLine:
+        return GateLine(f"{variant}.recall", metric(variant, "recall"), relation, getattr(gate, setting), setting)
 
     gain = metric("shuffled", "loss") - metric("memory", "loss")
     return [
-        GateLine("memory.recall", metric("memory", "recall"), ">=", gate.min_recall, "min_recall"),
-        at_most("shuffled", "max_shuffled_recall"),
-        at_most("no_memory", "max_no_memory_recall"),
+        recall("memory", ">=", "min_recall"),
+        recall("shuffled", "<=", "max_shuffled_recall"),
+        recall("no_memory", "<=", "max_no_memory_recall"),
         GateLine("shuffled.loss - memory.loss", gain, ">=", gate.min_loss_gain, "min_loss_gain"),
     ]

@@ -34,13 +34,7 @@ def write_report(
     dataset: MemoryDataset,
     config: RunConfig,
 ) -> None:
-    """Write the report to ``path``.
-
-    Args:
-        result: what evaluation.json holds.
-        scored: the scored cases of every variant.
-        samples: those evaluated; examples are taken from them, and their pages from ``dataset``.
-    """
+    """Write the report of ``result``, which evaluation.json holds too, with examples of ``samples`` to ``path``."""
     chosen = choose_examples(samples, scored["memory"], config.evaluate.examples)
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     html = environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(

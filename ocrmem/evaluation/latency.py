@@ -9,6 +9,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import torch
@@ -23,12 +24,12 @@ from ocrmem.rendering.history import HistoryRenderer
 T = TypeVar("T")
 
 
+@dataclass
 class Stopwatch:
     """Times named steps in seconds, and waits for the device before it reads the clock."""
 
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self.seconds: dict[str, float] = {}
+    device: torch.device
+    seconds: dict[str, float] = field(default_factory=dict)
 
     def time(self, step: str, work: Callable[[], T]) -> T:
         self._wait()
@@ -39,8 +40,8 @@ class Stopwatch:
         return result
 
     def _wait(self) -> None:
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
 
 
 def measure_latency(

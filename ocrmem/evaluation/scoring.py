@@ -57,11 +57,9 @@ class Scorer:
         return self.end_token_id if pad is None else pad
 
     def score(self, cases: Sequence[Case], done: Callable[[int], None] = lambda count: None) -> list[Scored]:
-        """Compute loss and answer of every case, in the order given.
+        """Compute loss and answer of every case, in the order given; cases of like length are run together.
 
-        Args:
-            cases: any number; those of like length are run together.
-            done: called with the number of cases of each finished batch.
+        ``done`` is called with the number of cases of each finished batch.
         """
         order = sorted(range(len(cases)), key=lambda index: len(cases[index].supervised.input_ids))
         results: dict[int, Scored] = {}

@@ -55,10 +55,8 @@ def compression(samples: Sequence[Sample]) -> dict[str, Any]:
     """Compute how many text tokens a memory token stands for.
 
     Text tokens are those of the history as chat turns, the template's own included, whose text is on the sample's
-    pages. Memory tokens are all that memory puts into the sequence, its two marks included.
-
-    Returns:
-        ``ratio`` over all samples together, the totals, and the distribution over samples.
+    pages. Memory tokens are all that memory puts into the sequence, its two marks included. ``ratio`` is over all
+    samples together.
     """
     text = sum(sample.text_tokens for sample in samples)
     memory = sum(with_marks(sample.memory_tokens) for sample in samples)

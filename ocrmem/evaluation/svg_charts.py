@@ -68,9 +68,9 @@ def line_chart(points: Sequence[tuple[float, float]], *, title: str, x_name: str
     if len(finite) < 2:
         raise ValueError("a line needs two finite points")
     height, left, right, top, base = 190, 52, 12, 12, 150
-    low_x, high_x = min(x for x, _ in finite), max(x for x, _ in finite)
-    low_y, high_y = min(0.0, *(y for _, y in finite)), max(y for _, y in finite)
-    span_x, span_y = (high_x - low_x) or 1.0, (high_y - low_y) or 1.0
+    xs, ys = zip(*finite, strict=True)
+    low_x, low_y = min(xs), min(0.0, *ys)
+    span_x, span_y = (max(xs) - low_x) or 1.0, (max(ys) - low_y) or 1.0
     path = " ".join(
         f"{left + (x - low_x) / span_x * (WIDTH - left - right):.1f},{base - (y - low_y) / span_y * (base - top):.1f}"
         for x, y in finite
@@ -81,7 +81,7 @@ def line_chart(points: Sequence[tuple[float, float]], *, title: str, x_name: str
         parts.append(_line(left, y, WIDTH - right, y, "axis" if share == 0 else "grid"))
         parts.append(_text(left - 8, y + 4, _short(low_y + share * span_y), "end"))
     parts.append(_text(left, base + 18, _short(low_x), "start"))
-    parts.append(_text(WIDTH - right, base + 18, _short(high_x), "end"))
+    parts.append(_text(WIDTH - right, base + 18, _short(max(xs)), "end"))
     parts.append(_text((left + WIDTH) / 2, base + 36, x_name, "middle"))
     parts.append(f'<polyline class="curve" points="{path}"/>')
     return _svg(parts, height, title)

@@ -14,14 +14,10 @@ FAMILIES: dict[str, Family] = {family.model_type: family for family in (Qwen3("q
 
 
 def family_of(name: str, revision: str | None = None) -> Family:
-    """Return the family of a base model; nothing is downloaded.
+    """Return the family of a base model: "tiny", a directory or a hub name. Nothing is downloaded.
 
     The ``model_type`` of a directory's config.json decides; for a hub name, the family that knows it or the config.json
     in the hub cache. A family that is not registered has the defaults of `Family`.
-
-    Args:
-        name: "tiny", a directory or a hub name.
-        revision: of the hub name.
     """
     values = None if name == TINY else local_config(name)
     if values is None:

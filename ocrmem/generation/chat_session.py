@@ -179,9 +179,7 @@ class FeatureCache:
     def of(self, pages: Sequence[PageRow], *, drop_blank_tokens: bool) -> torch.Tensor:
         """Return the features of the pages' tokens, one page after the other: float32 [tokens, d] on the CPU.
 
-        Args:
-            pages: at least one.
-            drop_blank_tokens: only tokens with ink; the same at every call.
+        ``drop_blank_tokens`` leaves only tokens with ink, and must be the same at every call.
         """
         missing = {page.hash: page for page in pages if page.hash not in self._kept}
         if missing:

@@ -38,17 +38,17 @@ def read_question(raw: bytes, place: str, family: Family = DEFAULT) -> tuple[Con
         raise DataError.of(place, "has no messages", 'Write {"messages": [{"role": "user", "content": "..."}]}')
     role, content = ("role", "content") if form == "messages" else ("from", "value")
     ending = {role: "assistant", content: _PLACEHOLDER_ANSWER}
-    closed = given if _is_answer(given[-1]) else [*given, ending]
+    end = given[-1] if isinstance(given[-1], dict) else {}
+    answered = ROLES.get(str(end.get("role", end.get("from"))).strip().lower()) == "assistant"
+    closed = given if answered else [*given, ending]
     parsed = parse_line(json.dumps({**value, form: closed}).encode(), place, family)
     if parsed.problems:
         raise DataError(parsed.problems)
     *earlier, last = parsed.messages
     if not any(message.role == "user" for message in earlier):
         raise DataError.of(place, "asks nothing: it has no user message", "End it with a question")
-    messages = [replace(message, weight=0) for message in earlier]
-    messages.append(Message("assistant", _PLACEHOLDER_ANSWER))
-    expected = last.content if closed is given else None
-    return Conversation(parsed.id, tuple(messages), "eval", place), expected
+    messages = [*(replace(message, weight=0) for message in earlier), Message("assistant", _PLACEHOLDER_ANSWER)]
+    return Conversation(parsed.id, tuple(messages), "eval", place), last.content if answered else None
 
 
 def read_source(conversation: str | Path) -> tuple[bytes, str]:
@@ -79,10 +79,3 @@ def _one_object(raw: bytes, place: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise DataError.of(place, "is not a JSON object", 'Write {"messages": [...]}')
     return value
-
-
-def _is_answer(message: Any) -> bool:
-    if not isinstance(message, dict):
-        return False
-    role = message.get("role", message.get("from"))
-    return isinstance(role, str) and ROLES.get(role.strip().lower()) == "assistant"

@@ -70,7 +70,7 @@ def workload(config: RunConfig, answer_tokens: int | None = None) -> Workload:
         note = f"{directory} was made with other settings, so its lengths are not used: run `ocrmem render` again"
         return _bounds(config, answer_tokens, (note,))
     lengths = _lengths(directory, manifest)
-    if not len(lengths["sequence_tokens"]):
+    if not len(lengths[0]):
         return _bounds(config, answer_tokens, (f"{directory} has no training samples, so upper bounds are used",))
     return _from_dataset(config, lengths, manifest["counts"]["unique_pages"], answer_tokens)
 
@@ -92,12 +92,11 @@ def _bounds(config: RunConfig, answer_tokens: int | None, notes: tuple[str, ...]
     )
 
 
-def _from_dataset(config: RunConfig, lengths: dict[str, np.ndarray], pages: int, answer_tokens: int | None) -> Workload:
-    rows = config.train.per_device_batch_size
-    sequence, memory, answers = (lengths[name] for name in ("sequence_tokens", "memory_tokens", "answer_tokens"))
+def _from_dataset(config: RunConfig, lengths: list[np.ndarray], pages: int, answer_tokens: int | None) -> Workload:
+    sequence, memory, answers = lengths
     if answer_tokens is not None:
         answers = np.full_like(answers, answer_tokens)
-    longest = int(sequence.max())
+    rows, longest = config.train.per_device_batch_size, int(sequence.max())
     largest = BatchShape(rows, longest, longest**2, rows * int(memory.max()), rows * int(answers.max()), rows > 1)
     mean_longest = longest_of_neighbours if config.train.group_by_length else longest_of
     mean = BatchShape(
@@ -131,13 +130,11 @@ def longest_of_neighbours(values: np.ndarray, count: int) -> float:
     return float(np.maximum.reduceat(ordered, np.arange(0, len(ordered), count)).mean())
 
 
-def _lengths(directory: Path, manifest: dict[str, Any]) -> dict[str, np.ndarray]:
-    """Read the token counts of the training samples, and nothing else of the shards."""
+def _lengths(directory: Path, manifest: dict[str, Any]) -> list[np.ndarray]:
+    """Read the training samples' tokens, those of memory and of answers, and nothing else of the shards."""
     import pyarrow.parquet as pq
 
     names = ["sequence_tokens", "memory_tokens", "answer_tokens"]
     tables = [pq.read_table(directory / shard["path"], columns=names) for shard in shards_of(manifest, "samples/train")]
-    return {
-        name: np.concatenate([np.zeros(0, np.int64), *(table.column(name).to_numpy() for table in tables)])
-        for name in names
-    }
+    empty = np.zeros(0, np.int64)
+    return [np.concatenate([empty, *(table.column(name).to_numpy() for table in tables)]) for name in names]

@@ -52,11 +52,9 @@ class KubeflowBackend(Backend):
     """A Kubeflow Model Registry, by the SDK's client, and the store that holds its packages."""
 
     def __init__(self, address: Address, config: RunConfig) -> None:
-        self._address = address
-        self._section = config.registry
-        self._store = _store(config)
         from kubeflow.hub import ModelRegistryClient
 
+        self._address, self._section, self._store = address, config.registry, _store(config)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="User access token is missing")
             self._client = ModelRegistryClient(address.url, author=_AUTHOR, user_token=address.token())
@@ -246,11 +244,10 @@ class Address:
         text = f"the registry {self.url} answers {status} {redact(str(reason or '')).strip()}".rstrip()
         if status == 404:
             return Problem(_FIELD, f"{text}: there is no model registry at that address", "Check host, port and path")
-        remedies = {401: _SET_TOKEN, 403: "Give the token's account rights to write there"}
-        other = "Check the name and the registry's version (its API is v1)"
         if status >= 500:
-            other = "Look at the registry's log; run this again when it works"
-        return Problem(_FIELD, text, remedies.get(status, other))
+            return Problem(_FIELD, text, "Look at the registry's log; run this again when it works")
+        remedies = {401: _SET_TOKEN, 403: "Give the token's account rights to write there"}
+        return Problem(_FIELD, text, remedies.get(status, "Check the name and the registry's version (its API is v1)"))
 
     def silent(self, error: BaseException) -> Problem:
         """Return the problem of a registry that did not answer."""

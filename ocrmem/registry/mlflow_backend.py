@@ -83,13 +83,13 @@ class MlflowBackend(Backend):
         if not client.search_registered_models(f"name='{name}'"):
             client.create_registered_model(name, description="Optical memory adapters made by ocrmem")
         memory = provenance["metrics"]["memory"]
+        figures = f"recall {memory['recall']:.3f} with memory, loss {memory['loss']:.4f}"
         made = client.create_model_version(
             name,
             source=f"{run.info.artifact_uri.rstrip('/')}/{_ARTIFACTS}",
             run_id=run.info.run_id,
             tags=dict(tags),
-            description=f"recall {memory['recall']:.3f} with memory, loss {memory['loss']:.4f}; see README.md in the "
-            "package",
+            description=f"{figures}; see README.md in the package",
         )
         return _version(made)
 
@@ -131,16 +131,12 @@ class MlflowBackend(Backend):
         """Log metrics and flattened params of the run, which MLflow's pages compare, in one request."""
         from mlflow.entities import Metric, Param
 
-        settings = {
-            f"{section}.{key}": value
+        params = [
+            Param(f"{section}.{key}", str(value))
             for section in ("model", "render", "data", "train", "evaluate")
             for key, value in provenance["params"].get(section, {}).items()
-        }
-        self._client.log_batch(
-            run_id,
-            metrics=[Metric(name, value, 0, 0) for name, value in metrics.items()],
-            params=[Param(name, str(value)) for name, value in settings.items()],
-        )
+        ]
+        self._client.log_batch(run_id, [Metric(name, value, 0, 0) for name, value in metrics.items()], params)
 
 
 def _version(found: ModelVersion) -> Version:

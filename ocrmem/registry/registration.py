@@ -150,16 +150,12 @@ def _metrics(provenance: dict[str, Any]) -> dict[str, float]:
 
 
 def _summary(result: Registration, config: RunConfig) -> list[str]:
-    return [
-        f"Registered {result['model_uri']} in {result['registry']} (package {result['package_sha256'][:12]}).",
-        *(
-            f"  gate: {line['metric']} = {line['value']:.4g} {line['relation']} {line['bound']:.4g}"
-            for line in result["gate"]["lines"]
-        ),
-        f"models:/{result['name']}@{result['alias']} is this version. "
-        f"Package: {result['package_uri'] or result['package']}",
-        f"Report: {config.paths.report('evaluation.html')}",
-    ]
+    place, package = result["package_uri"] or result["package"], result["package_sha256"][:12]
+    lines = [f"Registered {result['model_uri']} in {result['registry']} (package {package})."]
+    for line in result["gate"]["lines"]:
+        lines.append(f"  gate: {line['metric']} = {line['value']:.4g} {line['relation']} {line['bound']:.4g}")
+    lines.append(f"models:/{result['name']}@{result['alias']} is this version. Package: {place}")
+    return [*lines, f"Report: {config.paths.report('evaluation.html')}"]
 
 
 def _log_to_wandb(
@@ -173,13 +169,8 @@ def _log_to_wandb(
     before = read_json(path, made_by="register") if path.exists() else {}
     if before.get("package_sha256") == provenance["package_sha256"] and before.get("wandb") == logged:
         return logged
-    metadata = {
-        "registry_version": version.number,
-        "gate": "passed" if passed else "failed",
-        "package_sha256": provenance["package_sha256"],
-        "adapter_sha256": provenance["adapter_sha256"],
-        "metrics": provenance["metrics"],
-    }
+    metadata = {"registry_version": version.number, "gate": "passed" if passed else "failed"}
+    metadata |= {name: provenance[name] for name in ("package_sha256", "adapter_sha256", "metrics")}
     with track(config, "register") as run:
         run.artifact(config.registry.name, "model", package, metadata)
     return logged
