@@ -16,13 +16,7 @@ from ocrmem.files import read_json, sha256_file, sha256_json
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-_MODEL_FIELDS = {
-    "base_model_name",
-    "base_revision",
-    "context_threshold",
-    "max_seq_length",
-    "drop_blank_tokens",
-}
+_MODEL_FIELDS = {"base_model_name", "base_revision", "context_threshold", "max_seq_length", "drop_blank_tokens"}
 _DATA_FIELDS = {"recent_turns", "eval_fraction", "skip_bad", "shard_conversations"}
 
 

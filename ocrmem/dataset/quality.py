@@ -154,10 +154,7 @@ def _set_data_docs(context: Any, directory: Path) -> None:
         site_config={
             "class_name": "SiteBuilder",
             "show_how_to_buttons": False,
-            "store_backend": {
-                "class_name": "TupleFilesystemStoreBackend",
-                "base_directory": str(directory.resolve()),
-            },
+            "store_backend": {"class_name": "TupleFilesystemStoreBackend", "base_directory": str(directory.resolve())},
             "site_index_builder": {"class_name": "DefaultSiteIndexBuilder"},
         },
     )
@@ -167,10 +164,7 @@ def _expectation(expected: Expectation) -> Any:
     """Make Great Expectations' object for an expectation."""
     import great_expectations.expectations as gxe
 
-    about: dict[str, Any] = {
-        "meta": {"name": expected.name},
-        "description": f"{expected.name}: {expected.meaning}",
-    }
+    about: dict[str, Any] = {"meta": {"name": expected.name}, "description": f"{expected.name}: {expected.meaning}"}
     if expected.kind == "in_set":
         return gxe.ExpectColumnValuesToBeInSet(column=expected.column, value_set=list(expected.values), **about)
     if expected.kind == "pair_equal":

@@ -78,12 +78,7 @@ class SequenceBuilder:
         ModelError: the tokenizer lacks what memory needs, or its template does not write every message once.
     """
 
-    def __init__(
-        self,
-        tokenizer: PreTrainedTokenizerBase,
-        max_seq_length: int,
-        family: Family = DEFAULT,
-    ) -> None:
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, max_seq_length: int, family: Family = DEFAULT) -> None:
         self.tokenizer = tokenizer
         self.max_seq_length = max_seq_length
         self.memory = memory_tokens(tokenizer, family)
@@ -126,11 +121,7 @@ class SequenceBuilder:
         return ids
 
     def build(
-        self,
-        prompt: Sequence[Message],
-        answer: str | None,
-        memory_tokens: int = 0,
-        history: Sequence[Message] = (),
+        self, prompt: Sequence[Message], answer: str | None, memory_tokens: int = 0, history: Sequence[Message] = ()
     ) -> TokenSequence:
         """Build the token sequence of one sample.
 

@@ -68,14 +68,7 @@ class Counts:
             mine, theirs = getattr(self, name), getattr(other, name)
             for split, number in theirs.items():
                 mine[split] = mine.get(split, 0) + number
-        for name in (
-            "pages",
-            "history_tokens",
-            "memory_tokens",
-            "dropped_tokens",
-            "dropped_pages",
-            "left_out",
-        ):
+        for name in ("pages", "history_tokens", "memory_tokens", "dropped_tokens", "dropped_pages", "left_out"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         for name in ("longest_history", "longest_sequence"):
             setattr(self, name, max(getattr(self, name), getattr(other, name)))

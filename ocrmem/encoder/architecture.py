@@ -16,11 +16,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from huggingface_hub.errors import StrictDataclassError
-from transformers import (
-    UnlimitedOcrSamVisionConfig,
-    UnlimitedOcrVisionConfig,
-    UnlimitedOcrVisionEncoderConfig,
-)
+from transformers import UnlimitedOcrSamVisionConfig, UnlimitedOcrVisionConfig, UnlimitedOcrVisionEncoderConfig
 
 from ocrmem.errors import ModelError
 
@@ -70,9 +66,7 @@ def read_architecture(path: Path, shapes: Shapes) -> UnlimitedOcrVisionConfig:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ModelError.of(
-            str(path),
-            f"is not readable JSON ({error})",
-            "Download the model again, or name another directory",
+            str(path), f"is not readable JSON ({error})", "Download the model again, or name another directory"
         ) from None
     if not isinstance(values, dict):
         raise ModelError.of(str(path), "is not a JSON object", "Name a directory that holds DeepSeek-OCR")

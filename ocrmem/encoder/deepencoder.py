@@ -177,10 +177,7 @@ def load_encoder(config: RunConfig) -> DeepEncoder:
     device = pick_device(config.model.device)
     dtype = DTYPES[config.model.precision] if device.type == "cuda" else torch.float32
     encoder = DeepEncoder.from_pretrained(
-        config.encoder_location,
-        revision=config.model.ocr_revision,
-        features=config.model.features,
-        dtype=dtype,
+        config.encoder_location, revision=config.model.ocr_revision, features=config.model.features, dtype=dtype
     )
     return encoder.to(device)
 
@@ -204,9 +201,7 @@ def check_pixels(pixels: torch.Tensor, token_size: int) -> None:
     """Refuse anything but a batch of square RGB pages that tokens tile."""
     if pixels.ndim != 4 or pixels.shape[1] != 3 or pixels.shape[2] != pixels.shape[3]:
         raise ModelError.of(
-            "encoder",
-            f"pixels are {list(pixels.shape)}",
-            "Give [pages, 3, size, size], as Page.pixels() makes",
+            "encoder", f"pixels are {list(pixels.shape)}", "Give [pages, 3, size, size], as Page.pixels() makes"
         )
     tokens_for(pixels.shape[-1], token_size)
 

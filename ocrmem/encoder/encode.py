@@ -16,7 +16,7 @@ from ocrmem.encoder.deepencoder import load_encoder
 from ocrmem.encoder.feature_store import RowFormat, row_tensor
 from ocrmem.encoder.feature_writer import FeatureWriter, publish
 from ocrmem.encoder.page_encoding import Encoder, batch_size, encode_pages
-from ocrmem.errors import CheckFailed, ConfigError, DataError, OcrMemError, Problem
+from ocrmem.errors import CheckFailed, ConfigError, DataError, Problem
 from ocrmem.rendering.page import Page
 
 # Range of a feature over pages, in units of the features' root mean square. One black pixel more gives
@@ -159,8 +159,8 @@ def _encode_missing(dataset: MemoryDataset, missing: np.ndarray, encoder: Encode
             stored = writer.append(names, encode_pages(encoder, pages))
             for row in stored:
                 span.add(row)
-            if span.pages >= _EARLY and not span.enough:
-                raise _page_blind(span)
+            if span.pages >= _EARLY:
+                span.check()
             bar.advance(len(names))
 
 
@@ -171,11 +171,7 @@ def _check_page(name: str, page: Page) -> None:
 
 
 def _statistics(
-    dataset: MemoryDataset,
-    rows: np.ndarray,
-    path: Path,
-    format_: RowFormat,
-    encoder: Encoder,
+    dataset: MemoryDataset, rows: np.ndarray, path: Path, format_: RowFormat, encoder: Encoder
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return mean and standard deviation over kept tokens; check that features depend on the page.
 
@@ -196,8 +192,7 @@ def _statistics(
         span.add(features)
     if span.pages == 1:
         span.add(_blank_features(dataset.page(hashes[0]), encoder, format_))
-    if not span.enough:
-        raise _page_blind(span)
+    span.check()
     mean = total / max(1, count)
     variance = (squares / max(1, count) - mean.square()).clamp_min(0)
     return mean.float(), variance.sqrt().float()
@@ -237,24 +232,20 @@ class _PageRange:
         self._squares += float(features.double().square().mean())
         self.pages += 1
 
-    @property
-    def relative(self) -> float:
-        """The greatest range over pages, over the features' root mean square."""
-        if self._low is None or self._high is None or not self._squares:
-            return 0.0
-        size = (self._squares / self.pages) ** 0.5
-        return float((self._high - self._low).max()) / size
+    def check(self) -> None:
+        """Compare the greatest range over pages with the features' root mean square.
 
-    @property
-    def enough(self) -> bool:
-        return self.relative >= _LEAST_RANGE
-
-
-def _page_blind(span: _PageRange) -> OcrMemError:
-    return CheckFailed.of(
-        "encode",
-        f"features do not depend on the page: over {span.pages} different pages they vary by "
-        f"{span.relative:.1e} of their size",
-        "Load trained weights; a random encoder needs SAM's initializer_range at about 0.02 "
-        "(transformers' default is 1e-10)",
-    )
+        Raises:
+            CheckFailed: the features do not depend on the page.
+        """
+        relative = 0.0
+        if self._low is not None and self._high is not None and self._squares:
+            relative = float((self._high - self._low).max()) / (self._squares / self.pages) ** 0.5
+        if relative < _LEAST_RANGE:
+            raise CheckFailed.of(
+                "encode",
+                f"features do not depend on the page: over {self.pages} different pages they vary by "
+                f"{relative:.1e} of their size",
+                "Load trained weights; a random encoder needs SAM's initializer_range at about 0.02 "
+                "(transformers' default is 1e-10)",
+            )

@@ -107,11 +107,7 @@ class FeatureStore:
 
     @classmethod
     def open(
-        cls,
-        path: Path | str,
-        *,
-        pages: Sequence[str] | None = None,
-        feature_size: int | None = None,
+        cls, path: Path | str, *, pages: Sequence[str] | None = None, feature_size: int | None = None
     ) -> FeatureStore:
         """Open a store that `ocrmem encode` wrote.
 
@@ -204,9 +200,7 @@ class FeatureStore:
         row = self._names.find(page)
         if row is None:
             raise MissingInputError.of(
-                f"{self.path}: page {page}",
-                "was never encoded",
-                "Run `ocrmem encode`; it encodes what is missing",
+                f"{self.path}: page {page}", "was never encoded", "Run `ocrmem encode`; it encodes what is missing"
             )
         return row
 

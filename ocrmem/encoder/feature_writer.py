@@ -121,12 +121,7 @@ class FeatureWriter:
 
 
 def publish(
-    directory: Path,
-    format_: RowFormat,
-    rows: int,
-    mean: torch.Tensor,
-    std: torch.Tensor,
-    about: dict[str, Any],
+    directory: Path, format_: RowFormat, rows: int, mean: torch.Tensor, std: torch.Tensor, about: dict[str, Any]
 ) -> dict[str, Any]:
     """Write statistics and manifest.json, then delete what the manifest does not name.
 

@@ -7,6 +7,7 @@ key and value of CLIP into ``qkv_proj``, in that order along dimension 0; transf
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 _ORIGINAL = re.compile(r"^(?:model\.)?(?=(?:sam_model|vision_model)\.)")
@@ -16,33 +17,21 @@ _UNUSED = re.compile(
     r"^(?:vision_model|vision_encoder)\.(?:embeddings\.(?:patch_embedding\.|position_ids$)|post_layernorm\.)"
 )
 _QKV = re.compile(r"^(vision_model\.transformer\.layers\.\d+\.self_attn\.)qkv_proj\.(weight|bias)$")
-_TO_NATIVE = [
-    (r"^sam_model\.blocks\.(\d+)\.norm([12])\.", r"sam_encoder.layers.\1.layer_norm\2."),
-    (r"^sam_model\.blocks\.(\d+)\.", r"sam_encoder.layers.\1."),
-    (r"^sam_model\.patch_embed\.proj\.", r"sam_encoder.patch_embed.projection."),
-    (r"^sam_model\.neck\.0\.", r"sam_encoder.neck.conv1."),
-    (r"^sam_model\.neck\.1\.", r"sam_encoder.neck.layer_norm1."),
-    (r"^sam_model\.neck\.2\.", r"sam_encoder.neck.conv2."),
-    (r"^sam_model\.neck\.3\.", r"sam_encoder.neck.layer_norm2."),
-    (r"^sam_model\.net_2\.", r"sam_encoder.proj.conv1."),
-    (r"^sam_model\.net_3\.", r"sam_encoder.proj.conv2."),
-    (r"^sam_model\.", r"sam_encoder."),
-    (r"^vision_model\.transformer\.", r"vision_encoder.encoder."),
-    (r"^vision_model\.", r"vision_encoder."),
-]
-_TO_ORIGINAL = [
-    (r"^sam_encoder\.layers\.(\d+)\.layer_norm([12])\.", r"sam_model.blocks.\1.norm\2."),
-    (r"^sam_encoder\.layers\.(\d+)\.", r"sam_model.blocks.\1."),
-    (r"^sam_encoder\.patch_embed\.projection\.", r"sam_model.patch_embed.proj."),
-    (r"^sam_encoder\.neck\.conv1\.", r"sam_model.neck.0."),
-    (r"^sam_encoder\.neck\.layer_norm1\.", r"sam_model.neck.1."),
-    (r"^sam_encoder\.neck\.conv2\.", r"sam_model.neck.2."),
-    (r"^sam_encoder\.neck\.layer_norm2\.", r"sam_model.neck.3."),
-    (r"^sam_encoder\.proj\.conv1\.", r"sam_model.net_2."),
-    (r"^sam_encoder\.proj\.conv2\.", r"sam_model.net_3."),
-    (r"^sam_encoder\.", r"sam_model."),
-    (r"^vision_encoder\.encoder\.", r"vision_model.transformer."),
-    (r"^vision_encoder\.", r"vision_model."),
+# Beginnings of DeepSeek-OCR's names and of the native ones; the first that fits counts, # is a number.
+_RENAMES = [
+    ("sam_model.blocks.#.norm1.", "sam_encoder.layers.#.layer_norm1."),
+    ("sam_model.blocks.#.norm2.", "sam_encoder.layers.#.layer_norm2."),
+    ("sam_model.blocks.#.", "sam_encoder.layers.#."),
+    ("sam_model.patch_embed.proj.", "sam_encoder.patch_embed.projection."),
+    ("sam_model.neck.0.", "sam_encoder.neck.conv1."),
+    ("sam_model.neck.1.", "sam_encoder.neck.layer_norm1."),
+    ("sam_model.neck.2.", "sam_encoder.neck.conv2."),
+    ("sam_model.neck.3.", "sam_encoder.neck.layer_norm2."),
+    ("sam_model.net_2.", "sam_encoder.proj.conv1."),
+    ("sam_model.net_3.", "sam_encoder.proj.conv2."),
+    ("sam_model.", "sam_encoder."),
+    ("vision_model.transformer.", "vision_encoder.encoder."),
+    ("vision_model.", "vision_encoder."),
 ]
 QKV_PARTS = ("q_proj", "k_proj", "v_proj")
 
@@ -75,10 +64,10 @@ def native_sources(keys: list[str]) -> dict[str, Source]:
             fused = _QKV.match(name)
             if fused:
                 for part, projection in enumerate(QKV_PARTS):
-                    target = _rename(f"{fused[1]}{projection}.{fused[2]}", _TO_NATIVE)
+                    target = _to_native(f"{fused[1]}{projection}.{fused[2]}")
                     sources[target] = Source(key, part)
             else:
-                sources[_rename(name, _TO_NATIVE)] = Source(key)
+                sources[_to_native(name)] = Source(key)
         elif _NATIVE.match(key):
             name = _NATIVE.sub("", key, count=1)
             if not _UNUSED.match(name):
@@ -95,14 +84,21 @@ def original_name(native: str) -> tuple[str, int | None]:
     """Return DeepSeek-OCR's name of a native tensor, and which third of it for CLIP's query, key and value."""
     for part, projection in enumerate(QKV_PARTS):
         if native.startswith("vision_encoder.") and f".self_attn.{projection}." in native:
-            fused = native.replace(projection, "qkv_proj")
-            return "model." + _rename(fused, _TO_ORIGINAL), part
-    return "model." + _rename(native, _TO_ORIGINAL), None
+            return _to_original(native.replace(projection, "qkv_proj")), part
+    return _to_original(native), None
 
 
-def _rename(name: str, rules: list[tuple[str, str]]) -> str:
-    for pattern, replacement in rules:
-        renamed, count = re.subn(pattern, replacement, name)
+def _rename(name: str, renames: Iterable[tuple[str, str]]) -> str:
+    for old, new in renames:
+        renamed, count = re.subn("^" + re.escape(old).replace(r"\#", r"(\d+)"), new.replace("#", r"\1"), name)
         if count:
             return renamed
     return name
+
+
+def _to_native(original: str) -> str:
+    return _rename(original, _RENAMES)
+
+
+def _to_original(native: str) -> str:
+    return "model." + _rename(native, ((new, old) for old, new in _RENAMES))

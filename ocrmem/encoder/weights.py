@@ -132,16 +132,12 @@ def check_tensors(files: EncoderFiles, expected: Mapping[str, tuple[int, ...]]) 
 
 def save_native(directory: Path, config: UnlimitedOcrVisionConfig, tensors: Mapping[str, torch.Tensor]) -> None:
     """Write config.json and model.safetensors under native names; each file appears whole or not at all."""
-    _save(directory, config.to_dict(), tensors)
-
-
-def _save(directory: Path, config: dict[str, object], tensors: Mapping[str, torch.Tensor]) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     temporary = directory / f".{WEIGHTS}.tmp"
     # Sorted, so that the same weights give the same bytes.
     save_file({name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}, temporary)
     temporary.replace(directory / WEIGHTS)
-    write_json(directory / CONFIG, config)
+    write_json(directory / CONFIG, config.to_dict())
 
 
 def _weight_files(location: str, revision: str | None) -> list[Path]:

@@ -50,9 +50,7 @@ class Page:
         """
         if size <= 0 or size % 8 or len(packed) != size * size // 8:
             raise DataError.of(
-                "page",
-                f"{len(packed)} bytes are not a page of {size} px",
-                "Render the dataset again (`ocrmem render`)",
+                "page", f"{len(packed)} bytes are not a page of {size} px", "Render the dataset again (`ocrmem render`)"
             )
         return cls(np.frombuffer(packed, np.uint8).reshape(size, size // 8), atlas_version)
 

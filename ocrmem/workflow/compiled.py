@@ -15,14 +15,7 @@ from ocrmem.config import check_secrets
 from ocrmem.errors import ConfigError, Problem
 
 DIRECTORY = Path("pipelines")
-_TYPES = {
-    "STRING": str,
-    "NUMBER_INTEGER": int,
-    "NUMBER_DOUBLE": float,
-    "BOOLEAN": bool,
-    "LIST": list,
-    "STRUCT": dict,
-}
+_TYPES = {"STRING": str, "NUMBER_INTEGER": int, "NUMBER_DOUBLE": float, "BOOLEAN": bool, "LIST": list, "STRUCT": dict}
 
 
 @dataclass(frozen=True)

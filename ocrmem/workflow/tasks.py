@@ -79,12 +79,7 @@ def base(settings: str, models: Artifact) -> None:
 
 
 def render(
-    settings: str,
-    data: str,
-    data_sha256: str,
-    conversations: int,
-    dataset: Artifact,
-    metrics: Artifact,
+    settings: str, data: str, data_sha256: str, conversations: int, dataset: Artifact, metrics: Artifact
 ) -> None:
     """Draw conversations on pages; of each file the first ``conversations`` only, unless that is 0."""
     with running("render", settings, data=data, dataset=dataset) as task:
@@ -163,12 +158,7 @@ def encode(settings: str, dataset: Artifact, models: Artifact, features: Artifac
 
 
 def smoke(
-    settings: str,
-    dataset: Artifact,
-    models: Artifact,
-    features: Artifact,
-    verdict: Artifact,
-    report: Artifact,
+    settings: str, dataset: Artifact, models: Artifact, features: Artifact, verdict: Artifact, report: Artifact
 ) -> None:
     """Show that gradients reach proj, and nothing else."""
     with running(
