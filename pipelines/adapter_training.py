@@ -10,7 +10,7 @@ from pipelines.placing import Placing
 
 
 def build(settings: PipelineSettings, default_params: str) -> dsl.base_component.BaseComponent:
-    """The pipeline for these compile-time settings.
+    """Make the pipeline for these compile-time settings.
 
     Args:
         default_params: the text of params.yaml that a run without the parameter ``params`` uses.

@@ -11,7 +11,7 @@ STEPS = ["validate", "base", "render", "encode", "smoke"]
 
 
 def build(settings: PipelineSettings, default_params: str) -> dsl.base_component.BaseComponent:
-    """The pipeline for these compile-time settings.
+    """Make the pipeline for these compile-time settings.
 
     Args:
         default_params: the text of params.yaml that a run without the parameter ``params`` uses.

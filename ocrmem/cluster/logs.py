@@ -67,7 +67,7 @@ class LogFollower(threading.Thread):
         self._retry = api.retry(f"Kubernetes API, log of {pod}", stop)
 
     def finish(self) -> None:
-        """The container has ended: read what is left, and end."""
+        """Read what is left of the log and end: the container has ended."""
         self._ended.set()
 
     def run(self) -> None:

@@ -145,7 +145,7 @@ def pod_settings(config: RunConfig, run_name: str) -> RunConfig:
 
 
 def _refuse_files_of_this_machine(config: RunConfig) -> None:
-    """A relative path would be looked for in the pods' working directory; an absolute one can be on a volume."""
+    """Refuse relative paths, which pods would look for in their working directory; absolute ones can be on a volume."""
     files = {
         "train.deepspeed": config.train.deepspeed,
         "render.atlas": config.render.atlas,
