@@ -63,7 +63,7 @@ def compile_pipeline(name: str, settings: PipelineSettings, directory: Path, out
         output: the file to write; None: NAME.yaml in ``directory``.
 
     Raises:
-        ConfigError: the pipeline does not exist.
+        ConfigError: the module does not exist, or makes no pipeline.
     """
     from kfp import compiler
 
@@ -88,9 +88,12 @@ def _imported(directory: Path, name: str) -> Any:
     root = str(directory.resolve().parent)
     sys.path.insert(0, root)
     try:
-        return importlib.import_module(f"{directory.resolve().name}.{name}")
+        module = importlib.import_module(f"{directory.resolve().name}.{name}")
     finally:
         sys.path.remove(root)
+    if not hasattr(module, "build"):
+        raise ConfigError.of(str(directory / f"{name}.py"), "makes no pipeline", "List them with `ocrmem pipeline list`")
+    return module
 
 
 def _names(directory: Path) -> list[str]:
