@@ -53,12 +53,18 @@ def read_json(path: Path, *, made_by: str) -> Any:
     """Read a JSON file that the verb ``made_by`` writes.
 
     Raises:
-        MissingInputError: the file is not there or is not JSON; names the verb to run.
+        MissingInputError: the file is not there, cannot be read or is not JSON; names the verb to run.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise MissingInputError.of(str(path), "is not there", f"Run `ocrmem {made_by}` first") from None
+    except OSError as error:
+        raise MissingInputError.of(
+            str(path),
+            f"cannot be read ({error.strerror})",
+            f"Make it readable, or delete it and run `ocrmem {made_by}` again",
+        ) from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         remedy = f"Delete it and run `ocrmem {made_by}` again"
         raise MissingInputError.of(str(path), f"is not valid JSON ({error})", remedy) from None

@@ -92,7 +92,7 @@ def _imported(directory: Path, name: str) -> Any:
     finally:
         sys.path.remove(root)
     if not hasattr(module, "build"):
-        raise ConfigError.of(str(directory / f"{name}.py"), "makes no pipeline", "List them with `ocrmem pipeline list`")
+        raise ConfigError.of(f"{directory / name}.py", "makes no pipeline", "List them with `ocrmem pipeline list`")
     return module
 
 

@@ -251,7 +251,7 @@ def test_parameters_are_read_by_their_type() -> None:
         (lambda directory: open_package(str(directory / "odd.yaml"), PIPELINES), "is not a compiled pipeline"),
         (lambda directory: open_package(str(directory / "broken.yaml"), PIPELINES), "is not valid YAML"),
         (lambda directory: compile_pipeline("nope", PipelineSettings(), PIPELINES, None), "nope.py: is not there"),
-        (lambda directory: compile_pipeline("chain", PipelineSettings(), PIPELINES, None), "chain.py: makes no pipeline"),
+        (lambda directory: compile_pipeline("chain", PipelineSettings(), PIPELINES, None), "makes no pipeline"),
         (
             lambda directory: compile_pipelines(
                 None, settings=None, overrides=[], directory=PIPELINES, output=directory / "one.yaml"
