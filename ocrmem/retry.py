@@ -77,32 +77,34 @@ class Retry:
     longest: float = 30.0  # between two attempts
     clock: Clock = SYSTEM_CLOCK
     stop: threading.Event | None = None  # waiting ends at once when it is set
-    _failing_since: float | None = field(default=None, init=False)
+    _failing_since: dict[float, float] = field(default_factory=dict, init=False)  # by the limit that holds
     _failures: int = field(default=0, init=False)
 
     def succeeded(self) -> None:
         """Forget the failures: the next one is a first one."""
-        self._failing_since, self._failures = None, 0
+        self._failures = 0
+        self._failing_since.clear()
 
     def wait(self, reason: str | None, retry_after: float | None = None, *, within: float | None = None) -> bool:
         """Wait before the next attempt; return False when it is time to give up.
 
         Args:
-            reason: of the failure, printed once; None prints nothing.
+            reason: of the failure, printed with the first one that a limit holds for; None prints nothing.
             retry_after: seconds that the server asked to wait.
-            within: give up after fewer seconds for a failure of this kind.
+            within: give up when failures of this kind have come for these seconds, if those are fewer.
         """
         if self.stop and self.stop.is_set():
             return False
         self._failures += 1
         now = self.clock.now()
-        if self._failing_since is None:
-            self._failing_since = now
-        give_up = self.give_up if within is None else min(within, self.give_up)
-        if self._failures == self.attempts or now - self._failing_since > give_up:
+        limit = self.give_up if within is None else min(within, self.give_up)
+        is_first = limit not in self._failing_since
+        begun = self._failing_since.setdefault(limit, now)
+        longest = now - min(self._failing_since.values())
+        if self._failures == self.attempts or now - begun > limit or longest > self.give_up:
             return False
-        if reason and self._failures == 1:
-            note(f"{self.what}: {reason}; trying again for up to {give_up:.0f} s")
+        if reason and is_first:
+            note(f"{self.what}: {reason}; trying again for up to {limit:.0f} s")
         pause = min(self.first * 2 ** min(self._failures - 1, 30), self.longest) * random.uniform(0.5, 1)
         if retry_after is not None:
             pause = min(retry_after, LONGEST_RETRY_AFTER)

@@ -99,6 +99,25 @@ def test_it_gives_up_after_the_time_and_a_success_begins_anew(capsys: pytest.Cap
     assert "504" in capsys.readouterr().err
 
 
+def test_a_kind_of_failure_with_a_limit_of_its_own_is_given_up_by_that_limit_and_says_it(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    clock = HandClock()
+    retry = Retry("API", give_up=600, clock=clock)
+    assert retry.wait("503")
+    clock.advance(200)
+    assert retry.wait("403", within=120), "its time begins with the first of its kind"
+    assert retry.wait("503")
+    clock.advance(121)
+    assert not retry.wait("403", within=120)
+    assert capsys.readouterr().err.splitlines() == [
+        "API: 503; trying again for up to 600 s",
+        "API: 403; trying again for up to 120 s",
+    ]
+    clock.advance(300)
+    assert not retry.wait("429"), "600 s after the first failure of any kind"
+
+
 @pytest.mark.parametrize(("asked", "waited"), [(7.0, 7.0), (0.0, 0.0), (9999.0, LONGEST_RETRY_AFTER)])
 def test_a_server_that_says_how_long_is_obeyed(asked: float, waited: float) -> None:
     clock = HandClock()
