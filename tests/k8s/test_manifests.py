@@ -188,6 +188,24 @@ def test_the_quota_admits_the_example_and_the_dev_overlay_takes_no_gpu() -> None
         assert int(trainer["resourcesPerNode"]["requests"].get("nvidia.com/gpu", 0)) * trainer["numNodes"] == gpus
 
 
+def test_kueues_example_is_whole_and_covers_all_that_a_job_asks_for() -> None:
+    things = manifests.documents(K8S / "examples" / "kueue.example.yaml")
+    assert {thing["apiVersion"] for thing in things} == {"kueue.x-k8s.io/v1beta2"}
+    named = {thing["kind"]: thing for thing in things}
+    queue = named["ClusterQueue"]
+    assert named["LocalQueue"]["spec"]["clusterQueue"] == queue["metadata"]["name"]
+    assert named["LocalQueue"]["metadata"]["namespace"] == "ocrmem"
+    [group] = queue["spec"]["resourceGroups"]
+    [flavor] = group["flavors"]
+    assert flavor["name"] == named["ResourceFlavor"]["metadata"]["name"]
+    assert [quota["name"] for quota in flavor["resources"]] == group["coveredResources"]
+    [job] = manifests.documents(K8S / "overlays" / "gpu-8" / "trainjob" / "trainjob.yaml")
+    runtimes = manifests.documents(K8S / "base" / "runtime.yaml")
+    asked = set(job["spec"]["trainer"]["resourcesPerNode"]["requests"])
+    asked |= {name for pod in pods(runtimes) for one in pod.containers for name in one["resources"]["requests"]}
+    assert asked == set(group["coveredResources"])
+
+
 def test_no_image_floats() -> None:
     for path in manifests.resource_files():
         for image in re.findall(r"image: (\S+)", path.read_text(encoding="utf-8")):
