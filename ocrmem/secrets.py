@@ -72,6 +72,15 @@ def redact(text: str) -> str:
     return _HEX_KEY.sub(HIDDEN, _SECRET.sub(HIDDEN, text))
 
 
+def redacted(value: Any) -> Any:
+    """Return JSON's kind of value with `redact` applied to every text in it."""
+    if isinstance(value, dict):
+        return {key: redacted(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [redacted(inner) for inner in value]
+    return redact(value) if isinstance(value, str) else value
+
+
 def redact_uri(uri: str) -> str:
     """Return ``uri`` without user, password and query: safe to print and to store."""
     parts = urlsplit(uri)

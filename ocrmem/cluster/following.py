@@ -20,20 +20,18 @@ from ocrmem.cluster.diagnosis import (
     Trouble,
     condition,
     culprit,
-    event_message,
-    event_time,
     event_trouble,
     has_ended,
     has_started,
     pod_trouble,
     remedy,
 )
+from ocrmem.cluster.evidence import concerns, failure_record, newest, pod_summary, warning_line
 from ocrmem.cluster.logs import LogEnd, LogFollower, LogLine
 from ocrmem.cluster.permissions import EVENTS, POD_LOGS, PODS, TRAINJOBS
 from ocrmem.cluster.sdk import trainer
 from ocrmem.cluster.watching import Changed, Listed, Lost, Watcher
 from ocrmem.config import KubernetesSection
-from ocrmem.config.kubernetes_section import VolumesSection
 from ocrmem.console import note
 from ocrmem.secrets import redact
 
@@ -50,12 +48,14 @@ class Outcome:
         pods: name, node, phase and exit code of each.
         log: the last lines of the pod that the trouble is about.
         evidence: what the cluster said about it: conditions and warnings, a line each.
+        record: the same and more as JSON: what is lost when the job is deleted.
     """
 
     trouble: Trouble | None
     pods: list[Object]
     log: list[str]
     evidence: list[str]
+    record: Object
 
 
 class Follower:
@@ -71,10 +71,10 @@ class Follower:
         self._clock = api.pauses.clock
         self._attached = attached
         self._section = section
-        self._job: Object | None = job
+        self._job: Object | None = job  # None once it is gone
+        self._last_seen = job
         self._name: str = job["metadata"]["name"]
         self._uid = job["metadata"].get("uid")
-        self._created: str = job["metadata"]["creationTimestamp"]
         self._updates: Queue[Any] = Queue()
         self._stop = threading.Event()
         self._pods: dict[str, Object] = {}
@@ -86,10 +86,7 @@ class Follower:
         self._tail: deque[str] = deque(maxlen=TAIL_LINES)
         self._told: set[str] = set()
         self._tenth = 0
-        self._warnings: dict[str, str] = {}  # what warning events said, with the time of the newest
-        self._claims = {
-            volume.claim for name in VolumesSection.model_fields if (volume := getattr(section.volumes, name))
-        }
+        self._warnings: dict[str, Object] = {}  # by what they say, the newest of each
         self._began = False
         self._decided = False
         self._since: dict[str, float] = {}
@@ -148,6 +145,7 @@ class Follower:
     def _see_job(self, job: Object | None) -> None:
         # Another uid: this job was deleted, and one of the same name made.
         self._job = job if job and job["metadata"].get("uid") == self._uid else None
+        self._last_seen = self._job or self._last_seen
         if job and _true(job, "Suspended"):
             queue = f" in the queue {self._section.queue}" if self._section.queue else ""
             self._tell(f"TrainJob {self._name} is suspended: it waits{queue}")
@@ -203,19 +201,12 @@ class Follower:
         self._tell(f"pod {name}: deleted")
 
     def _see_event(self, event: Object) -> None:
-        involved = event["involvedObject"]
-        name = involved.get("name", "")
-        ours = name == self._name or name.startswith(f"{self._name}-{trainer.NODE}-")
-        if not ours and not (involved.get("kind") == "PersistentVolumeClaim" and name in self._claims):
-            return
-        when = event_time(event)
-        if when[:19] < self._created[:19]:  # of an earlier job with this name
+        if not concerns(event, self._last_seen, self._section):
             return
         if event.get("type") == "Warning":
-            said = f"{involved.get('kind', '')} {name}: {event.get('reason')}: {' '.join(event_message(event).split())}"
-            self._warnings[said] = when
+            self._warnings[warning_line(event)] = event
         trouble = event_trouble(event)
-        known = self._pods.get(name)
+        known = self._pods.get(event["involvedObject"].get("name", ""))
         if trouble and not (known and (has_started(known) or has_ended(known))):
             self._hindered("event", trouble)
 
@@ -275,26 +266,12 @@ class Follower:
 
     def _outcome(self, trouble: Trouble | None) -> Outcome:
         self._decided = True
-        pods = [_summary(pod) for _, pod in sorted(self._pods.items())]
+        pods = [pod for _, pod in sorted(self._pods.items())]
         if trouble is None or trouble.kind in (Kind.FAILED, Kind.PREEMPTED):
             self._finish_logs()
-        return Outcome(trouble, pods, self._last_lines(trouble), self._evidence())
-
-    def _evidence(self) -> list[str]:
-        """Return what is lost with the job: its conditions and its pods', and the newest warnings about them."""
-        things = [
-            (f"TrainJob {self._name}", self._job or {}),
-            *((f"Pod {name}", pod) for name, pod in self._pods.items()),
-        ]
-        lines = [
-            f"{entry.get('lastTransitionTime') or ''} {what}: {entry['type']} is {entry['status']}"
-            f" ({entry.get('reason') or ''}: {' '.join((entry.get('message') or '').split())})"
-            for what, thing in things
-            for entry in (thing.get("status") or {}).get("conditions") or []
-            if entry.get("message") or entry.get("reason")
-        ]
-        lines += [f"{when} {said}" for said, when in self._warnings.items()]
-        return [redact(line.strip()) for line in sorted(lines)[-TAIL_LINES:]]
+        log, job, warnings = self._last_lines(trouble), self._last_seen, list(self._warnings.values())
+        record = failure_record(job, pods, warnings, trouble, log)
+        return Outcome(trouble, [pod_summary(pod) for pod in pods], log, newest(job, pods, warnings), record)
 
     def _finish_logs(self) -> None:
         deadline = self._clock.now() + self._api.pauses.logs
@@ -347,15 +324,3 @@ def progress_line(status: Object) -> str:
 
 def _index(pod: Object) -> str:
     return (pod["metadata"].get("labels") or {}).get(trainer.JOB_INDEX_LABEL, pod["metadata"]["name"])
-
-
-def _summary(pod: Object) -> Object:
-    status = pod.get("status") or {}
-    states = [container.get("state") or {} for container in status.get("containerStatuses") or []]
-    codes = [state["terminated"].get("exitCode") for state in states if "terminated" in state]
-    return {
-        "name": pod["metadata"]["name"],
-        "node": pod["spec"].get("nodeName"),
-        "phase": status.get("phase"),
-        "exit_code": codes[0] if codes else None,
-    }

@@ -4,21 +4,25 @@
     ocrmem train --launcher kubernetes --run-name first
 
 The run name is the job's name, so a second start with the same name and settings finds the first one's job and
-follows it; with other settings it is refused. Nothing about a run is kept on this machine.
+follows it; with other settings it is refused. Nothing that a run needs is kept on this machine; what the cluster said
+about a job that ended badly is, since it is lost with the job.
 """
 
 from __future__ import annotations
 
+import json
 import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from pathlib import Path
 from typing import Any, NoReturn, TypedDict
 
 from ocrmem.cluster.api import Api
 from ocrmem.cluster.checks import image_problems
 from ocrmem.cluster.diagnosis import Kind, Trouble, condition
+from ocrmem.cluster.evidence import concerns, failure_record
 from ocrmem.cluster.following import Follower, Outcome
 from ocrmem.cluster.manifest import (
     as_yaml,
@@ -30,13 +34,15 @@ from ocrmem.cluster.manifest import (
     train_job,
 )
 from ocrmem.cluster.pauses import Pauses
-from ocrmem.cluster.permissions import TRAINJOBS
+from ocrmem.cluster.permissions import EVENTS, PODS, TRAINJOBS
 from ocrmem.cluster.sdk import trainer
 from ocrmem.config import RunConfig
 from ocrmem.console import note
 from ocrmem.errors import ClusterError, ConfigError, PreemptedError, TrainingError
+from ocrmem.files import write_json
 
 Object = dict[str, Any]
+RECORD = "trainjob.json"
 
 
 class OnVolume(TypedDict):
@@ -76,6 +82,7 @@ def train_on_cluster(
     run_name: str | None = None,
     resume: bool = False,
     dry_run: bool = False,
+    record: Path | None = None,
     pauses: Pauses | None = None,
 ) -> TrainOnClusterResult:
     """Train proj in a Kubeflow TrainJob and wait for its end; log lines of rank 0 go to stderr.
@@ -86,6 +93,8 @@ def train_on_cluster(
         resume: start a job that has failed again, from its newest checkpoint, instead of reporting its end. A job
             that is created always resumes from a checkpoint of that run name if there is one.
         dry_run: return the manifest without any call of the API.
+        record: file that gets, when a job ends badly, its conditions, its pods' states and the newest warnings about
+            them, one entry a job. None: trainjob.json in ``paths.reports``.
         pauses: waiting times, for tests.
 
     Raises:
@@ -100,13 +109,13 @@ def train_on_cluster(
         return {"manifest": manifest, "summary": as_yaml(manifest).splitlines()}
     if problems := image_problems(config.kubernetes):
         raise ConfigError(problems)
-    return _Launch(config, name, manifest, pauses or Pauses()).run(resume)
+    return _Launch(config, name, manifest, record or config.paths.report(RECORD), pauses or Pauses()).run(resume)
 
 
 class _Launch:
     """One call of `train_on_cluster`."""
 
-    def __init__(self, config: RunConfig, name: str, manifest: Object, pauses: Pauses) -> None:
+    def __init__(self, config: RunConfig, name: str, manifest: Object, record: Path, pauses: Pauses) -> None:
         self._config = config
         self._section = config.kubernetes
         self._name = name
@@ -114,6 +123,8 @@ class _Launch:
         self._api = Api(config.kubernetes, pauses)
         self._attached = False
         self._ours = False  # whether an interrupt may delete the job
+        self._record = record
+        self._failures = _recorded(record, name)
 
     def run(self, resume: bool) -> TrainOnClusterResult:
         with _interrupted_by_sigterm():
@@ -130,8 +141,9 @@ class _Launch:
             outcome = Follower(self._api, self._section, job, self._attached).follow()
             if outcome.trouble is None:
                 return self._result(outcome, restarts)
+            recorded = self._write_record(outcome.record)
             if outcome.trouble.kind is not Kind.PREEMPTED or restarts >= self._section.backoff_limit:
-                self._give_up(outcome.trouble, outcome)
+                self._give_up(outcome.trouble, outcome, recorded)
             pause = self._api.pauses.restart * 2**restarts
             restarts += 1
             note(f"{outcome.trouble}; restart {restarts} of {self._section.backoff_limit} in {pause:.0f} s")
@@ -158,6 +170,7 @@ class _Launch:
                 self._wait_until_gone(job)
             elif resume and failed and failed["status"] == "True":
                 note(f"{where} has failed before; it is replaced and resumes from its newest checkpoint")
+                self._record_unfollowed(job)
                 self._api.delete(TRAINJOBS, self._name)
                 self._wait_until_gone(job)
             else:
@@ -197,10 +210,33 @@ class _Launch:
         else:
             note(f"{where} continues. Run the command again to follow it, or `kubectl delete trainjob {self._name}`")
 
-    def _give_up(self, trouble: Trouble, outcome: Outcome) -> NoReturn:
+    def _record_unfollowed(self, job: Object) -> None:
+        """Record why a job has failed whose launcher was gone by then."""
+        if job["metadata"].get("uid") in {failure["uid"] for failure in self._failures}:
+            return
+        pods = self._api.list(PODS, {"labelSelector": f"{trainer.JOBSET_NAME_LABEL}={self._name}"})
+        warnings = [
+            event
+            for event in self._api.list(EVENTS, {})
+            if event.get("type") == "Warning" and concerns(event, job, self._section)
+        ]
+        note(self._write_record(failure_record(job, pods, warnings, None, [])))
+
+    def _write_record(self, failure: Object) -> str:
+        """Return where it is, in words: a record that cannot be written must not hide the failure that it is about."""
+        self._failures = [known for known in self._failures if known["uid"] != failure["uid"]] + [failure]
+        try:
+            write_json(self._record, {"failures": self._failures})
+        except OSError as error:
+            return f"{self._record}, which was to hold what the cluster said, cannot be written ({error.strerror})"
+        return f"conditions, pods and events are in {self._record}"
+
+    def _give_up(self, trouble: Trouble, outcome: Outcome, recorded: str) -> NoReturn:
         message = str(trouble).removeprefix(f"{trouble.place}: ")
         if outcome.log:
             message += " (last log lines:\n    " + "\n    ".join(outcome.log) + "\n)"
+        if trouble.kind in (Kind.PREEMPTED, Kind.FAILED):
+            message += f" ({recorded})"
         if trouble.kind is Kind.PREEMPTED:
             raise PreemptedError.of(trouble.place, message, trouble.remedy)
         if trouble.kind is Kind.FAILED:
@@ -208,7 +244,7 @@ class _Launch:
         # A job that has not started would start unseen once the cause is gone, and spend GPUs.
         self._api.delete(TRAINJOBS, self._name)
         said = "; what the cluster said:\n    " + "\n    ".join(outcome.evidence) + "\n" if outcome.evidence else ""
-        raise ClusterError.of(trouble.place, f"{message} (the job is deleted{said})", trouble.remedy)
+        raise ClusterError.of(trouble.place, f"{message} (the job is deleted; {recorded}{said})", trouble.remedy)
 
     def _result(self, outcome: Outcome, restarts: int) -> TrainOnClusterResult:
         job = self._api.get(TRAINJOBS, self._name) or {"metadata": {}}
@@ -251,6 +287,15 @@ def _interrupted_by_sigterm() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _recorded(path: Path, name: str) -> list[Object]:
+    """Return what earlier calls recorded of the same run."""
+    try:
+        failures = json.loads(path.read_text(encoding="utf-8"))["failures"]
+        return [failure for failure in failures if failure["trainjob"] == name]
+    except (OSError, ValueError, KeyError, TypeError):  # none yet, or not a record: it is written again
+        return []
 
 
 def _seconds(job: Object) -> float | None:

@@ -12,6 +12,7 @@ from ocrmem.config import TINY, PathsSection, RunConfig, VolumeSection
 from ocrmem.errors import ConfigError
 from ocrmem.facts import RUN_ID
 from ocrmem.files import read_json, replacing_directory, sha256_tree
+from ocrmem.workflow.records import run_directory
 
 
 def train_in_job(config: RunConfig, reports: Path) -> dict[str, Any]:
@@ -30,7 +31,7 @@ def train_in_job(config: RunConfig, reports: Path) -> dict[str, Any]:
         ConfigError: a volume is not mounted, or settings do not make a job.
         ClusterError, TrainingError, PreemptedError: as `train_on_cluster`.
     """
-    from ocrmem.cluster.trainjob import train_on_cluster
+    from ocrmem.cluster.trainjob import RECORD, train_on_cluster
 
     volumes = config.kubernetes.volumes
     places = {"dataset": _staged(config.paths.dataset, volumes.dataset)}
@@ -39,7 +40,9 @@ def train_in_job(config: RunConfig, reports: Path) -> dict[str, Any]:
     places["models"] = _staged(config.paths.models, volumes.models) if tiny else volumes.models.path
     # This task's own directories are no business of the job: with them, a second try would be another job.
     job = config.model_copy(update={"paths": PathsSection(**places)})
-    done = train_on_cluster(job, run_name=_job_name(), resume=True)
+    # Beside the tasks' records: an output of a task that fails is not kept.
+    record = (run_directory() or reports) / RECORD
+    done = train_on_cluster(job, run_name=_job_name(), resume=True, record=record)
     shutil.copytree(done["adapter"]["in_pods"], config.paths.adapter, dirs_exist_ok=True)
     report = Path(done["report"]["in_pods"])
     reports.mkdir(parents=True, exist_ok=True)

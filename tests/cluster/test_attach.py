@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -91,6 +93,28 @@ def test_a_failed_job_is_reported_again_and_resume_starts_it_anew(cluster: FakeC
     assert created(cluster) == 1
     assert launch(resume=True)["state"] == "complete"
     assert created(cluster) == 2
+    (failure,) = json.loads(Path("trainjob.json").read_text(encoding="utf-8"))["failures"]
+    assert failure["verdict"]["kind"] == "failed", "recorded once, by who followed it"
+
+
+def test_why_a_job_failed_that_nobody_followed_is_recorded_before_it_is_replaced(
+    cluster: FakeCluster, launch: Launch
+) -> None:
+    cluster.scenario = success
+    launch()
+    cluster.end_pod(cluster.names("pods")[0], 1)
+    cluster.event("Pod", cluster.names("pods")[0], "BackOff", "restarting a failed container")
+    failed = cluster.get("trainjobs", "one")
+    failed["status"]["conditions"] = []
+    cluster.put("trainjobs", failed)
+    fail(cluster, "one")
+    assert launch(resume=True)["state"] == "complete"
+    (failure,) = json.loads(Path("trainjob.json").read_text(encoding="utf-8"))["failures"]
+    assert failure["uid"] == failed["metadata"]["uid"]
+    assert failure["verdict"] is None
+    assert failure["conditions"][0]["type"] == "Failed"
+    assert failure["pods"][0]["exit_code"] == 1
+    assert failure["warnings"][0]["reason"] == "BackOff"
 
 
 def test_other_settings_under_the_same_name_are_refused_and_named(cluster: FakeCluster, launch: Launch) -> None:

@@ -1,6 +1,16 @@
 """What real API servers, webhooks and controllers do, each with how the launcher meets it.
 
-The numbers are those of the facts in docs/kubernetes.md, "What real clusters do".
+The tests are in the order of these facts, which were seen on kube-apiserver 1.36 with JobSet's controller, or read in
+Kubeflow Trainer's source (2.3); `test_conformance.py` shows that the fake cluster behaves so:
+
+1. Trainer's webhook refuses a TrainJob whose `runtimePatches[].manager` is not a domain-prefixed path.
+2. Without a resource whose name contains "gpu", Trainer's torch plugin starts as many processes as CPUs are asked for.
+3. A server that starts answers 403, then 503 and 429, for seconds; tokens are rotated, expire and are revoked.
+4. A field that the server does not know is dropped with a warning, unless `fieldValidation=Strict` is asked for.
+5. A Role names the Secrets and runtimes that an account may read; others are refused though they exist.
+6. What keeps pods from being created is said in events of JobSet, Job, Trainer and the claims, and is lost with them.
+7. Quotas, policies and webhooks refuse with 403 too; a deleted job stays until its finalizers are done.
+10. In a TrainJob, transformers reports its progress to Trainer by itself.
 """
 
 from __future__ import annotations
@@ -13,13 +23,13 @@ from typing import Any
 
 import pytest
 from support.kubernetes_api import TOKEN, FakeCluster, is_domain_prefixed_path
-from support.scenarios import complete, start, success
+from support.scenarios import complete, fail, start, success
 
 from ocrmem.cluster.checks import cluster_problems
 from ocrmem.cluster.manifest import MANAGER, train_job
 from ocrmem.cluster.pauses import Pauses
 from ocrmem.config import RunConfig
-from ocrmem.errors import ClusterError
+from ocrmem.errors import ClusterError, TrainingError
 
 Launch = Callable[..., dict[str, Any]]
 Settings = Callable[..., RunConfig]
@@ -290,6 +300,51 @@ def test_what_keeps_pods_from_being_created_outranks_their_absence_and_is_kept(
     assert f"{reason}: " in said
     assert "TrainJob one: Suspended is False (Resumed: TrainJob is resumed)" in said
     cluster.wait(lambda: cluster.names("trainjobs") == [])
+    assert "conditions, pods and events are in trainjob.json" in problem.message
+    (failure,) = json.loads(Path("trainjob.json").read_text(encoding="utf-8"))["failures"]
+    assert failure["verdict"]["reason"] == reason
+    assert [entry["type"] for entry in failure["conditions"]] == ["Suspended"]
+    (warning,) = failure["warnings"]
+    assert (warning["kind"], warning["reason"], warning["message"]) == (kind, reason, message)
+
+
+def test_what_explains_the_failure_of_a_job_that_is_kept_is_recorded_without_keys(
+    cluster: FakeCluster, launch: Launch
+) -> None:
+    key = "hf_" + "a1B2" * 6
+
+    def dies(cluster: FakeCluster, job: str) -> None:
+        (pod,) = start(cluster, job)
+        cluster.log(pod, "the last step")
+        cluster.event("Pod", pod, "BackOff", f"cannot fetch https://me:word@hub.test with {key}")
+        cluster.event("Pod", "of-another-job", "BackOff", "no business of ours")
+        cluster.event("Pod", pod, "FailedScheduling", "the last event")
+        cluster.wait_told("the last step")
+        cluster.end_pod(pod, 1, message=f"refused {key}")
+        fail(cluster, job)
+
+    cluster.scenario = dies
+    with pytest.raises(TrainingError, match=r"conditions, pods and events are in trainjob\.json"):
+        launch()
+    assert cluster.names("trainjobs") == ["one"]
+    text = Path("trainjob.json").read_text(encoding="utf-8")
+    assert key not in text
+    assert "me:word" not in text
+    (failure,) = json.loads(text)["failures"]
+    assert failure["uid"] == cluster.get("trainjobs", "one")["metadata"]["uid"]
+    assert failure["verdict"]["kind"] == "failed"
+    assert {entry["type"] for entry in failure["conditions"] if entry["status"] == "True"} == {"Failed"}
+    (pod,) = failure["pods"]
+    assert pod["containerStatuses"][0]["state"]["terminated"]["exitCode"] == pod["exit_code"] == 1
+    assert [entry["reason"] for entry in failure["warnings"]] == ["BackOff", "FailedScheduling"]
+    assert failure["log"] == ["the last step"]
+
+
+def test_a_record_that_cannot_be_written_does_not_hide_the_failure(cluster: FakeCluster, launch: Launch) -> None:
+    cluster.scenario = fail
+    Path("trainjob.json").mkdir()
+    with pytest.raises(TrainingError, match=r"trainjob\.json, which was to hold .* cannot be written"):
+        launch()
 
 
 def test_a_refused_pod_of_another_name_each_time_is_reported_once(cluster: FakeCluster, launch: Launch) -> None:
