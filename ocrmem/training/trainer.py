@@ -174,7 +174,8 @@ class AdapterOnlyTrainer(Trainer):
                 path = str(self._resumed.path) if self._resumed else None
                 result = super().train(resume_from_checkpoint=path, **kwargs)
         self._after = hash_model(self.model)
-        require_only_proj_moved(self._before, self._after)
+        stopped = self.state.global_step < self.state.max_steps
+        require_only_proj_moved(self._before, self._after, stopped=stopped)
         return result
 
     def hashes(self) -> tuple[ModelHashes, ModelHashes]:

@@ -220,36 +220,44 @@ def test_tracked_run_holds_the_curve_also_after_a_resume(config: Callable[..., R
     assert any("Weights & Biases, offline" in line for line in result["summary"])
 
 
-@pytest.mark.parametrize(("number", "raised"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, PreemptedError)])
+@pytest.mark.parametrize(
+    ("number", "raised", "at_batch"),
+    [
+        (signal.SIGINT, KeyboardInterrupt, 3),
+        (signal.SIGTERM, PreemptedError, 3),
+        pytest.param(signal.SIGTERM, PreemptedError, 1, id="in the first step, whose rate is 0"),
+    ],
+)
 def test_signal_ends_after_the_step_with_a_checkpoint(
     config: Callable[..., RunConfig],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     number: signal.Signals,
     raised: type[BaseException],
+    at_batch: int,
 ) -> None:
-    whole = train(config(paths={"checkpoints": str(tmp_path / "whole")}))
+    whole = train(config(train={"warmup_steps": 1}, paths={"checkpoints": str(tmp_path / "whole")}))
     from ocrmem.model.collator import MemoryCollator
 
     real, batches, handler = MemoryCollator.__call__, [], signal.getsignal(number)
 
     def signalling(self: MemoryCollator, samples: Any) -> Any:
         batches.append(1)
-        if len(batches) == 3:
+        if len(batches) == at_batch:
             os.kill(os.getpid(), number)
         return real(self, samples)
 
     with monkeypatch.context() as patch:
         patch.setattr(MemoryCollator, "__call__", signalling)
         with pytest.raises(raised) as stopped:
-            train(config(train={"save_steps": 1000}))
+            train(config(train={"save_steps": 1000, "warmup_steps": 1}))
     if isinstance(stopped.value, PreemptedError):
         assert stopped.value.exit_code == 75
         assert "was stopped by SIGTERM after step" in str(stopped.value)
     assert signal.getsignal(number) == handler
     (left,) = (tmp_path / "checkpoints").glob("checkpoint-*")
     assert left.name in ("checkpoint-1", "checkpoint-2", "checkpoint-3")
-    resumed = train(config(), resume=True)
+    resumed = train(config(train={"warmup_steps": 1}), resume=True)
     assert resumed["adapter_sha256"] == whole["adapter_sha256"]
 
 
