@@ -111,6 +111,9 @@ def test_a_failed_job_fails_the_task_with_its_reason(
     assert left.value.code == 1
     assert "OOMKilled" in capsys.readouterr().err
     assert read_records(tmp_path / "runs" / "7c1f_Run.1")["train"].status == "failed"
+    [failure] = json.loads((tmp_path / "runs" / "7c1f_Run.1" / "trainjob.json").read_text(encoding="utf-8"))["failures"]
+    assert failure["trainjob"] == JOB
+    assert failure["verdict"]["reason"] == "OOMKilled"
 
 
 def test_a_volume_that_is_not_mounted_is_named_before_a_job_is_made(
