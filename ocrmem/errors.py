@@ -52,6 +52,10 @@ class ConfigError(OcrMemError):
     exit_code = 2
 
 
+class BusyError(ConfigError):
+    """Another process writes to the same output; nothing was started."""
+
+
 class DataError(OcrMemError):
     """Conversations, or files made from them, cannot be used as they are."""
 
