@@ -6,6 +6,7 @@ from ocrmem.rendering.drawing import Rendering, RowSpan, render_text
 from ocrmem.rendering.geometry import Geometry
 from ocrmem.rendering.history import HistoryRenderer
 from ocrmem.rendering.page import Page
+from ocrmem.rendering.token_spans import TokenSpans, token_spans
 from ocrmem.rendering.transcript import transcript
 
 __all__ = [
@@ -15,7 +16,9 @@ __all__ = [
     "Page",
     "Rendering",
     "RowSpan",
+    "TokenSpans",
     "load_atlas",
     "render_text",
+    "token_spans",
     "transcript",
 ]

@@ -15,9 +15,11 @@ import numpy as np
 from ocrmem.config import RenderSection
 from ocrmem.conversations import Message
 from ocrmem.rendering.atlas_choice import load_atlas
-from ocrmem.rendering.drawing import lay_out, paginate
+from ocrmem.rendering.drawing import paginate
 from ocrmem.rendering.geometry import Geometry
+from ocrmem.rendering.grid import lay_out
 from ocrmem.rendering.page import Page
+from ocrmem.rendering.token_spans import TokenSpans, token_spans
 from ocrmem.rendering.transcript import transcript
 
 
@@ -34,6 +36,19 @@ class NewestPages:
     pages: list[Page]
     dropped: int
     start: int
+
+
+@dataclass(frozen=True)
+class MemoryText:
+    """A history's transcript, and which of it lies under which vision token of its memory.
+
+    Attributes:
+        text: all of it, what is on dropped pages included.
+        spans: of ``text``; their pages are those of `HistoryRenderer.draw`, in the same order.
+    """
+
+    text: str
+    spans: TokenSpans
 
 
 class HistoryRenderer:
@@ -62,6 +77,18 @@ class HistoryRenderer:
         texts = [transcript(history, self.settings.labels) for history in histories]
         for newest in self._growing.draw_each(texts):
             yield replace(newest, pages=[page for page in newest.pages if page.bits.any()])
+
+    def under_tokens(self, history: Sequence[Message]) -> MemoryText:
+        """Return the text under each vision token of the pages that `draw` gives."""
+        text = transcript(history, self.settings.labels)
+        newest = self._growing.draw(text)
+        spans = token_spans(text, self.settings, load_atlas(self.settings.atlas))
+        has_ink = np.array([False] * newest.dropped + [bool(page.bits.any()) for page in newest.pages], bool)
+        page, token = np.divmod(spans.tokens, spans.tokens_per_page)
+        kept = has_ink[page]
+        place = np.cumsum(has_ink)[page[kept]] - 1
+        tokens = place * spans.tokens_per_page + token[kept]
+        return MemoryText(text, replace(spans, spans=spans.spans[kept], tokens=tokens))
 
 
 class GrowingPages:

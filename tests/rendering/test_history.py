@@ -8,7 +8,7 @@ import pytest
 
 from ocrmem.config import RenderSection
 from ocrmem.rendering import history, load_atlas, render_text
-from ocrmem.rendering.drawing import lay_out
+from ocrmem.rendering.grid import lay_out
 from ocrmem.rendering.history import GrowingPages
 
 ATLAS = load_atlas()

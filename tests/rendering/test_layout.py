@@ -8,7 +8,7 @@ import pytest
 
 from ocrmem.config import RenderSection
 from ocrmem.rendering import load_atlas, render_text
-from ocrmem.rendering.drawing import PIECE
+from ocrmem.rendering.grid import PIECE
 
 COLUMNS = 16  # of the pages used here
 

@@ -1,0 +1,101 @@
+"""Text to a grid: rows of cell numbers, and the characters of the source that each row shows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from ocrmem.config import RenderSection
+from ocrmem.rendering.atlas import Atlas
+from ocrmem.rendering.geometry import Geometry
+from ocrmem.rendering.layout import Rows, wrap
+from ocrmem.rendering.text_units import Units, to_units
+
+PIECE = 1 << 14  # characters laid out at a time
+
+
+class Piece(NamedTuple):
+    """A part of a text, laid out: its units in rows, and the index of its first character in the text."""
+
+    units: Units
+    rows: Rows
+    offset: int
+
+
+def lay_out(text: str, settings: RenderSection, atlas: Atlas) -> tuple[np.ndarray, np.ndarray, int]:
+    """Lay out a text piece by piece.
+
+    Returns:
+        int32 [rows, columns] of cell numbers; int64 [rows, 2], start and end in the source of every row; the
+        characters drawn as escapes.
+    """
+    columns = Geometry.of(settings).columns
+    grids: list[np.ndarray] = []
+    spans: list[np.ndarray] = []
+    escaped = 0
+    for units, rows, offset in pieces(text, settings, atlas):
+        grids.append(_grid(units, rows, columns, atlas))
+        spans.append(source_spans(units, rows.starts) + offset)
+        escaped += units.escaped
+    if len(grids) == 1:
+        return grids[0], spans[0], escaped
+    nothing = np.empty((0, columns), np.int32), np.empty((0, 2), np.int64)
+    return np.concatenate((nothing[0], *grids)), np.concatenate((nothing[1], *spans)), escaped
+
+
+def pieces(text: str, settings: RenderSection, atlas: Atlas) -> Iterator[Piece]:
+    """Yield a text in pieces of whole rows; layout starts afresh behind a newline that breaks the line."""
+    columns = Geometry.of(settings).columns
+    offset = 0
+    for piece in _cut(text) if settings.newlines == "break" else (text,):
+        units = to_units(piece, atlas, settings.newlines, settings.tab_width)
+        yield Piece(units, wrap(units, columns), offset)
+        offset += len(piece)
+
+
+def _cut(text: str) -> Iterator[str]:
+    """Cut behind newlines, where layout starts afresh: arrays of a piece stay in the processor's cache."""
+    start = 0
+    while start < len(text):
+        end = text.rfind("\n", start, start + PIECE) + 1 or text.find("\n", start) + 1 or len(text)
+        yield text[start:end]
+        start = end
+
+
+def source_spans(units: Units, starts: np.ndarray) -> np.ndarray:
+    """Return the characters that runs of units show: int64 [n, 2], start and end, without a gap and to the end.
+
+    Args:
+        units: of a text.
+        starts: int64 [n + 1]; run i is units starts[i] to starts[i + 1], the last entry is the number of units.
+    """
+    spans = np.empty((len(starts) - 1, 2), np.int64)
+    if not len(spans):
+        return spans
+    if units.origin is None:
+        spans[:, 0], spans[:, 1] = starts[:-1], starts[1:]
+        return spans
+    spans[:, 0] = units.origin[starts[:-1]]
+    spans[:-1, 1] = spans[1:, 0]
+    spans[-1, 1] = units.length
+    # An escape that is cut belongs to both runs.
+    np.maximum(spans[:, 1], units.origin[starts[1:] - 1] + 1, out=spans[:, 1])
+    return spans
+
+
+def _grid(units: Units, rows: Rows, columns: int, atlas: Atlas) -> np.ndarray:
+    """Return int32 [rows, columns]: the number of the cell that stands at each place."""
+    grid = np.zeros(len(rows) * columns, np.int32)
+    corner = np.arange(len(rows)) * columns - rows.cells[rows.starts[:-1]]
+    places = rows.cells[:-1] + np.repeat(corner, rows.starts[1:] - rows.starts[:-1])
+    glyphs = atlas.index[units.code_points]
+    # Spaces have glyph 0, so what hangs over the margin is not drawn and cannot reach the next row.
+    drawn = np.flatnonzero(glyphs)
+    places, glyphs = places[drawn], glyphs[drawn]
+    grid[places] = glyphs
+    wide = np.flatnonzero(units.widths[drawn] == 2)
+    if len(wide):
+        grid[places[wide] + 1] = glyphs[wide] + 1
+    return grid.reshape(len(rows), columns)
