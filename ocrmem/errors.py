@@ -7,9 +7,10 @@ the error's ``exit_code``: 1 when a check failed, 2 when the usage or the config
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Self
+from typing import Any, Self
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,12 @@ class PreemptedError(TrainingError):
     """Training was stopped from outside and can resume from its last checkpoint."""
 
     exit_code = 75  # EX_TEMPFAIL of sysexits.h
+
+
+def shown(value: Any) -> str:
+    """Return a value of someone's data as a message shows it: JSON in ASCII, cut to 60 characters."""
+    text = json.dumps(value, ensure_ascii=True, default=str)
+    return text if len(text) <= 60 else text[:57] + "..."
 
 
 def first_line(error: BaseException) -> str:

@@ -14,31 +14,27 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from typing import Any
 
-from ocrmem.conversations.content import ContentFault, message_text, require_utf8
-from ocrmem.conversations.types import Message, Role
-from ocrmem.errors import Problem
+from ocrmem.conversations.content import ContentFault, message_text
+from ocrmem.conversations.fields import FORMS, meaning_faults, media_faults, system_message, unused_fields
+from ocrmem.conversations.types import ROLES, Message, Role
+from ocrmem.conversations.weights import answer_weight
+from ocrmem.errors import Problem, shown
 from ocrmem.families import DEFAULT, Family
 
-_ALIASES: dict[Role, str] = {
-    "system": "system developer",
-    "user": "user human",
-    "assistant": "assistant gpt chatgpt model bot function_call tool_call",
-    "tool": "tool function observation function_response tool_response",
-}
-ROLES = {alias: role for role, aliases in _ALIASES.items() for alias in aliases.split()}
 MAX_MESSAGES = 10_000
 MAX_ID_LENGTH = 200
 CONTENT_ID = "c-"  # how ids made of the content begin
 _BOM = b"\xef\xbb\xbf"
-_Report = Callable[[str, str], None]  # of a fault and its remedy
+Report = Callable[[str, str], None]  # of a fault and its remedy
 
 
 @dataclass
 class ParsedLine:
-    """A line's id and messages, or its problems."""
+    """A line's id and messages, or its problems; ``unused`` are fields that were not read."""
 
     id: str = ""
     messages: tuple[Message, ...] = ()
+    unused: list[str] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
 
 
@@ -55,16 +51,29 @@ def parse_line(raw: bytes, place: str, family: Family = DEFAULT) -> ParsedLine:
     def report(message: str, remedy: str) -> None:
         parsed.problems.append(Problem(place, message, remedy))
 
-    value = _decode(raw, report)
-    if value is not None:
-        parsed.messages = tuple(_messages(value, family, report))
-        parsed.id = _id(value, parsed.messages, report)
-        if not parsed.problems:
-            _check_turns(parsed.messages, report)
+    try:
+        value = decode_object(raw, report)
+        if value is not None:
+            _read(value, family, parsed, report)
+    except RecursionError:  # decoding went deep enough, and showing what was decoded goes one deeper
+        report("is broken JSON: nested too deeply", "Write one complete JSON object a line")
+    if parsed.problems:
+        parsed.id, parsed.messages = "", ()
     return parsed
 
 
-def _decode(raw: bytes, report: _Report) -> dict[str, Any] | None:
+def _read(value: dict[str, Any], family: Family, parsed: ParsedLine, report: Report) -> None:
+    for fault in meaning_faults(value):
+        report(*fault)
+    parsed.messages = tuple(_messages(value, family, report))
+    parsed.unused = unused_fields(value)
+    parsed.id = _id(value, parsed.messages, report)
+    if not parsed.problems:
+        _check_turns(parsed.messages, report)
+
+
+def decode_object(raw: bytes, report: Report) -> dict[str, Any] | None:
+    """Decode a line that holds one JSON object; None, and what is wrong is reported, if it does not."""
     if raw.startswith(_BOM):
         remedy = "Save the file as UTF-8 without BOM, or remove it: sed -i 's/^\\xEF\\xBB\\xBF//' FILE"
         report("begins with a byte order mark", remedy)
@@ -75,7 +84,7 @@ def _decode(raw: bytes, report: _Report) -> dict[str, Any] | None:
             remedy = "The file was cut off or overwritten while it was written; export it again"
             report(f"is broken JSON: {text.count(chr(0))} NUL bytes in it", remedy)
             return None
-        value = json.loads(text, object_pairs_hook=_object, parse_constant=_no_constant)
+        value = json.loads(text, object_pairs_hook=unique_keys, parse_constant=no_constant)
     except UnicodeDecodeError as error:
         message = f"is not UTF-8 (byte 0x{raw[error.start]:02x} at column {error.start + 1})"
         report(message, "Convert the file, for example: iconv -f LATIN1 -t UTF-8 FILE")
@@ -93,21 +102,23 @@ def _decode(raw: bytes, report: _Report) -> dict[str, Any] | None:
     return None
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make an object, for json's ``object_pairs_hook``; a key twice is a ValueError."""
     value = dict(pairs)
     if len(value) != len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
         raise ValueError(f"the key {shown(twice)} appears twice in one object")
     return value
 
 
-def _no_constant(name: str) -> Any:
+def no_constant(name: str) -> Any:
+    """Refuse NaN and Infinity, for json's ``parse_constant``."""
     raise ValueError(f"{name} is not JSON")
 
 
-def _messages(value: dict[str, Any], family: Family, report: _Report) -> list[Message]:
-    present = [key for key in ("messages", "conversations") if value.get(key) is not None]
+def _messages(value: dict[str, Any], family: Family, report: Report) -> list[Message]:
+    present = [key for key in FORMS if value.get(key) is not None]
     items = value[present[0]] if present else None
     if not present:
         keys = ", ".join(shown(key) for key in list(value)[:8]) or "no keys"
@@ -122,37 +133,40 @@ def _messages(value: dict[str, Any], family: Family, report: _Report) -> list[Me
         report(many, "Split it into several conversations")
     else:
         found = [message for n, item in enumerate(items, 1) if (message := _message(item, n, family, report))]
-        system = value.get("system")
-        if isinstance(system, str) and system.strip() and present[0] == "conversations":
-            try:
-                require_utf8(system)
-            except ContentFault as fault:
-                report(f'"system" {fault.message}', fault.remedy)
-            found.insert(0, Message("system", system))
-        return found
+        try:
+            system = system_message(value, found[0] if found else None)
+        except ContentFault as fault:
+            report(fault.message, fault.remedy)
+        else:
+            return [system, *found] if system else found
     return []
 
 
-def _message(item: Any, number: int, family: Family, report: _Report) -> Message | None:
+def _message(item: Any, number: int, family: Family, report: Report) -> Message | None:
     if not isinstance(item, dict):
         report(f"message {number} is {_kind(item)}, not an object", "Give it a role and a content")
         return None
     role_key = "from" if "from" in item and "role" not in item else "role"
     content_key = "value" if "value" in item and "content" not in item else "content"
     role = _role(item.get(role_key), role_key, number, report)
-    weight = item.get("weight", 1)
-    if isinstance(weight, bool) or weight not in (0, 1, None):
-        report(f"message {number} has the weight {shown(weight)}", "Write 0 (no sample from it) or 1")
+    weight = 1
+    for fault in media_faults(item, f"message {number} "):
+        report(*fault)
     try:
-        content = message_text(item, content_key, family if role == "assistant" else None)
+        if role == "assistant":
+            weight = answer_weight(item)
+    except ContentFault as fault:
+        report(f"message {number} {fault.message}", fault.remedy)
+    try:
+        content = message_text(item, content_key, role, family)
     except ContentFault as fault:
         who = f" ({role})" if role else ""
         report(f"message {number}{who} {fault.message}", fault.remedy)
         return None
-    return role and Message(role, content, 0 if weight == 0 and role == "assistant" else 1)
+    return role and Message(role, content, weight)
 
 
-def _role(name: Any, key: str, number: int, report: _Report) -> Role | None:
+def _role(name: Any, key: str, number: int, report: Report) -> Role | None:
     names = "human, gpt, system, tool" if key == "from" else "user, assistant, system, tool"
     if name is None:
         report(f"message {number} has no {key!r}", f"Use one of {names}")
@@ -165,14 +179,14 @@ def _role(name: Any, key: str, number: int, report: _Report) -> Role | None:
     return ROLES.get(text)
 
 
-def _id(value: dict[str, Any], messages: Sequence[Message], report: _Report) -> str:
+def _id(value: dict[str, Any], messages: Sequence[Message], report: Report) -> str:
     given = value.get("id")
     if given is None:
         # A hash of its messages, the same in whatever file they are.
         text = json.dumps([[message.role, message.content] for message in messages], ensure_ascii=True)
         return CONTENT_ID + hashlib.sha256(text.encode("ascii")).hexdigest()[:20]
     if isinstance(given, int) and not isinstance(given, bool):
-        return str(given)
+        given = str(given)
     if not isinstance(given, str) or not given.strip():
         report(f'"id" is {shown(given)}', "Give a text or a number, or leave it out")
     elif len(given) > MAX_ID_LENGTH:
@@ -182,7 +196,7 @@ def _id(value: dict[str, Any], messages: Sequence[Message], report: _Report) -> 
     return str(given)
 
 
-def _check_turns(messages: Sequence[Message], report: _Report) -> None:
+def _check_turns(messages: Sequence[Message], report: Report) -> None:
     asked = [index for index, message in enumerate(messages) if message.role == "user"]
     if not messages:
         report("has no messages", "Give it at least a user and an assistant message, or remove the line")
@@ -198,9 +212,3 @@ def _check_turns(messages: Sequence[Message], report: _Report) -> None:
 def _kind(value: Any) -> str:
     names = {list: "a list", str: "a string", bool: "a boolean", int: "a number", float: "a number", dict: "an object"}
     return "null" if value is None else names[type(value)]
-
-
-def shown(value: Any) -> str:
-    """Return a value of the data as a message shows it: JSON in ASCII, cut to 60 characters."""
-    text = json.dumps(value, ensure_ascii=True)
-    return text if len(text) <= 60 else text[:57] + "..."

@@ -8,6 +8,13 @@ from typing import Literal, get_args
 Role = Literal["system", "user", "assistant", "tool"]
 Split = Literal["train", "eval", "counterfactual"]
 SPLITS: tuple[Split, ...] = get_args(Split)
+_ALIASES: dict[Role, str] = {
+    "system": "system developer",
+    "user": "user human",
+    "assistant": "assistant gpt chatgpt model bot function_call tool_call",
+    "tool": "tool function observation function_response tool_response",
+}
+ROLES = {alias: role for role, aliases in _ALIASES.items() for alias in aliases.split()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +23,7 @@ class Message:
 
     Attributes:
         role: of the speaker.
-        content: never empty and always valid UTF-8.
+        content: always valid UTF-8, and empty only where a tool gave back nothing.
         weight: 0 on an assistant message means that no sample is made from it (the field of the same name
             in OpenAI's fine-tuning format); 1 otherwise.
     """

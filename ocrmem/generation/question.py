@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ocrmem.conversations import Conversation, Message
-from ocrmem.conversations.parse import ROLES, parse_line
+from ocrmem.conversations.parse import parse_line
+from ocrmem.conversations.types import ROLES
 from ocrmem.errors import ConfigError, DataError, MissingInputError, Problem
 from ocrmem.families import DEFAULT, Family
 
