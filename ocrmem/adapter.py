@@ -4,8 +4,7 @@ adapter.safetensors   proj and the feature statistics (`ocrmem train` writes it)
 config.json           MEMConfig: base, encoder, dimensions, page settings (`ocrmem train` writes it)
 README.md             model card: base, encoder, data, metrics, how to load, limits
 provenance.json       git commit, data and dataset hashes, params, versions, metrics, hash of the gradient
-                      report, and the sha256 of the other three files
-
+                      report, the sha256 of the other three files, and its own
 """
 
 from __future__ import annotations
@@ -22,15 +21,16 @@ from typing import Any
 import jinja2
 
 from ocrmem.config import RunConfig
-from ocrmem.errors import CheckFailed, ModelError, Problem
-from ocrmem.evaluation.result import EVALUATION, adapter_sha256, metrics_of
+from ocrmem.errors import CheckFailed, Problem
+from ocrmem.evaluation.result import EVALUATION, metrics_of
 from ocrmem.facts import ADAPTER_FILES, MANIFEST, MODEL_CARD, PROVENANCE, SMOKE_REPORT, TRAIN_REPORT
-from ocrmem.files import read_json, replacing_directory, sha256_file, sha256_json, write_json, write_text
+from ocrmem.files import read_json, replacing_directory, sha256_file, write_json, write_text
+from ocrmem.json_files import with_sha256
+from ocrmem.package import PACKAGE_FORMAT, adapter_sha256, package_sha256
 from ocrmem.secrets import redact_uri
 from ocrmem.tracking import without_secrets
 
 _VERSIONS_OF = ("ocrmem", "torch", "transformers", "safetensors", "numpy")
-_WITHOUT_EFFECT = ("register", "version", "tracking", "kubernetes", "paths")
 _TEMPLATE = Path(__file__).with_name("model_card.md.jinja")
 
 
@@ -62,17 +62,14 @@ def package_adapter(config: RunConfig, destination: Path) -> dict[str, Any]:
     params["register"]["uri"] = redact_uri(params["register"]["uri"])
     params = without_secrets(params)
     provenance: dict[str, Any] = {
-        "format": 1,
+        "format": PACKAGE_FORMAT,
         "adapter_sha256": adapter_sha256(source),
         "data": {"source_sha256": manifest["source"]["sha256"], "dataset_manifest_sha256": sha256_file(manifest_path)},
         "params": params,
         "metrics": metrics_of(evaluation),
         "gradient_report_sha256": sha256_file(smoke_path),
     }
-    # What an adapter depends on: not places of files or jobs, nor how it is registered.
-    counted = {name: section for name, section in params.items() if name not in _WITHOUT_EFFECT}
-    counted["data"] = {name: value for name, value in params["data"].items() if name not in ("path", "workers")}
-    provenance["package_sha256"] = sha256_json({**provenance, "params": counted})
+    provenance["package_sha256"] = package_sha256(provenance)
     provenance["git"] = git_state()
     provenance["versions"] = {"python": platform.python_version()}
     for name in _VERSIONS_OF:
@@ -84,28 +81,8 @@ def package_adapter(config: RunConfig, destination: Path) -> dict[str, Any]:
             shutil.copyfile(source / name, directory / name)
         write_text(directory / MODEL_CARD, model_card(memory_config, provenance, evaluation))
         provenance["files"] = {name: sha256_file(directory / name) for name in (*ADAPTER_FILES, MODEL_CARD)}
+        provenance = with_sha256(provenance)
         write_json(directory / PROVENANCE, provenance)
-    return provenance
-
-
-def verify_package(path: Path) -> dict[str, Any]:
-    """Check that every file of a package has the hash that its provenance records; return the provenance.
-
-    Raises:
-        ModelError: provenance.json is missing or unreadable, or a file is missing or was changed; names each file.
-    """
-    provenance = _read_provenance(path)
-    problems = []
-    for name, expected in provenance["files"].items():
-        file = path / name
-        if not file.is_file():
-            problems.append(_unlike(file, "is not there, although provenance.json lists it"))
-        elif (actual := sha256_file(file)) != expected:
-            problems.append(_unlike(file, f"has sha256 {actual[:12]}, but provenance.json says {expected[:12]}"))
-    if not problems and adapter_sha256(path) != provenance["adapter_sha256"]:
-        problems.append(_unlike(path / PROVENANCE, "names another adapter_sha256 than its files have"))
-    if problems:
-        raise ModelError(problems)
     return provenance
 
 
@@ -135,11 +112,6 @@ def check_reports(config: RunConfig) -> None:
         raise CheckFailed(problems)
 
 
-def has_provenance(path: Path) -> bool:
-    """Return whether a directory is a package rather than a bare adapter of `ocrmem train`."""
-    return (path / PROVENANCE).is_file()
-
-
 def model_card(memory_config: dict[str, Any], provenance: dict[str, Any], evaluation: dict[str, Any]) -> str:
     """Return the package's README.md, laid out as Hugging Face's model cards (YAML head, then Markdown)."""
     environment = jinja2.Environment(
@@ -163,26 +135,3 @@ def git_state() -> dict[str, Any]:
         return {"commit": None, "dirty": None}
     commit, _, dirty = done.stdout.strip().partition("-")
     return {"commit": commit, "dirty": bool(dirty)}
-
-
-def _read_provenance(path: Path) -> dict[str, Any]:
-    file = path / PROVENANCE
-    try:
-        provenance = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        remedy = "Use a package that `ocrmem register` made, or download it again"
-        raise ModelError.of(str(file), "is not there", remedy) from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ModelError.of(str(file), f"is not valid JSON ({error})", "Download the package again") from None
-    files = provenance.get("files") if isinstance(provenance, dict) else None
-    if not isinstance(files, dict) or not set(ADAPTER_FILES) <= set(files) or "adapter_sha256" not in provenance:
-        raise ModelError.of(str(file), "does not list the adapter's files and hashes", "Download the package again")
-    if odd := [name for name in files if name != Path(name).name]:
-        raise ModelError.of(str(file), f"lists a file outside the package ({odd[0]!r})", "Do not use it")
-    return provenance
-
-
-def _unlike(file: Path, message: str) -> Problem:
-    message = f"the adapter is not what its provenance says: {file.name} {message}"
-    remedy = "Download the package again, or run `ocrmem register` on the adapter that you mean"
-    return Problem(str(file), message, remedy)

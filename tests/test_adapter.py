@@ -10,17 +10,11 @@ from pathlib import Path
 import pytest
 from support.registered import change_json, finished_run
 
-from ocrmem.adapter import (
-    check_reports,
-    git_state,
-    has_provenance,
-    package_adapter,
-    verify_package,
-)
-from ocrmem.errors import CheckFailed, MissingInputError, ModelError
-from ocrmem.evaluation.result import adapter_sha256
+from ocrmem.adapter import check_reports, git_state, package_adapter
+from ocrmem.errors import CheckFailed, MissingInputError
 from ocrmem.facts import PROVENANCE
 from ocrmem.files import sha256_file, sha256_tree
+from ocrmem.package import adapter_sha256, verify_package
 
 FILES = {"adapter.safetensors", "config.json", "README.md", "provenance.json"}
 
@@ -59,54 +53,6 @@ def test_the_card_tells_base_encoder_metrics_and_limits(package: Path) -> None:
     assert "1.25 history text tokens" in card
     assert "embedded demonstration" in card
     assert "MEMModel.from_pretrained" in card
-
-
-@pytest.mark.parametrize("name", sorted(FILES - {PROVENANCE}))
-def test_a_changed_file_is_named(package: Path, name: str) -> None:
-    path = package / name
-    path.write_bytes(path.read_bytes() + b" ")
-    with pytest.raises(ModelError, match=rf"not what its provenance says: {name}") as caught:
-        verify_package(package)
-    assert len(caught.value.problems) == 1
-
-
-def test_every_wrong_file_is_named_at_once(package: Path) -> None:
-    (package / "README.md").unlink()
-    (package / "config.json").write_text("{}", encoding="utf-8")
-    with pytest.raises(ModelError) as caught:
-        verify_package(package)
-    assert {Path(problem.place).name for problem in caught.value.problems} == {"README.md", "config.json"}
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ("{", "not valid JSON"),
-        ("[]", "does not list"),
-        ('{"files": {}}', "does not list"),
-        (
-            '{"files": {"adapter.safetensors": "0", "config.json": "0", "../x": "0"}, "adapter_sha256": "0"}',
-            "outside",
-        ),
-    ],
-)
-def test_a_broken_provenance_is_refused(package: Path, content: str, message: str) -> None:
-    (package / PROVENANCE).write_text(content, encoding="utf-8")
-    with pytest.raises(ModelError, match=message):
-        verify_package(package)
-
-
-def test_a_provenance_about_another_adapter_is_refused(package: Path) -> None:
-    change_json(package / PROVENANCE, adapter_sha256="0" * 64)
-    with pytest.raises(ModelError, match="another adapter_sha256"):
-        verify_package(package)
-
-
-def test_a_bare_adapter_has_no_provenance(tmp_path: Path) -> None:
-    finished_run(tmp_path)
-    assert not has_provenance(tmp_path / "adapter")
-    with pytest.raises(ModelError, match=r"provenance\.json: is not there"):
-        verify_package(tmp_path / "adapter")
 
 
 def test_the_package_hash_follows_what_the_adapter_is_and_nothing_else(tmp_path: Path) -> None:

@@ -22,6 +22,8 @@ LAYERS = [
         "families",
         "facts",
         "files",
+        "json_files",
+        "package",
         "environment",
         "console",
         "secrets",

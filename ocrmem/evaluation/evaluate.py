@@ -27,12 +27,13 @@ from ocrmem.errors import DataError
 from ocrmem.evaluation.baselines import CaseMaker, of_other_conversations, scrambled
 from ocrmem.evaluation.html_report import write_report
 from ocrmem.evaluation.latency import measure_latency
-from ocrmem.evaluation.result import EVALUATION, VARIANTS, adapter_sha256
+from ocrmem.evaluation.result import EVALUATION, VARIANTS
 from ocrmem.evaluation.scoring import Case, Scored, Scorer
 from ocrmem.evaluation.statistics import Figures, compression, evenly_spaced, figures
 from ocrmem.facts import MANIFEST
 from ocrmem.files import sha256_file, write_json
 from ocrmem.model.modeling import MEMModel
+from ocrmem.package import adapter_sha256
 from ocrmem.rendering.history import HistoryRenderer
 from ocrmem.tokens import load_tokenizer
 

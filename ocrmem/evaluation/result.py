@@ -1,13 +1,8 @@
-"""evaluation.json for the code that reads it: names, hashes, the metrics that do not vary."""
+"""evaluation.json for the code that reads it: names, the metrics that do not vary."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
-
-from ocrmem.errors import MissingInputError
-from ocrmem.facts import ADAPTER_FILES
-from ocrmem.files import sha256_file, sha256_json
 
 EVALUATION = "evaluation.json"
 
@@ -24,20 +19,6 @@ VARIANTS = {
     "random_encoder": "the pages of the history, read by a freshly initialised encoder",
     "scrambled": "pages on which the words of all other messages than the answer's are shuffled",
 }
-
-
-def adapter_sha256(directory: Path) -> str:
-    """Hash an adapter's weights and its config together, as `files.sha256_tree` hashes a directory of just these two.
-
-    Model card and provenance do not count, so a package has the hash of the adapter it was made from.
-
-    Raises:
-        MissingInputError: one of the two files does not exist.
-    """
-    for name in ADAPTER_FILES:
-        if not (directory / name).is_file():
-            raise MissingInputError.of(str(directory / name), "is not there", "Run `ocrmem train` first")
-    return sha256_json([[name, sha256_file(directory / name)] for name in sorted(ADAPTER_FILES)])
 
 
 def metrics_of(evaluation: dict[str, Any]) -> dict[str, Any]:

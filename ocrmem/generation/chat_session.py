@@ -15,7 +15,6 @@ from typing import Any, Self, TypedDict, cast
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from ocrmem.adapter import has_provenance, verify_package
 from ocrmem.config import RunConfig
 from ocrmem.conversations import Conversation
 from ocrmem.dataset.samples import SampleMaker
@@ -27,6 +26,7 @@ from ocrmem.families import with_marks
 from ocrmem.generation.question import read_question
 from ocrmem.model.configuration import MEMConfig
 from ocrmem.model.modeling import MEMModel
+from ocrmem.package import is_package, verify_package
 from ocrmem.registry import resolve_adapter
 from ocrmem.rendering import Page
 from ocrmem.tokens import load_tokenizer
@@ -101,7 +101,7 @@ class ChatSession:
             ModelError: it was changed, or does not fit the base model, encoder or settings.
         """
         directory = resolve_adapter(adapter or config.paths.adapter, config)
-        if has_provenance(directory):
+        if is_package(directory):
             verify_package(directory)
         model = MEMModel.from_pretrained(directory, run_config=config, with_encoder=True).eval()
         return cls(model, load_tokenizer(config), config, cached_pages=cached_pages)

@@ -6,10 +6,10 @@ import re
 from contextlib import suppress
 from pathlib import Path
 
-from ocrmem.adapter import verify_package
 from ocrmem.config import RunConfig
 from ocrmem.errors import ConfigError, ModelError
 from ocrmem.files import replacing_directory, sha256_json
+from ocrmem.package import verify_package
 from ocrmem.registry.backend import PACKAGE_TAG, Backend, Version, backend_of, registry_directory
 
 _REFERENCE = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>[0-9]+))")
@@ -48,14 +48,14 @@ def _local_copy(backend: Backend, config: RunConfig, version: Version) -> Path:
     """Return a local copy of the version's package, made once and again when its files have changed."""
     key = sha256_json([config.registry.uri, version.name, version.number])[:16]
     target = registry_directory(config) / "cache" / key
-    wanted = version.tags.get(PACKAGE_TAG)
+    wanted = version.tags.get(PACKAGE_TAG, "")
     if target.is_dir():
         with suppress(ModelError):
-            if verify_package(target).get("package_sha256") == wanted:
-                return target
+            verify_package(target, wanted)
+            return target
     with replacing_directory(target) as directory:
         backend.download(version, directory)
-        found = verify_package(directory).get("package_sha256")
+        found = verify_package(directory)["package_sha256"]
         if found != wanted:
             message = f"the registry says package {wanted}, but its files are package {found}"
             raise ModelError.of(version.reference, message, "Register the adapter again and use that version")

@@ -23,8 +23,9 @@ from safetensors.torch import load_file, save_file
 from support.quick import QUICK
 
 from ocrmem.cli import main
-from ocrmem.evaluation.result import adapter_sha256, metrics_of
+from ocrmem.evaluation.result import metrics_of
 from ocrmem.files import sha256_tree
+from ocrmem.package import adapter_sha256
 from ocrmem.steps import TASKS
 from ocrmem.workflow.records import read_records
 

@@ -12,9 +12,9 @@ from typing import Any, ClassVar
 import pytest
 from support.registered import finished_run
 
-from ocrmem.adapter import verify_package
 from ocrmem.config import RunConfig
 from ocrmem.errors import ConfigError, Problem
+from ocrmem.package import verify_package
 from ocrmem.registries import KUBEFLOW, MLFLOW, REGISTRIES, RegistryKind, registry_kind
 from ocrmem.registry import backend_of, register, resolve_adapter
 from ocrmem.registry.backend import PACKAGE_TAG, Backend, Version

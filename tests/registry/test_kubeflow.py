@@ -15,10 +15,10 @@ from support.model_registry import ModelRegistryServer, model_registry
 from support.registered import finished_run
 from support.s3 import SECRET_KEY, S3Service
 
-from ocrmem.adapter import verify_package
 from ocrmem.config import RunConfig
 from ocrmem.errors import CheckFailed, ConfigError, ModelError
 from ocrmem.files import sha256_file, sha256_tree, write_json
+from ocrmem.package import verify_package
 from ocrmem.registry import backend_of, register, resolve_adapter
 
 pytest.importorskip("model_registry")

@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 from support.registered import change_json, finished_run
 
-from ocrmem.adapter import package_adapter, verify_package
+from ocrmem.adapter import package_adapter
 from ocrmem.config import RunConfig
 from ocrmem.errors import CheckFailed, ConfigError, MissingInputError, ModelError
 from ocrmem.files import sha256_tree
+from ocrmem.package import verify_package
 from ocrmem.registry import register, registration, registry_directory, resolve_adapter
 
 mlflow = pytest.importorskip("mlflow")

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from ocrmem.config import RunConfig
-from ocrmem.evaluation.result import VARIANTS, adapter_sha256
+from ocrmem.evaluation.result import VARIANTS
 from ocrmem.files import write_bytes, write_json
+from ocrmem.json_files import with_sha256
+from ocrmem.package import adapter_sha256
 
 MEMORY_CONFIG = {
     "model_type": "ocrmem",
@@ -57,5 +59,6 @@ def finished_run(root: Path, *, weights: bytes = b"weights", recall: float = 0.9
 
 
 def change_json(path: Path, **changes: Any) -> None:
-    """Set fields of a JSON file."""
-    write_json(path, {**json.loads(path.read_text(encoding="utf-8")), **changes})
+    """Set fields of a JSON file; one that covers itself gets the hash of what it then says."""
+    value = {**json.loads(path.read_text(encoding="utf-8")), **changes}
+    write_json(path, with_sha256(value) if "sha256" in value else value)

@@ -69,7 +69,7 @@ def environment() -> dict[str, str]:
 
 
 def test_writes_adapter_report_and_curve(config: Callable[..., RunConfig], tmp_path: Path, capfd: Any) -> None:
-    from ocrmem.evaluation.result import adapter_sha256
+    from ocrmem.package import adapter_sha256
 
     result = train(config())
     assert capfd.readouterr().out == ""
