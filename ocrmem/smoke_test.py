@@ -23,7 +23,7 @@ from ocrmem.dataset.sequence import SequenceBuilder
 from ocrmem.encoder.feature_store import FeatureStore
 from ocrmem.errors import CheckFailed, ConfigError, DataError, Problem
 from ocrmem.facts import MANIFEST, PROJ, SMOKE_REPORT
-from ocrmem.files import write_json, write_text
+from ocrmem.files import locked, locking, write_json, write_text
 from ocrmem.gradflow import Report, check
 from ocrmem.gradflow.catalogue import Place, finding
 from ocrmem.gradflow.report import ReportDict
@@ -44,6 +44,7 @@ class SmokeResult(ReportDict):
     summary: list[str]
 
 
+@locking("smoke", lambda config: config.paths.smoke)
 def smoke(config: RunConfig, model: MEMModel | None = None) -> SmokeResult:
     """Run the smoke test; write ``paths.smoke``/report.json and report.html.
 
@@ -103,12 +104,13 @@ def smoke_model(target: str, trainable: str = PROJ, output: Path = Path("smoke")
         ConfigError: the function cannot be imported or returns something else, or ``trainable`` names nothing.
         CheckFailed: with one problem for each error found.
     """
-    model, batch = _made_by(target)
-    try:
-        report = check(model, batch, trainable)
-    except ValueError as error:
-        raise ConfigError.of(target, str(error), "Fix the function, or pass --trainable") from None
-    return _conclude(report, output, {"model": target})
+    with locked(output, "smoke"):
+        model, batch = _made_by(target)
+        try:
+            report = check(model, batch, trainable)
+        except ValueError as error:
+            raise ConfigError.of(target, str(error), "Fix the function, or pass --trainable") from None
+        return _conclude(report, output, {"model": target})
 
 
 def _conclude(report: Report, directory: Path, details: Mapping[str, Any]) -> SmokeResult:

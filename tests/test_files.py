@@ -8,11 +8,10 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from support.held import held_elsewhere
 
 from ocrmem.errors import BusyError, ConfigError, MissingInputError
 from ocrmem.files import atomic, locked, read_json, replacing_directory, write_json, write_text
@@ -120,23 +119,6 @@ def test_a_mount_point_is_refused_before_any_work() -> None:
 def test_a_directory_where_a_json_file_belongs_is_named_with_the_verb_to_run(tmp_path: Path) -> None:
     with pytest.raises(MissingInputError, match=r"cannot be read .* run `ocrmem render` again"):
         read_json(tmp_path, made_by="render")
-
-
-@contextmanager
-def held_elsewhere(output: Path, verb: str = "render") -> Iterator[subprocess.Popen[str]]:
-    """Another process that holds the lock of an output."""
-    code = (
-        "import sys; from ocrmem.files import locked\n"
-        "with locked(sys.argv[1], sys.argv[2]): print('held', flush=True); sys.stdin.read()"
-    )
-    command = [sys.executable, "-c", code, str(output), verb]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
-        assert holder.stdout is not None
-        assert holder.stdout.readline() == "held\n"
-        try:
-            yield holder
-        finally:
-            holder.kill()
 
 
 def test_who_comes_second_is_told_who_writes_and_may_wait(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from ocrmem.dataset.shards import copy_pages, describe, page_digests, place_copy
 from ocrmem.dataset.unfinished_shards import Counts, UnfinishedShards
 from ocrmem.errors import DataError, Problem
 from ocrmem.facts import MANIFEST
-from ocrmem.files import replacing_directory, sha256_file, sha256_json, write_json
+from ocrmem.files import check_replaceable, locking, replacing_directory, sha256_file, sha256_json, write_json
 from ocrmem.rendering import Geometry, load_atlas
 from ocrmem.tokens import load_tokenizer
 
@@ -58,6 +58,7 @@ class RenderResult(TypedDict):
     summary: list[str]
 
 
+@locking("render", lambda config: config.paths.dataset)
 def build_dataset(config: RunConfig) -> RenderResult:
     """Write ``paths.dataset``: samples and pages in parquet shards, and manifest.json.
 
@@ -68,12 +69,14 @@ def build_dataset(config: RunConfig) -> RenderResult:
         config: sections model (thresholds and tokenizer), render, data and paths are used.
 
     Raises:
-        ConfigError: page sizes that do not fit each other.
+        ConfigError: page sizes that do not fit each other, or a place that cannot be replaced; BusyError while another
+            process renders to it.
         DataError: bad lines of data; samples whose memory and answer exceed max_seq_length, all of them; or
             data of which no sample gets memory.
     """
     Geometry.of(config.render)
     directory = Path(config.paths.dataset)
+    check_replaceable(directory)
     tokenizer = load_tokenizer(config)
     identity = {
         "config": dataset_config(config),

@@ -19,7 +19,7 @@ from ocrmem.dataset.memory_dataset import MemoryDataset
 from ocrmem.dataset.tables import Table, check_tables
 from ocrmem.errors import CheckFailed, Problem
 from ocrmem.facts import MANIFEST
-from ocrmem.files import replacing_directory, sha256_file, write_json
+from ocrmem.files import locking, replacing_directory, sha256_file, write_json
 
 RESULT = "result.json"
 DATA_DOCS = "data_docs/index.html"
@@ -43,6 +43,7 @@ class CheckResult(TypedDict):
     summary: list[str]
 
 
+@locking("check", lambda config: config.paths.checks)
 def check_dataset(config: RunConfig) -> CheckResult:
     """Check the dataset and write ``paths.checks``: result.json and Great Expectations' HTML data docs.
 

@@ -17,6 +17,7 @@ from ocrmem.encoder.feature_store import RowFormat, row_tensor
 from ocrmem.encoder.feature_writer import FeatureWriter, publish
 from ocrmem.encoder.page_encoding import Encoder, batch_size, encode_pages
 from ocrmem.errors import CheckFailed, ConfigError, DataError, Problem
+from ocrmem.files import locking
 from ocrmem.rendering.page import Page
 
 # Range of a feature over pages, in units of the features' root mean square. One black pixel more gives
@@ -36,6 +37,7 @@ class EncodeResult(TypedDict):
     summary: list[str]
 
 
+@locking("encode", lambda config: config.paths.features)
 def encode_dataset(config: RunConfig, encoder: Encoder | None = None) -> EncodeResult:
     """Encode the pages that the store does not hold yet, and publish the store for the dataset.
 

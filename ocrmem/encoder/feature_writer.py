@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
+import shutil
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -17,9 +18,9 @@ from safetensors.torch import save
 
 from ocrmem.dataset.hash_index import HashIndex
 from ocrmem.encoder.feature_store import FORMAT, RowFormat, read_journal
-from ocrmem.errors import CheckFailed, ConfigError
+from ocrmem.errors import CheckFailed
 from ocrmem.facts import MANIFEST
-from ocrmem.files import write_bytes, write_json
+from ocrmem.files import locked, replacing_file, write_bytes, write_json
 
 
 class FeatureWriter:
@@ -28,9 +29,11 @@ class FeatureWriter:
     A batch is written and synced before its line enters the journal, so the journal never promises a row
     that is not there. Entering cuts off what an interrupted run left behind the last whole batch; since
     batches start where the last run's ended, the finished file has the bytes of an uninterrupted run.
+    A file that shares its bytes with another place (DVC links outputs to its cache), or may not be written, is
+    replaced by a copy before the first byte of it changes.
 
     Raises:
-        ConfigError: another process is writing to this store.
+        BusyError: another process is writing to this store.
     """
 
     def __init__(self, directory: Path, format_: RowFormat) -> None:
@@ -39,28 +42,25 @@ class FeatureWriter:
         self.journal_path = directory / format_.journal_name
         self._found = HashIndex.of(())
         self._count = 0
+        self._open = ExitStack()
+        self._appending: tuple[BinaryIO, BinaryIO] | None = None
 
     def __enter__(self) -> FeatureWriter:
-        self.journal_path.parent.mkdir(parents=True, exist_ok=True)
-        self._journal = self.journal_path.open("ab")
+        self._open.enter_context(locked(self.rows_path.parent, "encode"))
         try:
-            fcntl.flock(self._journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._journal.close()
-            raise ConfigError.of(
-                str(self.journal_path.parent),
-                "another `ocrmem encode` is writing there",
-                "Wait until it is done, or give paths.features another directory",
-            ) from None
-        self._rows = self.rows_path.open("ab")
-        self._cut()
+            for path in (self.rows_path, self.journal_path):
+                if not path.exists():
+                    write_bytes(path, b"")
+            self._cut()
+        except BaseException:
+            self._open.close()
+            raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._rows.close()
-        self._journal.close()
+        self._open.close()
 
     def __len__(self) -> int:
         """Return the number of rows, those of this run included."""
@@ -97,12 +97,24 @@ class FeatureWriter:
                 f"features are not finite in {self.format.dtype}",
                 "Check the encoder's weights; with float16 set model.precision to bfloat16 or float32",
             )
-        self._rows.write(stored.view(torch.uint8).numpy().tobytes())
-        _sync(self._rows)
-        self._journal.write((" ".join(pages) + "\n").encode("ascii"))
-        _sync(self._journal)
+        rows, journal = self._files()
+        rows.write(stored.view(torch.uint8).numpy().tobytes())
+        _sync(rows)
+        journal.write((" ".join(pages) + "\n").encode("ascii"))
+        _sync(journal)
         self._count += len(pages)
         return stored.float()
+
+    def _files(self) -> tuple[BinaryIO, BinaryIO]:
+        """Open both files to append, once something is to be written."""
+        if self._appending is None:
+            _own(self.rows_path)
+            _own(self.journal_path)
+            self._appending = (
+                self._open.enter_context(self.rows_path.open("ab")),
+                self._open.enter_context(self.journal_path.open("ab")),
+            )
+        return self._appending
 
     def _cut(self) -> None:
         whole = self.rows_path.stat().st_size // self.format.row_bytes
@@ -114,8 +126,11 @@ class FeatureWriter:
                     break
                 kept += len(line)
                 count += pages
-        self._journal.truncate(kept)
-        self._rows.truncate(count * self.format.row_bytes)
+        sizes = (count * self.format.row_bytes, kept)
+        if sizes != (self.rows_path.stat().st_size, self.journal_path.stat().st_size):
+            rows, journal = self._files()
+            journal.truncate(kept)
+            rows.truncate(sizes[0])
         self._found = read_journal(self.journal_path)
         self._count = count
 
@@ -152,6 +167,13 @@ def publish(
             if path.name not in named:
                 path.unlink()
     return manifest
+
+
+def _own(path: Path) -> None:
+    """Replace a file whose bytes are another place's too, or that may not be written, by a copy."""
+    if path.is_symlink() or path.stat().st_nlink > 1 or not os.access(path, os.W_OK):
+        with path.open("rb") as source, replacing_file(path) as target:
+            shutil.copyfileobj(source, target, 1 << 20)
 
 
 def _sha256(content: bytes) -> str:

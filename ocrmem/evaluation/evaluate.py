@@ -31,7 +31,7 @@ from ocrmem.evaluation.result import EVALUATION, VARIANTS
 from ocrmem.evaluation.scoring import Case, Scored, Scorer
 from ocrmem.evaluation.statistics import Figures, compression, evenly_spaced, figures
 from ocrmem.facts import MANIFEST
-from ocrmem.files import sha256_file, write_json
+from ocrmem.files import locking, sha256_file, write_json
 from ocrmem.model.modeling import MEMModel
 from ocrmem.package import adapter_sha256
 from ocrmem.rendering.history import HistoryRenderer
@@ -126,6 +126,7 @@ class _Evaluation:
             self.scored[name] += self.scorer.score(cases, done=bar.advance)
 
 
+@locking("evaluate", lambda config: config.paths.report(EVALUATION))
 def evaluate(config: RunConfig) -> EvaluateResult:
     """Measure the adapter in ``paths.adapter`` on the held-out samples with memory.
 

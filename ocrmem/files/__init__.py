@@ -2,6 +2,7 @@
 
 from ocrmem.files.atomic import (
     check_replaceable,
+    is_leftover,
     read_json,
     replacing_directory,
     replacing_file,
@@ -10,11 +11,13 @@ from ocrmem.files.atomic import (
     write_text,
 )
 from ocrmem.files.hashing import sha256_file, sha256_json, sha256_tree
-from ocrmem.files.locks import locked
+from ocrmem.files.locks import locked, locking
 
 __all__ = [
     "check_replaceable",
+    "is_leftover",
     "locked",
+    "locking",
     "read_json",
     "replacing_directory",
     "replacing_file",

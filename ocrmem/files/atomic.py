@@ -11,6 +11,7 @@ import ctypes
 import errno
 import json
 import os
+import re
 import shutil
 import sys
 from collections.abc import Iterator
@@ -19,12 +20,16 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ocrmem.errors import ConfigError, MissingInputError
-from ocrmem.files.locks import locked, take
+from ocrmem.files.locks import LOCK_IN_VOLUME, locked, take
 
 # renameat2(2) of Linux, which Python does not have.
 _HERE = -100  # AT_FDCWD: paths are as for rename
 _EXCHANGE = 2
 _CANNOT_EXCHANGE = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP)
+
+
+# What a killed process leaves within a folder: a file half written, or the lock of a mounted volume.
+_LEFTOVER = re.compile(rf"\..+\.\d+\.tmp|{re.escape(LOCK_IN_VOLUME)}")
 
 
 @contextmanager
@@ -53,6 +58,11 @@ def _temporary_beside(path: Path) -> tuple[Path, int]:
         number += 1
     os.truncate(descriptor, 0)
     return temporary, descriptor
+
+
+def is_leftover(name: str) -> bool:
+    """Return whether a file of this name is none of a person's, but of a writer that was killed."""
+    return _LEFTOVER.fullmatch(name) is not None
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -13,15 +13,20 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from ocrmem.console import note
 from ocrmem.errors import BusyError
 
+C = TypeVar("C")
+P = ParamSpec("P")
+R = TypeVar("R")
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
+LOCK_IN_VOLUME = ".ocrmem.lock"
 _LOOK = 0.1  # seconds between two tries
 
 
@@ -63,10 +68,26 @@ def locked(output: Path | str, verb: str = "", *, wait: float = 0.0) -> Iterator
         os.close(handle)
 
 
+def locking(
+    verb: str, output: Callable[[Any], Path | str]
+) -> Callable[[Callable[Concatenate[C, P], R]], Callable[Concatenate[C, P], R]]:
+    """Run a verb's function with the lock of its output, which ``output`` gives for the function's first argument."""
+
+    def decorate(function: Callable[Concatenate[C, P], R]) -> Callable[Concatenate[C, P], R]:
+        @wraps(function)
+        def alone(config: C, *args: P.args, **kwargs: P.kwargs) -> R:
+            with locked(output(config), verb):
+                return function(config, *args, **kwargs)
+
+        return alone
+
+    return decorate
+
+
 def lock_of(output: Path | str) -> Path:
     """Return the file whose lock is the output's: beside it, or within a mounted volume, whose folder is not ours."""
     real = Path(os.path.realpath(output))
-    return real / ".ocrmem.lock" if real.is_mount() else real.with_name(f".{real.name}.lock")
+    return real / LOCK_IN_VOLUME if real.is_mount() else real.with_name(f".{real.name}.lock")
 
 
 def take(path: Path) -> int | None:

@@ -18,6 +18,7 @@ import torch
 
 from ocrmem.errors import ConfigError, MissingInputError, ModelError, first_line
 from ocrmem.facts import PROJ
+from ocrmem.files import locked
 from ocrmem.model.adapter_files import CONFIG, write_adapter
 from ocrmem.model.configuration import MEMConfig
 from ocrmem.model.projector import Projector
@@ -81,7 +82,8 @@ def import_adapter(source: Path, output: Path, overrides: Mapping[str, Any] | No
     old_width = settings.get("vision_embedding_size", sizes["vision_embedding_size"])
     config = MEMConfig(**{**settings, **sizes, **(overrides or {}), **sizes})
     tensors = {f"{PROJ}.{name}": tensor for name, tensor in projector.state_dict().items()}
-    write_adapter(output, config, tensors)
+    with locked(output, "import-adapter"):
+        write_adapter(output, config, tensors)
     problems = config.problems()
     count = sum(p.numel() for p in projector.parameters())
     summary = [

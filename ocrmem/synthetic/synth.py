@@ -13,7 +13,7 @@ from typing import Any, Literal, TypedDict
 
 from ocrmem.console import progress_bar
 from ocrmem.errors import ConfigError
-from ocrmem.files import write_text
+from ocrmem.files import locked, write_text
 from ocrmem.synthetic.chat import chat_conversations
 from ocrmem.synthetic.tiny import tiny_conversations
 
@@ -62,7 +62,7 @@ def synth(
         "counterfactual": (eval_count, {"held_out": True, "counterfactual": True}),
     }
     written: dict[str, str] = {}
-    with progress_bar("writing conversations", count + 2 * eval_count) as bar:
+    with locked(output, "synth"), progress_bar("writing conversations", count + 2 * eval_count) as bar:
         for name, (number, kind) in parts.items():
             path = Path(output) / f"{name}.jsonl"
             lines = []

@@ -6,10 +6,12 @@ import csv
 import importlib.metadata
 import io
 import math
+import os
 import platform
 import signal
 import time
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict
@@ -24,8 +26,8 @@ from ocrmem.dataset.stored_samples import StoredSamples
 from ocrmem.encoder.device import DTYPES
 from ocrmem.encoder.feature_store import FeatureStore
 from ocrmem.errors import ConfigError, DataError, PreemptedError
-from ocrmem.facts import PACKAGE_FILES, TRAIN_REPORT
-from ocrmem.files import replacing_directory, sha256_json, sha256_tree, write_json, write_text
+from ocrmem.facts import ADAPTER_FILES, PACKAGE_FILES, TRAIN_REPORT
+from ocrmem.files import is_leftover, locked, replacing_directory, sha256_json, sha256_tree, write_json, write_text
 from ocrmem.model.adapter_files import write_adapter
 from ocrmem.model.collator import MemoryCollator
 from ocrmem.model.configuration import MEMConfig
@@ -88,7 +90,8 @@ def train(config: RunConfig, *, resume: bool = False, output: str | None = None)
 
     Raises:
         MissingInputError: an earlier verb has not run.
-        ConfigError: the device, the number of processes, DeepSpeed or the output directory cannot be used.
+        ConfigError: the device, the number of processes, DeepSpeed or the output directory cannot be used; as BusyError
+            while another run writes the adapter or the checkpoints.
         DataError: there are no training samples.
         TrainingError: see `AdapterOnlyTrainer.train`; as PreemptedError after SIGTERM, once a checkpoint is
             written.
@@ -100,7 +103,7 @@ def train(config: RunConfig, *, resume: bool = False, output: str | None = None)
     _check_output(adapter)
     attempts: list[dict[str, Any]] = []
     best: _Trained | None = None
-    with process_group():
+    with _only_writer(config, adapter), process_group():
         for number in range(section.max_attempts if section.target_loss is not None else 1):
             chosen = _attempt(config, number)
             trained = _train_once(chosen, resume)
@@ -119,6 +122,16 @@ def train(config: RunConfig, *, resume: bool = False, output: str | None = None)
         if collectives.rank() != 0 or best is None:
             return {}
         return _write(config, best, adapter, attempts, started)
+
+
+@contextmanager
+def _only_writer(config: RunConfig, adapter: Path) -> Iterator[None]:
+    """Hold the locks of what a run writes, in the first process: the group of processes is not set up yet."""
+    if os.environ.get("RANK", "0") != "0":
+        yield
+        return
+    with locked(config.paths.checkpoints, "train"), locked(adapter, "train"):
+        yield
 
 
 def _attempt(config: RunConfig, number: int) -> RunConfig:
@@ -203,7 +216,8 @@ def _check_output(adapter: Path) -> None:
     """Refuse an output directory that holds anything else: it is replaced as a whole."""
     if adapter.exists() and not adapter.is_dir():
         raise ConfigError.of(str(adapter), "is a file, not a directory", "Give another directory for the adapter")
-    others = sorted(path.name for path in adapter.glob("*") if path.name not in PACKAGE_FILES)
+    found = (path.name for path in adapter.glob("*") if path.name not in PACKAGE_FILES)
+    others = sorted(name for name in found if not is_leftover(name))
     if others:
         raise ConfigError.of(
             str(adapter),
@@ -267,7 +281,7 @@ def _write(
 ) -> TrainResult:
     """Write adapter, curve and train.json; return the report with its summary."""
     if adapter.is_mount():  # a mounted volume cannot be renamed: its files are replaced one by one
-        for name in PACKAGE_FILES:
+        for name in set(PACKAGE_FILES) - set(ADAPTER_FILES):  # they describe the adapter that goes
             (adapter / name).unlink(missing_ok=True)
         write_adapter(adapter, trained.config, trained.tensors)
     else:

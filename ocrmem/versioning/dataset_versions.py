@@ -20,7 +20,7 @@ from ocrmem.console import note
 from ocrmem.dataset.manifest import read_manifest
 from ocrmem.errors import ConfigError, DataError
 from ocrmem.facts import MANIFEST
-from ocrmem.files import replacing_directory, sha256_file, write_json, write_text
+from ocrmem.files import locking, replacing_directory, sha256_file, write_json, write_text
 from ocrmem.storage import is_s3, store_at
 from ocrmem.versioning.dvc_remote import DvcRemote, Listing, list_directory
 
@@ -59,6 +59,7 @@ class OpenResult(TypedDict):
     summary: list[str]
 
 
+@locking("version", lambda config: config.paths.report(VERSION))
 def version_dataset(config: RunConfig) -> VersionResult:
     """Push ``paths.dataset`` to the DVC remote and report its hash.
 
@@ -135,7 +136,7 @@ def open_dataset(config: RunConfig, digest: str, output: Path | str | None = Non
     else:
         remote = _answering_remote(config)
         listing = remote.listing(oid)
-        with replacing_directory(target) as directory:
+        with replacing_directory(target, "version --open") as directory:
             remote.fetch(listing, directory)
             _verify(listing, directory, config)
         fetched = len(listing.files)

@@ -10,11 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from support.held import held_elsewhere
 
 from ocrmem.dataset.hash_index import HashIndex
 from ocrmem.encoder.feature_store import FeatureStore, RowFormat, read_journal
 from ocrmem.encoder.feature_writer import FeatureWriter, publish
-from ocrmem.errors import CheckFailed, ConfigError, MissingInputError
+from ocrmem.errors import BusyError, CheckFailed, MissingInputError
 from ocrmem.files import sha256_json
 
 TOKENS, WIDTH = 4, 3
@@ -230,15 +231,41 @@ def test_a_journal_of_something_else_is_an_error_not_a_traceback(tmp_path: Path)
 
 
 def test_two_writers_at_once_are_refused(tmp_path: Path) -> None:
-    with FeatureWriter(tmp_path, row_format()) as writer:
-        with (
-            pytest.raises(ConfigError, match="another `ocrmem encode` is writing"),
-            FeatureWriter(tmp_path, row_format()),
-        ):
-            pass
-        writer.append([name(0)], row(0)[None])
-    with FeatureWriter(tmp_path, row_format()) as writer:
-        assert len(writer) == 1
+    with held_elsewhere(tmp_path, "encode"), pytest.raises(BusyError, match="another `ocrmem encode`"):
+        write(tmp_path, 1)
+    assert list(tmp_path.iterdir()) == []
+    write(tmp_path, 1)
+    assert len(FeatureStore.open(tmp_path)) == 1
+
+
+@pytest.mark.parametrize("link", ["hard link", "symbolic link"])
+@pytest.mark.parametrize("torn", [False, True], ids=["whole", "to be cut"])
+def test_files_that_are_shared_with_a_cache_are_copied_before_they_change(
+    tmp_path: Path, link: str, torn: bool
+) -> None:
+    store, cache = tmp_path / "features", tmp_path / "cache"
+    cache.mkdir()
+    pages = write(store, 2)
+    if torn:
+        with next(store.glob("rows-*.txt")).open("ab") as journal:
+            journal.write(b"ab")
+    for path in store.iterdir():
+        cached = path.rename(cache / path.name)
+        cached.chmod(0o444)
+        path.hardlink_to(cached) if link == "hard link" else path.symlink_to(cached)
+    before = {path.name: path.read_bytes() for path in cache.iterdir()}
+
+    inodes = {path.name: path.stat().st_ino for path in store.glob("rows-*")}
+    assert FeatureStore.open(store, pages=pages)
+    if not torn:
+        with FeatureWriter(store, row_format()) as writer:
+            assert len(writer) == 2
+        assert {path.name: path.stat().st_ino for path in store.glob("rows-*")} == inodes, "nothing to write, no copy"
+
+    pages = write(store, 3)
+    assert len(FeatureStore.open(store, pages=pages)) == 3
+    assert {path.name: path.read_bytes() for path in cache.iterdir()} == before
+    assert not any(path.is_symlink() for path in store.glob("rows-*"))
 
 
 def test_the_old_store_is_readable_until_the_new_one_is_published(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from ocrmem.console import note
 from ocrmem.encoder.deepencoder import DeepEncoder
 from ocrmem.errors import MissingInputError, TrainingError
 from ocrmem.families.tiny import POSITIONS
-from ocrmem.files import read_json, replacing_directory, sha256_json, sha256_tree, write_json
+from ocrmem.files import locked, read_json, replacing_directory, sha256_json, sha256_tree, write_json
 from ocrmem.model.tiny.encoder import pretrain_encoder
 from ocrmem.model.tiny.language_model import pretrain_language_model
 from ocrmem.rendering import load_atlas
@@ -47,6 +47,13 @@ def build_tiny_base(config: RunConfig) -> dict[str, Any]:
     found = _complete(models, settings)
     if found:
         return found | {"cached": True, "summary": ["base: already built with these settings", *_summary(found)]}
+    with locked(models, "base"):
+        report = _build(config, models, settings)
+    return report | {"cached": False, "summary": _summary(report)}
+
+
+def _build(config: RunConfig, models: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """Build both models and write base.json, which is returned."""
     report_path = models / _REPORT
     report_path.unlink(missing_ok=True)  # from here on nothing vouches for what lies there
     started = time.monotonic()
@@ -79,7 +86,7 @@ def build_tiny_base(config: RunConfig) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
     }
     write_json(report_path, report)
-    return report | {"cached": False, "summary": _summary(report)}
+    return report
 
 
 def _settings(base: BaseSection) -> dict[str, Any]:
