@@ -62,8 +62,8 @@ def print_problems(problems: Sequence[object]) -> None:
     """Print problems, one a line, even when the console is quiet."""
     for problem in problems:
         print(problem, file=sys.stderr)
-    if len(problems) > 1:
-        print(f"{len(problems)} problems.", file=sys.stderr)
+    if (count := sum(getattr(problem, "count", 1) for problem in problems)) > 1:
+        print(f"{count:,} problems.", file=sys.stderr)
     sys.stderr.flush()
 
 

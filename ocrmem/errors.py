@@ -8,9 +8,16 @@ the error's ``exit_code``: 1 when a check failed, 2 when the usage or the config
 from __future__ import annotations
 
 import json
+import re
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from operator import itemgetter
 from typing import Any, Self
+
+_SHOWN_PLACES = 5
+# What differs between two faults of one kind: numbers, quoted texts and lists of them.
+_SPECIFIC = re.compile(r"""(?:(?:"(?:[^"\\]|\\.)*"|'[^']*')(?:, )?)+|\d+""")
 
 
 @dataclass(frozen=True)
@@ -20,12 +27,63 @@ class Problem:
     place: str  # a field path, ``file:line``, or the name of a step
     message: str  # what is wrong there
     remedy: str  # what the reader should do
+    count: int = 1  # places that have it
+    others: tuple[str, ...] = ()  # the first of them, after ``place``
 
     def __str__(self) -> str:
-        return f"{self.place}: {self.message}. {self.remedy}."
+        place, left = self.place, self.count - 1 - len(self.others)
+        if self.others:
+            more = f" and {left:,} more" if left else ""
+            place = f"{place} and {self.count - 1:,} others like it ({', '.join(self.others)}{more})"
+        return f"{place}: {self.message}. {self.remedy}."
 
-    def as_dict(self) -> dict[str, str]:
-        return asdict(self)
+    def replaced(self, old: str, new: str) -> Problem:
+        """Return the problem with one text in the place of another throughout."""
+        place, message, remedy, *others = (
+            text.replace(old, new) for text in (self.place, self.message, self.remedy, *self.others)
+        )
+        return Problem(place, message, remedy, self.count, tuple(others))
+
+    def as_dict(self) -> dict[str, Any]:
+        values = asdict(self)
+        if self.count == 1:
+            del values["count"], values["others"]
+        return values
+
+
+class ProblemList:
+    """Problems in their order, in bounded memory.
+
+    What is said of more than five places in the same words, numbers and quoted texts aside, is one problem with a count
+    and its first five places; the text is the first one's.
+    """
+
+    def __init__(self) -> None:
+        self._kinds: dict[str, list[tuple[int, Problem]]] = {}  # the first few of each, with their numbers
+        self._counts: Counter[str] = Counter()
+        self._added = 0
+
+    def add(self, problem: Problem) -> None:
+        kind = _SPECIFIC.sub("", problem.message)
+        first = self._kinds.setdefault(kind, [])
+        if len(first) < _SHOWN_PLACES:
+            first.append((self._added, problem))
+        self._counts[kind] += 1
+        self._added += 1
+
+    def __len__(self) -> int:
+        return self._added
+
+    def listed(self) -> list[Problem]:
+        """Return the problems in their order, those that repeat told once."""
+        told: list[tuple[int, Problem]] = []
+        for kind, first in self._kinds.items():
+            if (count := self._counts[kind]) <= _SHOWN_PLACES:
+                told += first
+            else:
+                others = tuple(problem.place for _, problem in first[1:])
+                told.append((first[0][0], replace(first[0][1], count=count, others=others)))
+        return [problem for _, problem in sorted(told, key=itemgetter(0))]
 
 
 class OcrMemError(Exception):

@@ -5,13 +5,14 @@ each assistant turn.
 """
 
 from ocrmem.conversations.located import StoredConversations
-from ocrmem.conversations.read import locate_conversations, read_conversations, scan_conversations
+from ocrmem.conversations.read import ConversationReader, locate_conversations, read_conversations
 from ocrmem.conversations.turns import split_turns
 from ocrmem.conversations.types import SPLITS, Conversation, Message, Role, Split, TurnSample
 
 __all__ = [
     "SPLITS",
     "Conversation",
+    "ConversationReader",
     "Message",
     "Role",
     "Split",
@@ -19,6 +20,5 @@ __all__ = [
     "TurnSample",
     "locate_conversations",
     "read_conversations",
-    "scan_conversations",
     "split_turns",
 ]

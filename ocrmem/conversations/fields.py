@@ -6,7 +6,8 @@ and ``label``, NeMo's ``mask``.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from ocrmem.conversations.content import ContentFault, join_parts, require_utf8
@@ -19,7 +20,31 @@ SYSTEM_FIELDS = ("system", "system_prompt")
 _MEDIA = ("image", "images", "audio", "audios", "video", "videos")
 _USED = frozenset({"id", *FORMS, *SYSTEM_FIELDS})
 _KEPT_NAME = 60  # characters of a field's name in a report
+_MAX_NAMES, _TOLD_NAMES = 1000, 10
 Fault = tuple[str, str]  # message and remedy
+
+
+class FieldCounts:
+    """How many conversations have each field that is not used, in bounded memory."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[str] = Counter()
+
+    def add(self, names: Iterable[str]) -> None:
+        for name in names:
+            if name in self._counts or len(self._counts) < _MAX_NAMES:
+                self._counts[name] += 1
+
+    def most_common(self) -> dict[str, int]:
+        """Return names with their counts, most frequent first."""
+        return dict(sorted(self._counts.items(), key=lambda item: (-item[1], item[0])))
+
+    def told(self) -> str:
+        """Return the most frequent ones for a person; empty if there are none."""
+        counts = self.most_common()
+        first = [f"{shown(name)} ({count:,})" for name, count in list(counts.items())[:_TOLD_NAMES]]
+        more = len(counts) - len(first)
+        return ", ".join(first) + (f" and {more:,} more" if more else "")
 
 
 def unused_fields(value: dict[str, Any]) -> list[str]:

@@ -4,38 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 
 from ocrmem.config import RunConfig
 from ocrmem.console import note, progress_bar
+from ocrmem.conversations.fields import FieldCounts
 from ocrmem.conversations.lines import MAX_LINE_BYTES, Line, read_lines
 from ocrmem.conversations.located import StoredConversations
 from ocrmem.conversations.parse import CONTENT_ID, parse_line
 from ocrmem.conversations.rejects import rejects_file
 from ocrmem.conversations.sources import data_files, name_split, shown_path, split_of, whole_file_fault
 from ocrmem.conversations.types import Conversation
-from ocrmem.errors import DataError, Problem
+from ocrmem.errors import DataError, Problem, ProblemList
 from ocrmem.families import DEFAULT, Family
 
 _SHOW_PROGRESS_OVER = 64 << 20
+Advance = Callable[[float], None]
 Reject = Callable[[str, list[Problem], bytes | Iterator[bytes]], None]
 Found = tuple[Conversation, int, Line]  # with the number of its file
-
-
-@dataclass(frozen=True)
-class Reading:
-    """Everything in some data files.
-
-    Attributes:
-        conversations: the good ones, in the order of the files.
-        problems: of the others, in the order of the files.
-        unusable: a file could not be read at all, so leaving out bad lines would lose good ones.
-    """
-
-    conversations: list[Conversation]
-    problems: list[Problem]
-    unusable: bool
 
 
 def read_conversations(config: RunConfig, rejects: Path | None = None) -> list[Conversation]:
@@ -53,39 +39,26 @@ def read_conversations(config: RunConfig, rejects: Path | None = None) -> list[C
         DataError: with every problem of every file; with ``data.skip_bad``, if a file cannot be read or nothing good
             is left.
     """
-    reader = _Reader(Path(config.data.path), config.data.eval_fraction, config.model.family)
+    reader = ConversationReader(Path(config.data.path), config.data.eval_fraction, config.model.family)
     return [conversation for conversation, _, _ in _good(reader, config, rejects)]
 
 
 def locate_conversations(config: RunConfig, rejects: Path | None = None) -> StoredConversations:
     """Do as `read_conversations` for data that may be larger than the memory: check every line now, and read it again
     when its conversation is asked for."""
-    reader = _Reader(Path(config.data.path), config.data.eval_fraction, config.model.family)
+    reader = ConversationReader(Path(config.data.path), config.data.eval_fraction, config.model.family)
     located = StoredConversations(reader.files, reader.fraction, config.model.family)
     for _, number, line in _good(reader, config, rejects):
         located.add(number, line)
     return located
 
 
-def scan_conversations(path: Path, eval_fraction: float, family: Family = DEFAULT) -> Reading:
-    """Read all good conversations and list the problems of the others; bad data raises nothing.
-
-    Args:
-        path: a .jsonl file or a directory of them.
-        eval_fraction: share of conversations held out, by hash of the id, if no file is named eval*.jsonl.
-        family: of the base model, for `parse_line`.
-    """
-    reader = _Reader(path, eval_fraction, family)
-    good = [conversation for conversation, _, _ in reader.read()]
-    return Reading(good, reader.problems, reader.unusable)
-
-
-def _good(reader: _Reader, config: RunConfig, rejects: Path | None) -> Iterator[Found]:
+def _good(reader: ConversationReader, config: RunConfig, rejects: Path | None) -> Iterator[Found]:
     """Yield every good conversation, and raise at the end as `read_conversations` does."""
     if not config.data.skip_bad:
         yield from reader.read()
         if reader.problems:
-            raise DataError(reader.problems)
+            raise DataError(reader.problems.listed())
         return
     if rejects is not None and any(rejects.resolve() == file.resolve() for file in reader.files):
         raise DataError.of(str(rejects), "is one of the data files to be read", "Move it out of data.path")
@@ -95,45 +68,64 @@ def _good(reader: _Reader, config: RunConfig, rejects: Path | None) -> Iterator[
             good += 1
             yield found
     if reader.unusable or not good:
-        raise DataError(reader.problems)
+        raise DataError(reader.problems.listed())
     if rejected.count:
         where = f"; see {rejects}" if rejects else ""
         note(f"left out {rejected.count} bad lines of {config.data.path}, kept {good}{where}")
 
 
-class _Reader:
-    """Goes through data files once.
+class ConversationReader:
+    """Goes through data files once. Bad data raises nothing: the good conversations are given, the rest is listed.
+
+    Args:
+        path: a .jsonl file or a directory of them.
+        eval_fraction: share of conversations held out, by hash of the id, if no file is named eval*.jsonl.
+        family: of the base model, for `parse_line`.
 
     Attributes:
         files: in order.
+        size: of all files in bytes.
         fraction: of conversations to hold out; 0 if a file holds those for evaluation.
-        problems, unusable: as in `Reading`.
+        problems: so far, in the order of the files.
+        unusable: a file could not be read at all, so leaving out bad lines would lose good ones.
+        refused: lines and files with problems so far.
+        unused: fields that were not read so far, with the number of lines that have them.
     """
 
-    def __init__(self, path: Path, eval_fraction: float, family: Family) -> None:
+    def __init__(self, path: Path, eval_fraction: float, family: Family = DEFAULT) -> None:
         self.files, missing = data_files(path)
+        self.size = sum(file.stat().st_size for file in self.files)
         self.fraction = 0.0 if any(name_split(file) == "eval" for file in self.files) else eval_fraction
-        self.problems: list[Problem] = [missing] if missing else []
+        self.problems = ProblemList()
         self.unusable = missing is not None
+        self.refused = 0
+        self.unused = FieldCounts()
+        if missing:
+            self.problems.add(missing)
         self._family = family
         self._places: dict[str, str] = {}  # of every id
         self._reject: Reject = lambda *_: None
 
-    def read(self, reject: Reject = lambda *_: None) -> Iterator[Found]:
-        """Yield the good conversations; ``reject`` gets the place, the problems and the bytes of every other line."""
+    def read(self, reject: Reject = lambda *_: None, advance: Advance | None = None) -> Iterator[Found]:
+        """Yield the good conversations, with the number of their file and their line.
+
+        Args:
+            reject: gets the place, the problems and the bytes of every other line.
+            advance: is told the bytes that have been read; without it, large data shows a progress bar.
+        """
         self._reject = reject
-        size = sum(file.stat().st_size for file in self.files)
-        bar = progress_bar("reading conversations", size) if size > _SHOW_PROGRESS_OVER else nullcontext()
-        with bar as shown:
+        bar = progress_bar("reading conversations", self.size) if self.size > _SHOW_PROGRESS_OVER else nullcontext()
+        with nullcontext() if advance else bar as shown:
+            advance = advance or (shown.advance if shown else lambda _: None)
             for number, file in enumerate(self.files):
                 try:
-                    yield from self._read_file(number, file, shown.advance if shown else lambda _: None)
+                    yield from self._read_file(number, file, advance)
                 except OSError as error:
                     message = f"cannot be read ({error.strerror})"
-                    self.problems.append(Problem(shown_path(file), message, "Check the file's permissions"))
+                    self.problems.add(Problem(shown_path(file), message, "Check the file's permissions"))
                     self.unusable = True
 
-    def _read_file(self, number: int, file: Path, advance: Callable[[float], None]) -> Iterator[Found]:
+    def _read_file(self, number: int, file: Path, advance: Advance) -> Iterator[Found]:
         if fault := whole_file_fault(file):
             with file.open("rb") as handle:
                 self._refuse(fault.place, [fault], iter(lambda: handle.read(1 << 20), b""))
@@ -155,6 +147,7 @@ class _Reader:
 
     def _read_line(self, line: Line, place: str, file: Path) -> Conversation | None:
         parsed = parse_line(line.head, place, self._family)
+        self.unused.add(parsed.unused)
         if not parsed.problems and (first := self._places.setdefault(parsed.id, place)) != place:
             same = parsed.id.startswith(CONTENT_ID)
             what = f"says the same as {first}" if same else f"has the id {parsed.id!r} of {first} again"
@@ -166,5 +159,7 @@ class _Reader:
         return Conversation(parsed.id, parsed.messages, split_of(file, parsed.id, self.fraction), place)
 
     def _refuse(self, place: str, problems: list[Problem], content: bytes | Iterator[bytes]) -> None:
-        self.problems.extend(problems)
+        self.refused += 1
+        for problem in problems:
+            self.problems.add(problem)
         self._reject(place, problems, content)

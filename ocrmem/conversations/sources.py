@@ -40,7 +40,21 @@ def data_files(path: Path) -> tuple[list[Path], Problem | None]:
     if found:
         return found, None
     hint = f"; {shown_path(deeper)} has some, set data.path to it" if deeper else ""
-    return [], Problem(name, "holds no .jsonl file", f"Put conversations there, one JSON object a line{hint}")
+    others = f" but {told_names(beside)}" if (beside := other_files(path)) else ""
+    return [], Problem(name, f"holds no .jsonl file{others}", f"Put conversations there, one JSON object a line{hint}")
+
+
+def other_files(path: Path) -> list[Path]:
+    """Return the files of a directory that are not read, by name; hidden ones aside."""
+    if not path.is_dir():
+        return []
+    return sorted(p for p in path.iterdir() if p.is_file() and p.suffix != ".jsonl" and not p.name.startswith("."))
+
+
+def told_names(files: list[Path]) -> str:
+    """Return the names of files for a person, the first five of them."""
+    more = f" and {len(files) - 5} more" if len(files) > 5 else ""
+    return ", ".join(shown_path(Path(file.name)) for file in files[:5]) + more
 
 
 def shown_path(path: Path) -> str:

@@ -13,6 +13,8 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 def device_problems(config: RunConfig, notes: list[str]) -> list[Problem]:
     """Return device and precision that this machine does not have; adds what was not checked to the notes."""
+    if config.model.device == "cpu":  # float16 on it is refused with the settings
+        return []
     try:
         import torch
     except ImportError:
@@ -23,7 +25,7 @@ def device_problems(config: RunConfig, notes: list[str]) -> list[Problem]:
     if wanted == "cuda" and not cuda:
         remedy = "Run where there is one, or set model.device to auto or cpu"
         return [Problem("model.device", "is cuda, but this machine has no CUDA device that torch sees", remedy)]
-    if wanted == "cpu" or not cuda:
+    if not cuda:
         message = "is float16, and this machine has only a CPU, on which training in it overflows"
         return [Problem("model.precision", message, "Use float32 or bfloat16")] if precision == "float16" else []
     if config.train.processes > devices:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
 from typing import NotRequired, TypedDict
 
 from ocrmem.config import RunConfig
-from ocrmem.console import progress_bar
 from ocrmem.conversations import SPLITS, Conversation, split_turns
-from ocrmem.errors import DataError, Problem
+from ocrmem.errors import DataError, Problem, ProblemList
 
 
 class SampleCounts(TypedDict):
@@ -30,58 +28,73 @@ class SampleCounts(TypedDict):
     unknown_token_share: NotRequired[float]
 
 
-def count_samples(
-    config: RunConfig, conversations: Sequence[Conversation], problems: list[Problem], notes: list[str]
-) -> SampleCounts:
-    """Count samples and those that get memory; adds problems and notes about them to the two lists."""
-    from ocrmem.dataset.sequence import SequenceBuilder
+class SampleCounter:
+    """Counts the samples of conversations, one after the other, and those that get memory.
 
-    builder = SequenceBuilder.of(config)
-    threshold, unknown_id = config.model.context_threshold, builder.tokenizer.unk_token_id
-    counts: SampleCounts = {
-        "samples": dict.fromkeys(SPLITS, 0),
-        "samples_with_memory": dict.fromkeys(SPLITS, 0),
-        "longest_history_tokens": 0,
-        "context_threshold": threshold,
-    }
-    tokens = unknown = 0
-    with progress_bar("counting tokens", len(conversations)) as bar:
-        for conversation in conversations:
-            bar.advance()
-            samples = split_turns(conversation, config.data.recent_turns)
-            try:
-                longest = builder.count(samples[-1].history)
-                # Each history continues the one before it, so their lengths only grow.
-                first = bisect_right(samples, threshold, key=lambda sample: builder.count(sample.history))
-                for sample in samples:
-                    # An answer is never cut: one that does not fit is found here, not while rendering.
-                    if len(builder.encode_content(sample.answer)) > config.model.max_seq_length // 2:
-                        builder.build(sample.prompt, sample.answer)
-            except DataError as error:
-                for fault in error.problems:
-                    problems.append(Problem(conversation.place, f"{fault.place} {fault.message}", fault.remedy))
-                continue
-            counts["samples"][conversation.split] += len(samples)
-            counts["samples_with_memory"][conversation.split] += len(samples) - first
-            counts["longest_history_tokens"] = max(counts["longest_history_tokens"], longest)
-            if unknown_id is not None:
-                for message in conversation.messages:
-                    ids = builder.encode_content(message.content)
-                    tokens += len(ids)
-                    unknown += ids.count(unknown_id)
-    if unknown_id is not None:
-        share = unknown / max(tokens, 1)
-        counts["unknown_token_share"] = round(share, 4)
-        if share:
-            notes.append(
-                f"{share:.1%} of the data's tokens are unknown to the tokenizer of "
-                f"{config.model.base_model_name}: the model can neither read nor say them"
-            )
-    if conversations and not counts["samples_with_memory"]["train"]:
-        problems.append(_nothing_to_remember(counts))
-    elif conversations and not counts["samples_with_memory"]["eval"]:
-        notes.append("no held-out sample gets memory, so evaluate would have nothing to measure")
-    return counts
+    Attributes:
+        conversations: counted so far, by split.
+        problems: of the samples, and of the counts once they are `closed`.
+
+    Raises:
+        OcrMemError: the tokenizer does not load.
+    """
+
+    def __init__(self, config: RunConfig) -> None:
+        from ocrmem.dataset.sequence import SequenceBuilder
+
+        self._config, self._builder = config, SequenceBuilder.of(config)
+        self.conversations: dict[str, int] = dict.fromkeys(SPLITS, 0)
+        self.problems = ProblemList()
+        self._counts: SampleCounts = {
+            "samples": dict.fromkeys(SPLITS, 0),
+            "samples_with_memory": dict.fromkeys(SPLITS, 0),
+            "longest_history_tokens": 0,
+            "context_threshold": config.model.context_threshold,
+        }
+        self._tokens = self._unknown = 0
+
+    def add(self, conversation: Conversation) -> None:
+        """Count one conversation."""
+        self.conversations[conversation.split] += 1
+        builder, threshold = self._builder, self._config.model.context_threshold
+        samples = split_turns(conversation, self._config.data.recent_turns)
+        try:
+            longest = builder.count(samples[-1].history)
+            # Each history continues the one before it, so their lengths only grow.
+            first = bisect_right(samples, threshold, key=lambda sample: builder.count(sample.history))
+            for sample in samples:
+                # An answer is never cut: one that does not fit is found here, not while rendering.
+                if len(builder.encode_content(sample.answer)) > self._config.model.max_seq_length // 2:
+                    builder.build(sample.prompt, sample.answer)
+        except DataError as error:
+            for fault in error.problems:
+                self.problems.add(Problem(conversation.place, f"{fault.place} {fault.message}", fault.remedy))
+            return
+        self._counts["samples"][conversation.split] += len(samples)
+        self._counts["samples_with_memory"][conversation.split] += len(samples) - first
+        self._counts["longest_history_tokens"] = max(self._counts["longest_history_tokens"], longest)
+        if (unknown := builder.tokenizer.unk_token_id) is not None:
+            for message in conversation.messages:
+                ids = builder.encode_content(message.content)
+                self._tokens += len(ids)
+                self._unknown += ids.count(unknown)
+
+    def closed(self, notes: list[str]) -> SampleCounts:
+        """Return the counts of all conversations; adds notes about them to the list, and faults to ``problems``."""
+        counts = self._counts
+        if self._builder.tokenizer.unk_token_id is not None:
+            share = self._unknown / max(self._tokens, 1)
+            counts["unknown_token_share"] = round(share, 4)
+            if share:
+                notes.append(
+                    f"{share:.1%} of the data's tokens are unknown to the tokenizer of "
+                    f"{self._config.model.base_model_name}: the model can neither read nor say them"
+                )
+        if any(self.conversations.values()) and not counts["samples_with_memory"]["train"]:
+            self.problems.add(_nothing_to_remember(counts))
+        elif any(self.conversations.values()) and not counts["samples_with_memory"]["eval"]:
+            notes.append("no held-out sample gets memory, so evaluate would have nothing to measure")
+        return counts
 
 
 def _nothing_to_remember(counts: SampleCounts) -> Problem:

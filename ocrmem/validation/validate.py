@@ -13,11 +13,13 @@ from typing import Any
 
 from ocrmem.config import RunConfig, check_file
 from ocrmem.config.settings_file import Overrides
-from ocrmem.conversations import SPLITS, scan_conversations
+from ocrmem.console import progress_bar
+from ocrmem.conversations import SPLITS, ConversationReader
+from ocrmem.conversations.sources import other_files, shown_path, told_names
 from ocrmem.errors import CheckFailed, ConfigError, OcrMemError, Problem
 from ocrmem.files import write_json
 from ocrmem.validation.machine import device_problems, unpinned
-from ocrmem.validation.sample_counts import SampleCounts, count_samples
+from ocrmem.validation.sample_counts import SampleCounter, SampleCounts
 
 
 class ValidateResult(SampleCounts):
@@ -27,12 +29,14 @@ class ValidateResult(SampleCounts):
         ok: True; where it is not, validation.json holds the problems.
         conversations: by split.
         rejected: bad lines that will be left out.
+        unused_fields: names beside the messages that nothing reads, with the number of conversations that have them.
         notes: what is not a fault but worth knowing.
     """
 
     ok: bool
     conversations: dict[str, int]
     rejected: int
+    unused_fields: dict[str, int]
     notes: list[str]
     summary: list[str]
 
@@ -54,7 +58,10 @@ def validate_file(path: Path | str, overrides: Overrides = ()) -> ValidateResult
         return validate(config)
     data = Path(config.data.path)
     if checked.sound("data.path") and data.exists():
-        problems += scan_conversations(data, 0.0).problems
+        reader = ConversationReader(data, 0.0)
+        for _ in reader.read():
+            pass
+        problems += reader.problems.listed()
     if checked.sound("paths.reports"):
         _write_problems(config, problems)
     raise ConfigError(problems)
@@ -72,30 +79,41 @@ def validate(config: RunConfig) -> ValidateResult:
     """
     notes: list[str] = []
     config_problems = device_problems(config, notes)
-    reading = scan_conversations(Path(config.data.path), config.data.eval_fraction, family=config.model.family)
-    data_problems, rejected = reading.problems, 0
-    if config.data.skip_bad and reading.conversations and not reading.unusable:
-        rejected = len({problem.place for problem in data_problems})
-        data_problems = []
+    data = Path(config.data.path)
+    reader = ConversationReader(data, config.data.eval_fraction, config.model.family)
+    counter: SampleCounter | None = None
+    try:
+        counter = SampleCounter(config)
+    except OcrMemError as error:
+        config_problems += error.problems
+    good = 0
+    with progress_bar("checking conversations", reader.size) as bar:
+        for conversation, _, _ in reader.read(advance=bar.advance):  # none is kept: data may be larger than memory
+            good += 1
+            if counter:
+                counter.add(conversation)
+    problems, rejected = [*config_problems, *reader.problems.listed()], 0
+    if config.data.skip_bad and good and not reader.unusable:
+        problems, rejected = list(config_problems), reader.refused
         if rejected:
             notes.append(f"{rejected} bad lines will be left out (data.skip_bad)")
-    counts: SampleCounts | None = None
-    if not config_problems or reading.conversations:
-        try:
-            counts = count_samples(config, reading.conversations, data_problems, notes)
-        except OcrMemError as error:
-            config_problems += error.problems
-    problems = [*config_problems, *data_problems]
-    if counts is None or problems:
+    counts = counter.closed(notes) if counter else None
+    problems += counter.problems.listed() if counter else []
+    if counter is None or counts is None or problems:
         _write_problems(config, problems)
         raise (ConfigError if config_problems else CheckFailed)(problems)
-    splits: dict[str, int] = {split: sum(found.split == split for found in reading.conversations) for split in SPLITS}
+    if told := reader.unused.told():
+        notes.append(f"fields that are not used, and how many conversations have them: {told}")
+    if beside := other_files(data):
+        notes.append(f"files of {shown_path(data)} that are not read: {told_names(beside)}")
+    splits = counter.conversations
     notes += unpinned(config)
     samples, memory = counts["samples"], counts["samples_with_memory"]
     result: ValidateResult = {
         "ok": True,
         "conversations": splits,
         "rejected": rejected,
+        "unused_fields": reader.unused.most_common(),
         **counts,
         "notes": notes,
         "summary": [

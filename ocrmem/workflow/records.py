@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from ocrmem.errors import ConfigError
 from ocrmem.facts import RUN_ID
@@ -41,7 +42,7 @@ class Record:
     seconds: float | None = None
     summary: list[str] = field(default_factory=list)
     metrics: dict[str, float] = field(default_factory=dict)
-    problems: list[dict[str, str]] = field(default_factory=list)
+    problems: list[dict[str, Any]] = field(default_factory=list)
     exit_code: int | None = None
 
 

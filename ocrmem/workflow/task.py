@@ -131,8 +131,7 @@ def running(
                 record.status = DONE
         except OcrMemError as error:
             # Name places as the command line would have.
-            texts = [(problem.place, problem.message, problem.remedy) for problem in error.problems]
-            problems = [Problem(*(text.replace(f"{scratch}/", "") for text in each)) for each in texts]
+            problems = [problem.replaced(f"{scratch}/", "") for problem in error.problems]
             record.problems = [problem.as_dict() for problem in problems]
             record.exit_code = error.exit_code
             _keep({name: places[f"paths.{name}"] for name in keep}, step)

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.conversation_files import ASSISTANT, GOOD, USER, config_for, rejected_bytes, write
 
-from ocrmem.conversations import read_conversations, scan_conversations
+from ocrmem.conversations import ConversationReader, read_conversations
 from ocrmem.errors import DataError
 
 
@@ -43,6 +43,31 @@ def test_every_problem_of_every_file_is_raised_at_once(tmp_path: Path) -> None:
     places = [problem.place.removeprefix(f"{tmp_path}{os.sep}") for problem in caught.value.problems]
     assert places == ["other.jsonl", "train.jsonl:1", "train.jsonl:2", "train.jsonl:4"]
     assert f"has the id 'good' of {tmp_path / 'eval.jsonl'}:1 again" in str(caught.value)
+
+
+def test_a_fault_of_many_lines_is_told_once_with_a_count_and_five_places(tmp_path: Path) -> None:
+    """52,002 lines of another form gave 9.5 MB of messages."""
+    bad = [json.dumps({"instruction": f"ask {n}", "output": "x", f"extra{n}": 1}) for n in range(52_002)]
+    write(tmp_path, train="\n".join([*bad, "{", "["]))
+    with pytest.raises(DataError) as caught:
+        read_conversations(config_for(tmp_path))
+    many, *others = caught.value.problems
+    assert many.count == 52_002
+    assert [place.rsplit(":", 1)[1] for place in (many.place, *many.others)] == ["1", "2", "3", "4", "5"]
+    assert "and 52,001 others like it" in str(many)
+    assert [problem.place.rsplit(":", 1)[1] for problem in others] == ["52003", "52004"]
+    assert len(str(caught.value)) < 2000
+
+
+def test_what_a_file_has_besides_is_counted(tmp_path: Path) -> None:
+    lines = [json.dumps({"messages": [USER | {"content": str(n)}, ASSISTANT], "n": n, "tools": []}) for n in range(3)]
+    write(tmp_path, train="\n".join([*lines, GOOD, '{"title": "x"}']))
+    reader = ConversationReader(tmp_path, 0.0)
+    assert len(list(reader.read())) == 4
+    assert reader.unused.most_common() == {"n": 3, "tools": 3, "title": 1}
+    assert reader.unused.told() == '"n" (3), "tools" (3), "title" (1)'
+    reader.unused.add(f"field{n}" for n in range(100_000))
+    assert len(reader.unused.most_common()) == 1000
 
 
 def test_the_same_conversation_without_an_id_is_found_in_two_files(tmp_path: Path) -> None:
@@ -114,9 +139,10 @@ def test_a_file_that_goes_away_is_reported(tmp_path: Path, monkeypatch: pytest.M
         raise OSError(5, "Input/output error")
 
     monkeypatch.setattr("ocrmem.conversations.read.read_lines", fail)
-    reading = scan_conversations(tmp_path, 0.1)
-    assert reading.unusable
-    assert "cannot be read (Input/output error)" in str(reading.problems[0])
+    reader = ConversationReader(tmp_path, 0.1)
+    assert list(reader.read()) == []
+    assert reader.unusable
+    assert "cannot be read (Input/output error)" in str(reader.problems.listed()[0])
 
 
 def test_large_data_shows_a_progress_bar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,5 +150,5 @@ def test_large_data_shows_a_progress_bar(tmp_path: Path, monkeypatch: pytest.Mon
     advanced: list[float] = []
     monkeypatch.setattr("ocrmem.conversations.read._SHOW_PROGRESS_OVER", 0)
     monkeypatch.setattr("ocrmem.console.Bar.advance", lambda _, by=1: advanced.append(by))
-    scan_conversations(tmp_path, 0.0)
+    assert len(list(ConversationReader(tmp_path, 0.0).read())) == 1
     assert sum(advanced) == len(GOOD) + 1

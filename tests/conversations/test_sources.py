@@ -44,7 +44,8 @@ def test_a_file_that_is_no_jsonl_is_one_problem_and_kept_whole(tmp_path: Path, c
     ("path", "said"),
     [
         ("missing", "is not there"),
-        ("empty", "holds no .jsonl file"),
+        ("empty", "holds no .jsonl file. Put"),
+        ("others", "holds no .jsonl file but a.json, b.json, c.json, d.json, e.json and 1 more."),
         ("deep", "deep/inner has some"),
         ("pipe", "is neither a file nor a directory"),
         ("nul\x00", "is not there"),
@@ -53,6 +54,9 @@ def test_a_file_that_is_no_jsonl_is_one_problem_and_kept_whole(tmp_path: Path, c
 def test_a_path_without_files_is_reported(tmp_path: Path, path: str, said: str, skip_bad: bool) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / ".hidden.jsonl").write_text(GOOD)
+    (tmp_path / "others" / "folder").mkdir(parents=True)
+    for name in ("a", "b", "c", "d", "e", "f"):
+        (tmp_path / "others" / f"{name}.json").write_text("[]")
     (tmp_path / "deep" / "inner").mkdir(parents=True)
     write(tmp_path / "deep" / "inner", train=GOOD)
     os.mkfifo(tmp_path / "pipe")

@@ -16,7 +16,7 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from ocrmem import families
 from ocrmem.config import RunConfig
-from ocrmem.conversations import locate_conversations, read_conversations, scan_conversations
+from ocrmem.conversations import ConversationReader, locate_conversations, read_conversations
 from ocrmem.dataset.sequence import SequenceBuilder
 from ocrmem.errors import ModelError
 from ocrmem.families import DEFAULT, FAMILIES, Family, Marks, Shape, family_of, known_positions
@@ -213,7 +213,7 @@ def test_a_family_writes_its_tool_calls_into_every_reading(tmp_path, llama):
     config = config.model_copy(update={"data": config.data.model_copy(update={"path": str(tmp_path / "data")})})
     said = '{"name": "look", "parameters": {"at": 1}}'
     stored = locate_conversations(config).read(range(1))
-    scanned = scan_conversations(tmp_path / "data", 0.0, family=config.model.family).conversations
+    scanned = [found for found, _, _ in ConversationReader(tmp_path / "data", 0.0, config.model.family).read()]
     _, answer = read_question(json.dumps({"messages": messages}).encode(), "q", config.model.family)
     for conversation in (*read_conversations(config), *stored, *scanned):
         assert conversation.messages[-1].content == said

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,12 @@ import yaml
 
 from ocrmem.config import RunConfig
 from ocrmem.config.known_encoders import TINY_ENCODER
+from ocrmem.conversations import Conversation
 from ocrmem.errors import CheckFailed, ConfigError
 from ocrmem.synthetic.synth import synth
 from ocrmem.synthetic.tokenizer import build_tiny_tokenizer
 from ocrmem.validation import validate, validate_file
+from ocrmem.validation.sample_counts import SampleCounter
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
@@ -202,7 +205,7 @@ def test_without_torch_the_machine_is_not_checked_and_that_is_said(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(__import__("sys").modules, "torch", None)
-    notes = validate(config_of(folder))["notes"]
+    notes = validate(config_of(folder, model__device="auto"))["notes"]
     assert any("device and precision were not checked" in note for note in notes)
 
 
@@ -323,7 +326,33 @@ def test_progress_is_shown_by_conversation(folder: Path, monkeypatch: pytest.Mon
     advanced: list[float] = []
     monkeypatch.setattr("ocrmem.console.Bar.advance", lambda _, by=1: advanced.append(by))
     validate(config_of(folder))
-    assert sum(advanced) == 42
+    assert sum(advanced) == sum(file.stat().st_size for file in (folder / "data").iterdir())
+
+
+def test_no_conversation_is_kept(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file of 22 MB took 200 MB."""
+    alive = []
+    add = SampleCounter.add
+
+    def counted(self: SampleCounter, conversation: Conversation) -> None:
+        add(self, conversation)
+        if self.conversations["train"] == 30:
+            alive.append(sum(isinstance(known, Conversation) for known in gc.get_objects()))
+
+    monkeypatch.setattr(SampleCounter, "add", counted)
+    assert validate(config_of(folder))["ok"]
+    assert alive
+    assert max(alive) == 1
+
+
+def test_fields_and_files_that_are_not_used_are_noted(folder: Path) -> None:
+    (folder / "data" / "more.json").write_text("[]")
+    (folder / "data" / "extra.jsonl").write_text(say("ask ana", "ana tea", title="x", tools=[]) + "\n")
+    result = validate(config_of(folder))
+    assert result["unused_fields"] == {"title": 1, "tools": 1}
+    noted = "\n".join(result["notes"])
+    assert 'how many conversations have them: "title" (1), "tools" (1)' in noted
+    assert "that are not read: more.json" in noted
 
 
 def test_a_report_that_cannot_be_written_is_reported(folder: Path) -> None:
