@@ -9,12 +9,9 @@ provenance.json       git commit, data and dataset hashes, params, versions, met
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
-import platform
 import shutil
 import subprocess
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +26,9 @@ from ocrmem.json_files import with_sha256
 from ocrmem.package import PACKAGE_FORMAT, adapter_sha256, package_sha256
 from ocrmem.secrets import redact_uri
 from ocrmem.tracking import without_secrets
+from ocrmem.versions import versions
 
-_VERSIONS_OF = ("ocrmem", "torch", "transformers", "safetensors", "numpy")
+_VERSIONS_OF = ("torch", "transformers", "safetensors", "numpy")
 _TEMPLATE = Path(__file__).with_name("model_card.md.jinja")
 
 
@@ -71,10 +69,7 @@ def package_adapter(config: RunConfig, destination: Path) -> dict[str, Any]:
     }
     provenance["package_sha256"] = package_sha256(provenance)
     provenance["git"] = git_state()
-    provenance["versions"] = {"python": platform.python_version()}
-    for name in _VERSIONS_OF:
-        with suppress(importlib.metadata.PackageNotFoundError):
-            provenance["versions"][name] = importlib.metadata.version(name)
+    provenance["versions"] = versions(*_VERSIONS_OF)
 
     with replacing_directory(destination) as directory:
         for name in ADAPTER_FILES:

@@ -7,16 +7,24 @@ the only module that imports wandb. Another tracker is a `Run` in `TRACKERS`.
 from __future__ import annotations
 
 import math
+import netrc
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from ocrmem.config import RunConfig
-from ocrmem.errors import ConfigError, DataError
-from ocrmem.secrets import HIDDEN, looks_secret, redact
+from ocrmem.console import note
+from ocrmem.errors import ConfigError, DataError, Problem, first_line
+from ocrmem.extras import missing_package
+from ocrmem.health import NoAnswerError, ask
+from ocrmem.secrets import HIDDEN, looks_secret, redact, redact_uri
+
+_WANDB = "https://api.wandb.ai"
 
 
 class Run:
@@ -27,6 +35,14 @@ class Run:
     """
 
     place: Path | None = None
+
+    def __init__(self, config: RunConfig, job: str) -> None:
+        """Open a run of the verb ``job``."""
+
+    @classmethod
+    def problems(cls, config: RunConfig) -> list[Problem]:
+        """Return what would stop a run, without starting one."""
+        return []
 
     def log(self, values: Mapping[str, float], step: int | None = None) -> None:
         """Record numbers by name at an optimizer step; None lets the tracker count.
@@ -113,6 +129,24 @@ class WandbRun(Run):
             ) from error
         self.place = Path(self._handle.dir).parent if section.wandb == "offline" else None
 
+    @classmethod
+    def problems(cls, config: RunConfig) -> list[Problem]:
+        if find_spec("wandb") is None:
+            return [missing_package("tracking.wandb", "wandb")]
+        if config.tracking.wandb != "online":
+            return []
+        server = os.environ.get("WANDB_BASE_URL", _WANDB)
+        problems = []
+        if not os.environ.get("WANDB_API_KEY", "").strip() and not _in_netrc(urlsplit(server).hostname or ""):
+            remedy = "Set WANDB_API_KEY in the environment or run `wandb login`, or set tracking.wandb=offline"
+            problems.append(Problem("tracking.wandb", "is online, but there is no Weights & Biases key", remedy))
+        try:
+            ask(server)  # a refusal of the bare address is an answer too
+        except NoAnswerError as error:
+            message = f"is online, but {redact_uri(server)} does not answer ({error})"
+            problems.append(Problem("tracking.wandb", message, "Check the network, or set tracking.wandb=offline"))
+        return problems
+
     def log(self, values: Mapping[str, float], step: int | None = None) -> None:
         self._handle.log({name: value for name, value in values.items() if math.isfinite(value)}, step=step)
 
@@ -134,13 +168,62 @@ class WandbRun(Run):
         self._handle.finish(exit_code=int(failed))
 
 
+def _in_netrc(host: str) -> bool:
+    try:
+        return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
+    except (OSError, netrc.NetrcParseError):
+        return False
+
+
+class _CarefulRun(Run):
+    """A run whose tracker may break down without taking the work along: a note says so, and nothing more is sent."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._works = True
+        self.place = run.place
+
+    def log(self, values: Mapping[str, float], step: int | None = None) -> None:
+        self._try(lambda: self._run.log(values, step))
+
+    def summarize(self, values: Mapping[str, Any]) -> None:
+        self._try(lambda: self._run.summarize(values))
+
+    def artifact(self, name: str, kind: str, path: Path, metadata: Mapping[str, Any] | None = None) -> None:
+        self._run.artifact(name, kind, path, metadata)
+
+    def finish(self, *, failed: bool) -> None:
+        self._try(lambda: self._run.finish(failed=failed))
+
+    def _try(self, send: Callable[[], None]) -> None:
+        if not self._works:
+            return
+        try:
+            send()
+        except Exception as error:  # noqa: BLE001  # whatever a tracker's library raises
+            self._works = False
+            note(f"Warning: the tracker has failed ({redact(first_line(error))}); the run goes on without it.")
+
+
 # Trackers by the field of ``tracking`` that switches them on, unless it is "disabled".
-TRACKERS: dict[str, Callable[[RunConfig, str], Run]] = {"wandb": WandbRun}
+TRACKERS: dict[str, type[Run]] = {"wandb": WandbRun}
+
+
+def _tracker(config: RunConfig) -> type[Run]:
+    wanted = [tracker for name, tracker in TRACKERS.items() if getattr(config.tracking, name) != "disabled"]
+    return wanted[0] if wanted else Run
+
+
+def tracker_problems(config: RunConfig) -> list[Problem]:
+    """Return what would stop a tracked run: a missing package or key, a server that does not answer within seconds."""
+    return _tracker(config).problems(config)
 
 
 @contextmanager
 def track(config: RunConfig, job: str) -> Iterator[Run]:
     """Open a tracked run for the verb ``job``; it is closed as finished, or as failed when the block raises.
+
+    A tracker that fails once the run is open costs a note: figures are lost then, not what they are about.
 
     Args:
         config: ``tracking`` says with what, if anything.
@@ -148,8 +231,7 @@ def track(config: RunConfig, job: str) -> Iterator[Run]:
     Raises:
         ConfigError: the tracker cannot be used.
     """
-    wanted = [tracker for name, tracker in TRACKERS.items() if getattr(config.tracking, name) != "disabled"]
-    run = wanted[0](config, job) if wanted else Run()
+    run = _CarefulRun(_tracker(config)(config, job))
     failed = True
     try:
         yield run

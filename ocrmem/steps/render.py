@@ -17,7 +17,7 @@ def _render(step: Step, arguments: Arguments) -> Mapping[str, object]:
     config = run_config(arguments)
     if arguments.preview:
         return load("ocrmem.dataset.preview:preview_dataset")(config, arguments.preview)
-    return step.load()(config)
+    return step.call_with(config)
 
 
 STEP = Step(

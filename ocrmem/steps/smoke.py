@@ -18,7 +18,7 @@ def _options(parser: ArgumentParser) -> None:
 def _smoke(step: Step, arguments: Arguments) -> Mapping[str, object]:
     if arguments.model is None:
         config = run_config(arguments)
-        return step.load()(config)
+        return step.call_with(config)
     return load("ocrmem.smoke_test:smoke_model")(arguments.model, arguments.trainable, arguments.output)
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ocrmem.config import RunConfig
+    from ocrmem.config import PathsSection, RunConfig
 
 Arguments = argparse.Namespace
 EVERYTHING = "*"
@@ -86,8 +87,27 @@ class Step:
         passed = {name: getattr(arguments, name) for name in self.passes}
         if not self.takes_config:
             return self.load()(**passed)
-        config = run_config(arguments)  # before the import, which may take seconds: report its faults at once
-        return self.load()(config, **passed)
+        return self.call_with(run_config(arguments), **passed)
+
+    def call_with(self, config: RunConfig, **arguments: Any) -> Mapping[str, Any]:
+        """Call the library function once its outputs are known to have a place: most are written when the work is done.
+
+        Settings and places come before the import, which may take seconds.
+
+        Raises:
+            ConfigError: an output cannot be written.
+            OcrMemError: as the library function.
+        """
+        from ocrmem.places import require_places
+
+        require_places(self._outputs(config.paths))
+        return self.load()(config, **arguments)
+
+    def _outputs(self, paths: PathsSection) -> Iterator[Path]:
+        """Yield where ``writes`` are in a run."""
+        directories = {field.default: name for name, field in type(paths).model_fields.items()}
+        for place in self.writes:
+            yield Path(getattr(paths, directories[place])) if place in directories else paths.report(place)
 
     def handed_settings(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Return the settings that a task of this step is handed.

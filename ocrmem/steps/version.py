@@ -18,7 +18,7 @@ def _version(step: Step, arguments: Arguments) -> Mapping[str, object]:
         return load("ocrmem.versioning:open_dataset")(config, arguments.open, arguments.output)
     if arguments.output is not None:
         raise ConfigError.of("--output", "is for --open", "Add --open HASH, or leave it out")
-    return step.load()(config)
+    return step.call_with(config)
 
 
 STEP = Step(

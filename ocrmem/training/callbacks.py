@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import signal
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from types import FrameType
 from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from ocrmem import console
+from ocrmem.signals import on_signals
 from ocrmem.tracking import Run
 from ocrmem.training import collectives
 
@@ -81,21 +80,15 @@ def stop_on_signal() -> Iterator[StopCallback]:
     Outside the main thread, where Python takes no handlers, the signals are left alone.
     """
     stop = StopCallback()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
-    def note_request(number: int, frame: FrameType | None) -> None:
+    def ask(number: int) -> None:
         stop.signal = number
-        for known, handler in before.items():
-            signal.signal(known, handler)
         console.note("Stopping after this step, with a checkpoint. Send it again to stop at once.")
 
-    for number in before:
-        signal.signal(number, note_request)
-    try:
+    def insist(number: int) -> None:
+        signal.signal(number, before[signal.Signals(number)])
+        signal.raise_signal(number)
+
+    with on_signals(ask, insist):
         yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

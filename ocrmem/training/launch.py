@@ -13,7 +13,6 @@ import os
 import signal
 import sys
 import tempfile
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from ocrmem import console, errors
 from ocrmem.config import RunConfig
 from ocrmem.errors import ConfigError, OcrMemError, PreemptedError, Problem, TrainingError
 from ocrmem.files import write_json
+from ocrmem.signals import on_signals
 from ocrmem.training.deepspeed import deepspeed_config, require_deepspeed
 from ocrmem.training.rank_process import INTERRUPTED, RUN, STOP
 
@@ -150,27 +150,23 @@ def _passing_on_signals(folder: Path) -> Iterator[Signals]:
     Workers that have not written their process id yet find the file `STOP`.
     """
     signals = Signals()
-    if threading.current_thread() is not threading.main_thread():
-        yield signals
-        return
 
-    def pass_on(number: int, frame: Any) -> None:
-        if signals.first is None:
-            signals.first = number
-            (folder / STOP).write_text(str(number), encoding="utf-8")
-        else:
-            signals.repeated = True
-            number = signal.SIGKILL
+    def hand_on(number: int) -> None:
         for path in folder.glob("pid-*"):
             with suppress(ProcessLookupError, ValueError):
                 os.kill(int(path.read_text(encoding="utf-8")), number)
 
-    before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    def ask(number: int) -> None:
+        signals.first = number
+        (folder / STOP).write_text(str(number), encoding="utf-8")
+        hand_on(number)
+
+    def insist(number: int) -> None:
+        signals.repeated = True
+        hand_on(signal.SIGKILL)
+
+    with on_signals(ask, insist):
         yield signals
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _torchrun(folder: Path, count: int, per_node: int) -> dict[int, int]:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import csv
-import importlib.metadata
 import io
 import math
 import os
-import platform
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypedDict
@@ -27,23 +25,24 @@ from ocrmem.encoder.device import DTYPES
 from ocrmem.encoder.feature_store import FeatureStore
 from ocrmem.errors import ConfigError, DataError, PreemptedError
 from ocrmem.facts import ADAPTER_FILES, PACKAGE_FILES, TRAIN_REPORT
-from ocrmem.files import is_leftover, locked, replacing_directory, sha256_json, sha256_tree, write_json, write_text
+from ocrmem.files import locked, replacing_directory, sha256_json, sha256_tree, write_json, write_text
 from ocrmem.model.adapter_files import write_adapter
 from ocrmem.model.collator import MemoryCollator
 from ocrmem.model.configuration import MEMConfig
 from ocrmem.model.modeling import MEMModel
 from ocrmem.model.trainable import count_parameters
-from ocrmem.tracking import Run, track
+from ocrmem.tracking import Run, track, tracker_problems
 from ocrmem.training import collectives, zero3
 from ocrmem.training.arguments import AdapterTrainingArguments
 from ocrmem.training.callbacks import TrackingCallback, stop_on_signal
 from ocrmem.training.checkpoint import PREVIOUS, CheckpointStore
 from ocrmem.training.collectives import process_group
+from ocrmem.training.outputs import PLOT, check_outputs, require_room
 from ocrmem.training.trainer import AdapterOnlyTrainer
+from ocrmem.versions import versions
 
-PLOT = "plots/train.csv"
 _CURVE = ("step", "loss", "proj_grad_norm", "learning_rate")
-_VERSIONED = ("ocrmem", "torch", "transformers", "accelerate")
+_VERSIONED = ("torch", "transformers", "accelerate")
 
 
 class TrainResult(TypedDict, total=False):
@@ -90,8 +89,8 @@ def train(config: RunConfig, *, resume: bool = False, output: str | None = None)
 
     Raises:
         MissingInputError: an earlier verb has not run.
-        ConfigError: the device, the number of processes, DeepSpeed or the output directory cannot be used; as BusyError
-            while another run writes the adapter or the checkpoints.
+        ConfigError: the device, the number of processes, DeepSpeed, the tracker or the disk cannot be used; as
+            BusyError while another run writes the adapter or the checkpoints.
         DataError: there are no training samples.
         TrainingError: see `AdapterOnlyTrainer.train`; as PreemptedError after SIGTERM, once a checkpoint is
             written.
@@ -100,28 +99,30 @@ def train(config: RunConfig, *, resume: bool = False, output: str | None = None)
     started = time.monotonic()
     section = config.train
     adapter = Path(output or config.paths.adapter)
-    _check_output(adapter)
+    check_outputs(config, adapter)
     attempts: list[dict[str, Any]] = []
     best: _Trained | None = None
+    tries = section.max_attempts if section.target_loss is not None else 1
     with _only_writer(config, adapter), process_group():
-        for number in range(section.max_attempts if section.target_loss is not None else 1):
-            chosen = _attempt(config, number)
-            trained = _train_once(chosen, resume)
-            # Every process has the same log; the first one's word counts, so that none tries alone.
-            loss = collectives.broadcast(trained.loss)
-            attempts.append({"seed": chosen.train.seed, "loss": loss if math.isfinite(loss) else None})
-            if best is None or loss < best.loss:
-                best = trained
-            if section.target_loss is None or loss <= section.target_loss:
-                break
+        if collectives.rank() == 0 and (problems := tracker_problems(config)):
+            raise ConfigError(problems)
+        while True:
+            chosen = _attempt(config, len(attempts))
+            with ExitStack() as open_run:
+                trained = _train_once(chosen, resume, adapter, open_run)
+                # Every process has the same log; the first one's word counts, so that none tries alone.
+                loss = collectives.broadcast(trained.loss)
+                attempts.append({"seed": chosen.train.seed, "loss": loss if math.isfinite(loss) else None})
+                if best is None or loss < best.loss:
+                    best = trained
+                if len(attempts) == tries or section.target_loss is None or loss <= section.target_loss:
+                    # Before the tracked run is closed: a tracker may take its time, or fail.
+                    return _write(config, best, adapter, attempts, started) if collectives.rank() == 0 else {}
             if collectives.rank() == 0:
                 console.note(
-                    f"attempt {number + 1} of {section.max_attempts}, seed {chosen.train.seed}: loss {loss:.4f} is "
+                    f"attempt {len(attempts)} of {tries}, seed {chosen.train.seed}: loss {loss:.4f} is "
                     f"above train.target_loss {section.target_loss}"
                 )
-        if collectives.rank() != 0 or best is None:
-            return {}
-        return _write(config, best, adapter, attempts, started)
 
 
 @contextmanager
@@ -160,8 +161,13 @@ class _Trained:
         return self.report["loss"]["last"] if self.report["loss"] else math.inf
 
 
-def _train_once(config: RunConfig, resume: bool) -> _Trained:
-    """Train proj from one seed; writes checkpoints only."""
+def _train_once(config: RunConfig, resume: bool, adapter: Path, open_run: ExitStack) -> _Trained:
+    """Train proj from one seed; writes checkpoints only, and leaves the tracked run open.
+
+    Args:
+        adapter: where the adapter will be.
+        open_run: takes the tracked run, and with it how that ends.
+    """
     arguments = AdapterTrainingArguments.from_run_config(config)
     if arguments.world_size != config.train.processes:
         raise ConfigError.of(
@@ -175,8 +181,11 @@ def _train_once(config: RunConfig, resume: bool) -> _Trained:
         model = MEMModel.from_run_config(config, with_encoder=False)
     model.set_feature_statistics(features.mean, features.std)
     checkpoint = _prepare_checkpoints(CheckpointStore(Path(config.paths.checkpoints)), resume)
-    tracking = track(config, "train") if is_main else nullcontext(Run())
-    with tracking as run, stop_on_signal() as stop:
+    run = Run(config, "train")
+    if is_main:
+        require_room(config, adapter, sum(part.trainable for part in count_parameters(model)))
+        run = open_run.enter_context(track(config, "train"))
+    with stop_on_signal() as stop:
         trainer = AdapterOnlyTrainer(
             model=model,
             args=arguments,
@@ -191,10 +200,10 @@ def _train_once(config: RunConfig, resume: bool) -> _Trained:
         trainer.train(resume_from_checkpoint=checkpoint)
         if stop.signal is not None and trainer.state.global_step < config.train.max_steps:
             _stop(stop.signal, trainer, is_main)
-        rows = [entry for entry in trainer.state.log_history if "loss" in entry]
-        report = _report(trainer, samples, rows)
-        run.summarize(report)
-        return _Trained(model.config, trainer.adapter_tensors(), rows, report, trainer.resumed_step, run.place)
+    rows = [entry for entry in trainer.state.log_history if "loss" in entry]
+    report = _report(trainer, samples, rows)
+    run.summarize(report)
+    return _Trained(model.config, trainer.adapter_tensors(), rows, report, trainer.resumed_step, run.place)
 
 
 def _open_inputs(config: RunConfig) -> tuple[MemoryDataset, FeatureStore, StoredSamples]:
@@ -210,20 +219,6 @@ def _open_inputs(config: RunConfig) -> tuple[MemoryDataset, FeatureStore, Stored
             "Give conversations that are not all held out, and run `ocrmem render` again",
         )
     return dataset, features, samples
-
-
-def _check_output(adapter: Path) -> None:
-    """Refuse an output directory that holds anything else: it is replaced as a whole."""
-    if adapter.exists() and not adapter.is_dir():
-        raise ConfigError.of(str(adapter), "is a file, not a directory", "Give another directory for the adapter")
-    found = (path.name for path in adapter.glob("*") if path.name not in PACKAGE_FILES)
-    others = sorted(name for name in found if not is_leftover(name))
-    if others:
-        raise ConfigError.of(
-            str(adapter),
-            f"is to be replaced by the new adapter, but holds other files: {', '.join(others[:5])}",
-            "Give a directory that is new, empty or holds an adapter",
-        )
 
 
 def _prepare_checkpoints(store: CheckpointStore, resume: bool) -> str | None:
@@ -271,8 +266,7 @@ def _report(trainer: AdapterOnlyTrainer, samples: StoredSamples, rows: list[dict
         "device": str(trainer.args.device),
         "processes": trainer.args.world_size,
         "seconds_without_data": round(trainer.seconds_without_data, 1),
-        "versions": {name: importlib.metadata.version(name) for name in _VERSIONED}
-        | {"python": platform.python_version()},
+        "versions": versions(*_VERSIONED),
     }
 
 

@@ -18,8 +18,11 @@ from ocrmem.conversations import SPLITS, ConversationReader
 from ocrmem.conversations.sources import other_files, shown_path, told_names
 from ocrmem.errors import CheckFailed, ConfigError, OcrMemError, Problem
 from ocrmem.files import write_json
+from ocrmem.places import require_places
 from ocrmem.validation.machine import device_problems, unpinned
 from ocrmem.validation.sample_counts import SampleCounter, SampleCounts
+
+VALIDATION = "validation.json"
 
 
 class ValidateResult(SampleCounts):
@@ -77,6 +80,7 @@ def validate(config: RunConfig) -> ValidateResult:
         ConfigError: the device cannot do what is asked, or the tokenizer does not load.
         CheckFailed: the data is wrong, or no sample would get memory.
     """
+    require_places([config.paths.report(VALIDATION)])
     notes: list[str] = []
     config_problems = device_problems(config, notes)
     data = Path(config.data.path)
@@ -137,7 +141,7 @@ def _write_problems(config: RunConfig, problems: list[Problem]) -> None:
 
 
 def _write(config: RunConfig, result: Mapping[str, Any]) -> None:
-    path = config.paths.report("validation.json")
+    path = config.paths.report(VALIDATION)
     try:
         write_json(path, result)
     except OSError as error:

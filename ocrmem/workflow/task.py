@@ -70,8 +70,7 @@ class Task:
         Raises:
             OcrMemError: every fault of the settings, or as the function.
         """
-        config = self.config()
-        return STEPS[self.record.step].load()(config, **arguments)
+        return dict(STEPS[self.record.step].call_with(self.config(), **arguments))
 
     def report(self, name: str) -> Path:
         """Return a file of ``paths.reports``."""

@@ -112,11 +112,12 @@ def test_the_command_leaves_with_1_and_one_object(tmp_path: Path) -> None:
 def test_a_package_that_is_needed_at_the_end_is_missed_at_the_beginning(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr("ocrmem.readiness.resources.find_spec", lambda _: None)
+    for module in ("ocrmem.readiness.resources", "ocrmem.tracking"):
+        monkeypatch.setattr(f"{module}.find_spec", lambda _: None)
     assert [text.split(". ")[-1] for text in problems(settings(f"version.remote={tmp_path}"))] == [
-        "Run: pip install 'ocrmem[tracking]'.",
         "Run: pip install 'ocrmem[registry]'.",
         "Run: pip install 'ocrmem[dvc]'.",
+        "Run: pip install 'ocrmem[tracking]'.",
     ]
 
 

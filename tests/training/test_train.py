@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib.metadata
 import json
 import os
 import shutil
@@ -10,18 +11,21 @@ import signal
 import subprocess
 import sys
 import time
+from collections import namedtuple
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
 from support.models import small_settings, small_workspace
 
+import ocrmem
 from ocrmem.config import RunConfig
 from ocrmem.dataset.memory_dataset import MemoryDataset
 from ocrmem.errors import ConfigError, DataError, MissingInputError, PreemptedError, TrainingError
 from ocrmem.model.modeling import MEMModel
+from ocrmem.tracking import TRACKERS, Run
 from ocrmem.training.train import train
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -218,6 +222,89 @@ def test_tracked_run_holds_the_curve_also_after_a_resume(config: Callable[..., R
     assert logged == expected
     assert list((tmp_path / "wandb").glob("offline-run-*"))
     assert any("Weights & Biases, offline" in line for line in result["summary"])
+
+
+class Breaking(Run):
+    """A tracker that breaks down, and looks at what is on disk when it is closed."""
+
+    found: ClassVar[list[str]] = []
+
+    def __init__(self, config: RunConfig, job: str) -> None:
+        self.paths = config.paths
+
+    def log(self, values: Any, step: int | None = None) -> None:
+        if step == 2:
+            raise BrokenPipeError("its process has gone")
+
+    def finish(self, *, failed: bool) -> None:
+        files = (Path(self.paths.adapter) / "adapter.safetensors", self.paths.report("train.json"))
+        self.found.extend(path.name for path in files if path.is_file())
+        raise RuntimeError("it cannot be closed")
+
+
+@pytest.mark.parametrize("breaks", ["while it logs", "when it is closed"])
+def test_a_tracker_that_breaks_down_costs_a_note_and_no_adapter(
+    breaks: str, config: Callable[..., RunConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    if breaks == "when it is closed":
+        monkeypatch.setattr(Breaking, "log", Run.log)
+    monkeypatch.setattr(Breaking, "found", [])
+    monkeypatch.setitem(TRACKERS, "wandb", Breaking)
+    result = train(config(tracking={"wandb": "offline"}))
+    assert (tmp_path / "adapter" / "adapter.safetensors").exists()
+    assert [row["step"] for row in rows(tmp_path)] == ["1", "2", "3", "4"]
+    assert json.loads((tmp_path / "reports" / "train.json").read_text())["adapter_sha256"] == result["adapter_sha256"]
+    assert capsys.readouterr().err.count("Warning: the tracker has failed") == 1
+    if breaks == "when it is closed":
+        assert Breaking.found == ["adapter.safetensors", "train.json"], "they are written first"
+
+
+def test_what_would_fail_at_the_end_is_asked_before_anything_is_loaded(
+    config: Callable[..., RunConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(*_: Any, **__: Any) -> None:
+        pytest.fail("a model was loaded")
+
+    monkeypatch.setattr(MEMModel, "from_run_config", load)
+    (tmp_path / "file").write_text("x", encoding="utf-8")
+    for field in ("adapter", "checkpoints", "reports"):
+        with pytest.raises(ConfigError, match=r"file/x.*cannot be written"):
+            train(config(paths={field: str(tmp_path / "file" / "x")}))
+    monkeypatch.setenv("WANDB_API_KEY", "k" * 40)
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    with pytest.raises(ConfigError, match=r"http://127.0.0.1:9 does not answer"):
+        train(config(tracking={"wandb": "online"}))
+
+
+def test_a_disk_without_room_for_the_adapter_and_its_checkpoints_is_refused_before_the_first_step(
+    config: Callable[..., RunConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parameters = train(config())["parameters"]
+    needed = parameters * 4 + 3 * parameters * 12  # the adapter, two checkpoints that are kept and one that is written
+    shutil.rmtree(tmp_path / "checkpoints")
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(2**40, 0, needed - 1))
+    with pytest.raises(ConfigError, match=r"need about .* MiB, and .* MiB are free.*save_total_limit"):
+        train(config())
+    assert not (tmp_path / "checkpoints").exists()
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(2**40, 0, needed))
+    assert train(config())["steps"] == 4
+
+
+def test_a_checkout_that_is_not_installed_trains_and_names_its_version(
+    config: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = importlib.metadata.version
+
+    def version(name: str) -> str:
+        if name == "ocrmem":
+            raise importlib.metadata.PackageNotFoundError(name)
+        return real(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    found = train(config(train={"max_steps": 1}))["versions"]
+    assert found["ocrmem"] == ocrmem.__version__
+    assert {"torch", "transformers", "accelerate", "python"} < set(found)
 
 
 @pytest.mark.parametrize(
