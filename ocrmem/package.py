@@ -53,6 +53,15 @@ def is_package(path: Path) -> bool:
     return any(os.path.lexists(path / name) for name in (MODEL_CARD, PROVENANCE))
 
 
+def read_provenance(path: Path) -> Provenance:
+    """Read what a package says of itself; the files that it lists are not looked at.
+
+    Raises:
+        ModelError: provenance.json is missing, unreadable or was changed.
+    """
+    return read_json(path / PROVENANCE, Provenance, made_by="register", remedy=_AGAIN, error=ModelError)
+
+
 def verify_package(path: Path, package: str | None = None) -> Provenance:
     """Check that a package holds the files that its provenance records and nothing points out of it.
 
@@ -68,7 +77,7 @@ def verify_package(path: Path, package: str | None = None) -> Provenance:
             out of the package; or it is another package. Names each file.
     """
     _refuse_links(path)
-    provenance = read_json(path / PROVENANCE, Provenance, made_by="register", remedy=_AGAIN, error=ModelError)
+    provenance = read_provenance(path)
     listed, expected = set(provenance["files"]), set(PACKAGE_FILES) - {PROVENANCE}
     if odd := sorted(listed ^ expected):
         message = f"lists {', '.join(sorted(listed))}, and not just {', '.join(sorted(expected))} ({odd[0]!r})"

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import unquote, urlsplit
 
-from ocrmem.errors import ConfigError, Problem, first_line
+from ocrmem.errors import ConfigError, ModelError, Problem, first_line
 from ocrmem.extras import not_installed
 from ocrmem.files import replacing_directory
 from ocrmem.health import ANSWER_SECONDS
@@ -56,6 +56,9 @@ class Store(Protocol):
 
     def download(self, target: Path) -> None:
         """Copy all files of this place, at least one, into ``target``, which exists."""
+
+    def fetch(self, name: str, target: Path) -> None:
+        """Copy one file to ``target``; FileNotFoundError if there is none, ModelError if a link leads to it."""
 
 
 def is_s3(location: str) -> bool:
@@ -120,6 +123,20 @@ class DirectoryStore:
         except (OSError, shutil.Error) as error:
             raise ConfigError(self.explain(error)) from None
 
+    def fetch(self, name: str, target: Path) -> None:
+        source = self._root / name
+        if source.resolve() != self._root.resolve() / name:
+            remedy = "Copy the files that its links name to their place, if you trust them"
+            raise ModelError.of(str(source), "is a link out of its directory", remedy)
+        if source.exists() and not source.is_file():
+            raise ModelError.of(str(source), "is no file", "Put the file there")
+        try:
+            shutil.copyfile(source, target)
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise ConfigError(self.explain(error)) from None
+
     def explain(self, error: BaseException) -> Problem:
         full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
         remedy = "Free space there" if full else "Check the directory's owner, permissions and mount"
@@ -178,6 +195,12 @@ class S3Store:
                     continue  # a folder's marker, or a key that would land outside
                 path.parent.mkdir(parents=True, exist_ok=True)
                 client.download_file(self._bucket, key, str(path))
+
+    def fetch(self, name: str, target: Path) -> None:
+        if not self.holds(name):
+            raise FileNotFoundError(errno.ENOENT, "is not there", self.uri(name))
+        with self._client() as client:
+            client.download_file(self._bucket, self._key(name), str(target))
 
     def _key(self, name: str) -> str:
         return "/".join(part for part in (self._prefix, name) if part)

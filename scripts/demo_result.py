@@ -27,7 +27,7 @@ def main() -> None:
     print(f"\nReport      {Path('evaluation.html').resolve()}")
     print(f"Adapter     {Path('adapter').resolve()}")
     print(f"Registered  {registration['name']} version {registration['version']}", end="")
-    print(f", alias {registration['alias']}" if registration["gate"]["passed"] else " (gate not met, alias not moved)")
+    print(f", alias {registration['alias']}" if registration["alias"] else " (the alias did not move)")
 
 
 if __name__ == "__main__":

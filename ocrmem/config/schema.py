@@ -234,7 +234,12 @@ class RegisterSection(Section):
     endpoint_url: str | None = None
     """Address of the store's S3 service; null: Amazon's."""
     alias: Text = "champion"
-    """Moved to the new version only when the gate holds."""
+    """Moved to a new version whose gate holds, as `promote` says."""
+    promote: Literal["better", "passed", "never"] = "better"
+    """Which versions whose gate holds get the alias: those `better` than its present one, all (`passed`), or none
+    (`never`)."""
+    better_by: Literal["recall", "loss_gain"] = "recall"
+    """The gate's figure that `better` compares: recall with memory, or the loss gain."""
     gate: GateSection = GateSection()
 
 

@@ -20,7 +20,7 @@ from ocrmem.dataset.hash_index import HashIndex
 from ocrmem.encoder.feature_store import FORMAT, RowFormat, read_journal
 from ocrmem.errors import CheckFailed
 from ocrmem.facts import MANIFEST
-from ocrmem.files import locked, naming, replacing_file, write_bytes, write_json
+from ocrmem.files import locked, replacing_file, write_bytes, write_json
 
 
 class FeatureWriter:
@@ -98,14 +98,10 @@ class FeatureWriter:
                 "Check the encoder's weights; with float16 set model.precision to bfloat16 or float32",
             )
         rows, journal = self._files()
-        for path, file, content in (
-            (self.rows_path, rows, stored.view(torch.uint8).numpy().tobytes()),
-            (self.journal_path, journal, (" ".join(pages) + "\n").encode("ascii")),
-        ):
-            with naming(path):
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
+        rows.write(stored.view(torch.uint8).numpy().tobytes())
+        _sync(rows)
+        journal.write((" ".join(pages) + "\n").encode("ascii"))
+        _sync(journal)
         self._count += len(pages)
         return stored.float()
 
@@ -182,3 +178,8 @@ def _own(path: Path) -> None:
 
 def _sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
+
+
+def _sync(handle: Any) -> None:
+    handle.flush()
+    os.fsync(handle.fileno())

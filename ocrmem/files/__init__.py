@@ -10,17 +10,14 @@ from ocrmem.files.atomic import (
     write_json,
     write_text,
 )
-from ocrmem.files.faults import disk_errors, naming
 from ocrmem.files.hashing import sha256_file, sha256_json, sha256_tree
 from ocrmem.files.locks import locked, locking
 
 __all__ = [
     "check_replaceable",
-    "disk_errors",
     "is_leftover",
     "locked",
     "locking",
-    "naming",
     "read_json",
     "replacing_directory",
     "replacing_file",

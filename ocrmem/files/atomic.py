@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ocrmem.errors import ConfigError, MissingInputError
-from ocrmem.files.faults import naming
 from ocrmem.files.locks import LOCK_IN_VOLUME, locked, take
 
 # renameat2(2) of Linux, which Python does not have.
@@ -41,7 +40,7 @@ def replacing_file(path: Path) -> Iterator[BinaryIO]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary, descriptor = _temporary_beside(path)
-    with naming(path), open(descriptor, "wb") as handle:
+    with open(descriptor, "wb") as handle:
         try:
             yield handle
             handle.flush()

@@ -39,8 +39,12 @@ class Backend(ABC):
 
     @classmethod
     @abstractmethod
-    def open(cls, config: RunConfig) -> AbstractContextManager[Backend]:
-        """Connect to the registry of ``register.uri``."""
+    def open(cls, config: RunConfig, *, write: bool = False) -> AbstractContextManager[Backend]:
+        """Connect to the registry of ``register.uri``.
+
+        Args:
+            write: whether versions may be made; a registry that lives in a file is made then if it is not there.
+        """
 
     @classmethod
     @abstractmethod
@@ -66,16 +70,25 @@ class Backend(ABC):
         """Let the alias mean this version, and no other."""
 
     @abstractmethod
-    def by_alias(self, name: str, alias: str) -> Version:
-        """Return the version that an alias means."""
+    def holder(self, name: str, alias: str) -> Version | None:
+        """Return the version that an alias means, or None if it means none."""
 
     @abstractmethod
     def by_number(self, name: str, number: int) -> Version:
         """Return a version by its number."""
 
     @abstractmethod
-    def download(self, version: Version, directory: Path) -> None:
-        """Put the version's package into an existing directory, without verifying its files."""
+    def fetch(self, version: Version, name: str, target: Path) -> None:
+        """Write one file of the version's package to ``target``, unverified.
+
+        Raises:
+            FileNotFoundError: the registry has no such file.
+            ModelError: a link leads out of the package.
+        """
+
+    @abstractmethod
+    def restore(self, version: Version, package: Path) -> None:
+        """Put the package's files where the version says that they are, in place of what lies there."""
 
 
 def backend_of(config: RunConfig) -> type[Backend]:

@@ -61,7 +61,7 @@ class KubeflowBackend(Backend):
 
     @classmethod
     @contextmanager
-    def open(cls, config: RunConfig) -> Iterator[KubeflowBackend]:
+    def open(cls, config: RunConfig, *, write: bool = False) -> Iterator[KubeflowBackend]:
         address = Address.of(config.registry.uri)
         if problem := address.problem():  # the SDK would wait five minutes for a registry that is silent
             raise ConfigError(problem)
@@ -83,17 +83,26 @@ class KubeflowBackend(Backend):
         name, digest = self._section.name, tags[PACKAGE_TAG]
         uri = self._upload(package, digest)
         retry = Retry(f"the registry {self._address.url}", _GIVE_UP_SECONDS, attempts=ATTEMPTS, first=0.1)
+        number, made = 0, False
         while True:
-            versions = self._versions(name)
+            # A list may be late; so the number that was tried last is asked for by itself.
+            tried = self._by_name(name, str(number)) if number else None
+            versions = [*self._versions(name), *([tried] if tried else [])]
             if held := [v for v in versions if (v.custom_properties or {}).get(PACKAGE_TAG) == digest]:
                 found = min(held, key=_number)
                 # A registration that was cut off between the version and its artifact is completed.
                 return _version(name, found, self._uri(name, found) or self._add_artifact(name, found, uri))
+            if made:  # never a second time, however late it is seen
+                if not retry.wait(None):
+                    message = f"the registry {self._address.url} took {name} version {number} but does not show it"
+                    raise ConfigError.of(_FIELD, message, "Run `ocrmem register` again")
+                continue
+            number = 1 + max(map(_number, versions), default=0)
             try:
                 self._client.register_model(
                     name,
                     uri,
-                    version=str(1 + max(map(_number, versions), default=0)),
+                    version=str(number),
                     author=_AUTHOR,
                     owner=_AUTHOR,
                     version_description="An optical memory adapter; see README.md in the package",
@@ -101,15 +110,12 @@ class KubeflowBackend(Backend):
                     metadata={**tags, **{_METRIC + k: v if math.isfinite(v) else str(v) for k, v in metrics.items()}},
                     **_FORMAT,
                 )
+                made = True
             except (StoreError, BadRequestException, ConflictException, ServiceException):
                 # The number was taken in the same moment (servers differ in how they say so), or the answer to a
                 # version that was made got lost: look again.
                 if not retry.wait(None):
                     raise
-            else:
-                if not retry.wait(None):
-                    message = f"the registry {self._address.url} took {name} but does not list it"
-                    raise ConfigError.of(_FIELD, message, "Run `ocrmem register` again")
 
     def tag(self, version: Version, tags: Mapping[str, str]) -> None:
         held = self._client.get_model_version(version.name, str(version.number))
@@ -125,42 +131,58 @@ class KubeflowBackend(Backend):
             model.custom_properties = {**properties, _ALIAS + alias: str(version.number)}
             self._client.update_model(model)
 
-    def by_alias(self, name: str, alias: str) -> Version:
+    def holder(self, name: str, alias: str) -> Version | None:
         model = self._model(name)
         number = (model.custom_properties or {}).get(_ALIAS + alias) if model else None
-        if number is None:
-            raise self._missing(f"{name} with the alias {alias}")
-        return self.by_number(name, int(number))
+        return None if number is None else self._complete(name, str(number))
 
     def by_number(self, name: str, number: int) -> Version:
-        found = next((v for v in self._versions(name) if v.name == str(number)), None)
-        uri = self._uri(name, found) if found else None
-        if found is None or uri is None:
-            raise self._missing(f"{name} version {number}")
-        return _version(name, found, uri)
+        if found := self._complete(name, str(number)):
+            return found
+        raise self._missing(f"{name} version {number}")
 
-    def download(self, version: Version, directory: Path) -> None:
+    def fetch(self, version: Version, name: str, target: Path) -> None:
         uri = version.uri or ""
         if not uri.startswith(("s3://", "file://")):
             message = f"lies at {uri!r}, which ocrmem cannot read"
             raise ConfigError.of(version.reference, message, "Copy it and name the directory")
-        place = store_at(uri, self._section.endpoint_url, "register.store")
-        if not place.holds(PROVENANCE):
-            remedy = "Restore it, or register the adapter again"
-            raise ConfigError.of(version.reference, f"its package is not at {uri}", remedy)
-        place.download(directory)
+        store_at(uri, self._section.endpoint_url, "register.store").fetch(name, target)
+
+    def restore(self, version: Version, package: Path) -> None:
+        name = self._package_name(version.tags[PACKAGE_TAG])
+        if version.uri != self._store.uri(name):
+            message = f"its files at {version.uri} are gone or damaged, and register.store is another place"
+            raise ConfigError.of(version.reference, message, "Set register.store to the one that they were in")
+        self._store.upload(package, name, last=PROVENANCE)
 
     def _upload(self, package: Path, digest: str) -> str:
         """Put the package into the store, under its hash; it is complete where its provenance.json is."""
-        name, store = f"{re.sub(r'[^A-Za-z0-9._-]+', '-', self._section.name)}/{digest}", self._store
+        name, store = self._package_name(digest), self._store
         held = store.holds(f"{name}/{PROVENANCE}")
         return store.uri(name) if held else store.upload(package, name, last=PROVENANCE)
+
+    def _package_name(self, digest: str) -> str:
+        return f"{re.sub(r'[^A-Za-z0-9._-]+', '-', self._section.name)}/{digest}"
 
     def _model(self, name: str) -> RegisteredModel | None:
         try:
             return self._client.get_model(name)
         except ValueError:
             return None
+
+    def _by_name(self, name: str, number: str) -> ModelVersion | None:
+        from model_registry.exceptions import StoreError
+
+        try:
+            return self._client.get_model_version(name, number)
+        except (ValueError, StoreError):  # no such version, or no such model
+            return None
+
+    def _complete(self, name: str, number: str) -> Version | None:
+        """Return a version that has its artifact, or None."""
+        found = self._by_name(name, number)
+        uri = self._uri(name, found) if found else None
+        return _version(name, found, uri) if found and uri else None
 
     def _versions(self, name: str) -> list[ModelVersion]:
         return list(self._client.list_model_versions(name)) if self._model(name) else []

@@ -2,74 +2,81 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import sqlite3
+import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from ocrmem.config import RunConfig
-from ocrmem.console import note
 from ocrmem.environment import environment
-from ocrmem.errors import ConfigError, Problem
+from ocrmem.errors import ConfigError, Problem, first_line
 from ocrmem.extras import not_installed
+from ocrmem.facts import PROVENANCE
 from ocrmem.health import ANSWER_SECONDS
-from ocrmem.registry.backend import NAME_REMEDY, PACKAGE_TAG, Backend, Version, registry_directory, sqlite_path
+from ocrmem.registry.backend import NAME_REMEDY, PACKAGE_TAG, Backend, Version
+from ocrmem.registry.mlflow_database import PACKAGE_FOLDER, DatabaseFile, Schema, State
 from ocrmem.retry import ATTEMPTS, causes
-from ocrmem.secrets import redact_uri
+from ocrmem.secrets import redact, redact_uri
 from ocrmem.storage import DirectoryStore
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities.model_registry import ModelVersion
-    from mlflow.exceptions import MlflowException
+    from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 
-_ARTIFACTS = "adapter"  # folder of the package among a run's artifacts
+_SQL_LOGGER = "mlflow.store.db.utils"
 
 
 class MlflowBackend(Backend):
     """An MLflow registry, by MLflow's client."""
 
-    def __init__(self, client: MlflowClient, config: RunConfig) -> None:
+    def __init__(self, client: MlflowClient, config: RunConfig, database: DatabaseFile | None) -> None:
         self._client = client
         self._config = config
+        self._database = database
 
     @classmethod
     @contextmanager
-    def open(cls, config: RunConfig) -> Iterator[MlflowBackend]:
-        database = sqlite_path(config.registry.uri)
-        # A new database is made in seconds; that is worth a line.
-        if database and not database.exists():
-            database.parent.mkdir(parents=True, exist_ok=True)
-            note(f"Making the registry database {database} (several seconds, once).")
-        with _client(config) as client:
-            yield cls(client, config)
+    def open(cls, config: RunConfig, *, write: bool = False) -> Iterator[MlflowBackend]:
+        uri = config.registry.uri
+        database = DatabaseFile.of(uri)
+        with _mlflow(uri, database) as client_class:
+            if database is not None and write:
+                database.ensure(_schema(), _make_database, config.registry.name)
+            elif database is not None and database.look(_schema(), write=False) is not State.WHOLE:
+                message = f"there is no registry database {database.shown} yet, or an unfinished one"
+                raise ConfigError.of("register.uri", message, "Run `ocrmem register`, which makes it, or name another")
+            yield cls(client_class(tracking_uri=uri, registry_uri=uri), config, database)
 
     @classmethod
     def problems(cls, config: RunConfig) -> list[Problem]:
-        database = sqlite_path(config.registry.uri)
-        if database is not None:
-            return _sqlite_problems(database)
+        uri = config.registry.uri
         # A question may not wait as long as a transfer.
         patience = {"MLFLOW_HTTP_REQUEST_TIMEOUT": str(ANSWER_SECONDS), "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
         try:
-            with environment(patience), _client(config) as client:
+            database = DatabaseFile.of(uri)
+            with environment(patience), _mlflow(uri, database) as client_class:
+                if database is not None and database.look(_schema(), write=True) is not State.WHOLE:
+                    return _folder_problems(database)  # `register` makes it
+                client = client_class(tracking_uri=uri, registry_uri=uri)
                 client.search_experiments(max_results=1)
                 client.search_registered_models(max_results=1)
         except ConfigError as error:
             return list(error.problems)
-        return []
+        return _folder_problems(database) if database is not None else []
 
     def ensure_version(
         self, package: Path, provenance: dict[str, Any], tags: Mapping[str, str], metrics: Mapping[str, float]
     ) -> Version:
         client, name, digest = self._client, self._config.registry.name, tags[PACKAGE_TAG]
-        quoted = name.replace("'", "\\'")
-        found = client.search_model_versions(f"name='{quoted}' and tag.`{PACKAGE_TAG}`='{digest}'")
-        if ready := [version for version in found if version.status == "READY"]:
+        found = client.search_model_versions(f"tag.`{PACKAGE_TAG}` = '{digest}'")
+        if ready := [version for version in found if version.name == name and version.status == "READY"]:
             return _version(min(ready, key=lambda version: int(version.version)))  # the oldest of several
         # A new run holds the package and a version is made of it, complete from its first moment.
         experiment = self._experiment(name)
@@ -78,15 +85,15 @@ class MlflowBackend(Backend):
             client.delete_run(run.info.run_id)
         run = client.create_run(experiment, tags=dict(tags), run_name=f"{name} {digest[:12]}")
         self._log_run(run.info.run_id, provenance, metrics)
-        client.log_artifacts(run.info.run_id, str(package), _ARTIFACTS)
+        client.log_artifacts(run.info.run_id, str(package), PACKAGE_FOLDER)
         client.set_terminated(run.info.run_id)
-        if not client.search_registered_models(f"name='{name}'"):
+        if self._model(name) is None:
             client.create_registered_model(name, description="Optical memory adapters made by ocrmem")
         memory = provenance["metrics"]["memory"]
         figures = f"recall {memory['recall']:.3f} with memory, loss {memory['loss']:.4f}"
         made = client.create_model_version(
             name,
-            source=f"{run.info.artifact_uri.rstrip('/')}/{_ARTIFACTS}",
+            source=f"{run.info.artifact_uri.rstrip('/')}/{PACKAGE_FOLDER}",
             run_id=run.info.run_id,
             tags=dict(tags),
             description=f"{figures}; see README.md in the package",
@@ -101,30 +108,60 @@ class MlflowBackend(Backend):
     def set_alias(self, version: Version, alias: str) -> None:
         self._client.set_registered_model_alias(version.name, alias, str(version.number))
 
-    def by_alias(self, name: str, alias: str) -> Version:
-        return _version(self._client.get_model_version_by_alias(name, alias))
+    def holder(self, name: str, alias: str) -> Version | None:
+        model = self._model(name)
+        number = model.aliases.get(alias) if model else None
+        return None if number is None else self.by_number(name, int(number))
 
     def by_number(self, name: str, number: int) -> Version:
         return _version(self._client.get_model_version(name, str(number)))
 
-    def download(self, version: Version, directory: Path) -> None:
-        from mlflow.artifacts import download_artifacts
+    def fetch(self, version: Version, name: str, target: Path) -> None:
+        from mlflow.artifacts import download_artifacts, list_artifacts
 
+        uri, source = self._config.registry.uri, self._source(version)
+        if isinstance(source, Path):
+            DirectoryStore(str(source), "register.uri").fetch(name, target)
+            return
+        listed = list_artifacts(artifact_uri=source, tracking_uri=uri) or []
+        if name not in {file.path.rpartition("/")[2] for file in listed if not file.is_dir}:
+            raise FileNotFoundError(errno.ENOENT, "is not there", f"{source}/{name}")
+        with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+            download_artifacts(artifact_uri=f"{source}/{name}", dst_path=scratch, tracking_uri=uri)
+            DirectoryStore(scratch, "register.uri").fetch(name, target)
+
+    def restore(self, version: Version, package: Path) -> None:
+        source = self._source(version)
+        if isinstance(source, Path):
+            DirectoryStore(str(source.parent), "register.uri").upload(package, source.name, last=PROVENANCE)
+        else:
+            run_id = self._client.get_model_version(version.name, str(version.number)).run_id
+            self._client.log_artifacts(run_id or "", str(package), PACKAGE_FOLDER)
+
+    def _source(self, version: Version) -> Path | str:
+        """Return where a version's package lies: a directory of this machine, or a URI that MLflow reads."""
+        if self._database and (place := self._database.place_of(version.uri or "")):
+            return place
         source = self._client.get_model_version_download_uri(version.name, str(version.number))
-        uri = self._config.registry.uri
-        fetched = Path(download_artifacts(artifact_uri=source, dst_path=str(directory), tracking_uri=uri))
-        if fetched != directory:
-            for file in fetched.iterdir():
-                file.rename(directory / file.name)
-            fetched.rmdir()
+        parts = urlsplit(source)
+        return Path(unquote(parts.path)) if parts.scheme in ("", "file") else source.rstrip("/")
+
+    def _model(self, name: str) -> RegisteredModel | None:
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return self._client.get_registered_model(name)
+        except MlflowException as error:
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                return None
+            raise
 
     def _experiment(self, name: str) -> str:
         existing = self._client.get_experiment_by_name(name)
         if existing is not None:
             return existing.experiment_id
-        # A server decides where its artifacts go; those of a database file lie beside it.
-        local = sqlite_path(self._config.registry.uri) is not None
-        location = (registry_directory(self._config) / "artifacts").resolve().as_uri() if local else None
+        # A server decides where its artifacts go.
+        location = self._database.artifacts.as_uri() if self._database else None
         return self._client.create_experiment(name, artifact_location=location)
 
     def _log_run(self, run_id: str, provenance: dict[str, Any], metrics: Mapping[str, float]) -> None:
@@ -144,8 +181,8 @@ def _version(found: ModelVersion) -> Version:
 
 
 @contextmanager
-def _client(config: RunConfig) -> Iterator[MlflowClient]:
-    uri = config.registry.uri
+def _mlflow(uri: str, database: DatabaseFile | None) -> Iterator[type[MlflowClient]]:
+    """Import MLflow, give its client's class, and turn the errors of the block into problems."""
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
     # stdout is the verb's result, and the address that MLflow prints there may hold a password.
     os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
@@ -155,49 +192,63 @@ def _client(config: RunConfig) -> Iterator[MlflowClient]:
     try:
         from mlflow import MlflowClient
         from mlflow.exceptions import MlflowException
+        from sqlalchemy.exc import SQLAlchemyError
     except ImportError:
         raise not_installed("register", "mlflow") from None
-    # The first start of a database logs every migration.
-    for name in ("mlflow", "alembic"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    # Its first start logs every migration, and an error of the database with its traceback; the error is ours to tell.
+    for name, level in (("mlflow", logging.WARNING), ("alembic", logging.WARNING), (_SQL_LOGGER, logging.CRITICAL)):
+        logging.getLogger(name).setLevel(level)
     try:
-        yield MlflowClient(tracking_uri=uri, registry_uri=uri)
-    except MlflowException as error:
-        raise ConfigError(_explain(error, uri)) from None
+        yield MlflowClient
+    except (MlflowException, SQLAlchemyError) as error:
+        raise ConfigError(_explain(error, uri, database)) from None
 
 
-def _explain(error: MlflowException, uri: str) -> Problem:
+@lru_cache
+def _schema() -> Schema:
+    """Return the versions of MLflow's tables, from its migration scripts."""
+    from alembic.script import ScriptDirectory
+    from mlflow.store import db_migrations
+
+    scripts = ScriptDirectory(str(Path(next(iter(db_migrations.__path__)))))
+    head = scripts.get_current_head() or ""
+    return Schema(head, frozenset(script.revision for script in scripts.walk_revisions()))
+
+
+def _make_database(file: Path, artifacts: str) -> None:
+    """Make an empty MLflow database and close it."""
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    # The root of artifacts is that of MLflow's own experiment 0, which it would put below the working directory,
+    # in SQL that a path with both kinds of quotes breaks; in a URI they are escaped.
+    SqlAlchemyStore(f"sqlite:///{file}", artifacts).engine.dispose()
+
+
+def _explain(error: Exception, uri: str, database: DatabaseFile | None) -> Problem:
     from requests.exceptions import RequestException
+    from sqlalchemy.exc import DBAPIError
 
-    shown, parts = redact_uri(uri), urlsplit(uri)
+    shown, parts, chain = redact_uri(uri), urlsplit(uri), list(causes(error))
+    if database is not None and (cause := next((c for c in chain if isinstance(c, sqlite3.Error)), None)):
+        return database.problem(cause)
+    if driver := next((c for c in chain if isinstance(c, DBAPIError)), None):  # its text holds the statement
+        message = f"the registry {shown} cannot be used ({redact(first_line(driver.orig or driver))})"
+        return Problem("register.uri", message, "Check the address, the account's rights, and that it is up")
     said = " ".join(str(error).split())
     hidden = ((uri, shown), (parts.netloc if "@" in parts.netloc else "", "***"), (parts.password or "", "***"))
     for secret, instead in hidden:
         said = said.replace(secret, instead) if secret else said
-    chain = list(causes(error))
     if any(isinstance(cause, RequestException) for cause in chain):
         reason = getattr(chain[-1], "strerror", None) or type(chain[-1]).__name__
         message = f"the registry {shown} does not answer ({reason})"
         return Problem("register.uri", message, "Check the address, that it is up, and the network")
-    missing = error.error_code == "RESOURCE_DOES_NOT_EXIST"
+    missing = getattr(error, "error_code", None) == "RESOURCE_DOES_NOT_EXIST"
     credentials = "Check that it is up; set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD if it asks"
     return Problem("register.uri", f"the registry {shown} answers: {said}", NAME_REMEDY if missing else credentials)
 
 
-def _sqlite_problems(database: Path) -> list[Problem]:
-    if not database.exists():
-        # `register` makes the folder, so the nearest existing one counts.
-        parent = next(folder for folder in database.absolute().parents if folder.exists())
-        problem = DirectoryStore(str(parent), "register.uri").problem(write=True)
-        return [problem] if problem else []
-    try:
-        # An immediate transaction takes the write lock and leaves the file as it was.
-        address = f"{database.absolute().as_uri()}?mode=rw"
-        with closing(sqlite3.connect(address, uri=True, timeout=ANSWER_SECONDS)) as db:
-            db.execute("BEGIN IMMEDIATE")
-            db.execute("SELECT count(*) FROM sqlite_master").fetchone()
-            db.rollback()
-    except sqlite3.Error as error:
-        message = f"the registry database {database} cannot be written to ({error})"
-        return [Problem("register.uri", message, "Check its owner and that nothing holds it, or name another file")]
-    return []
+def _folder_problems(database: DatabaseFile) -> list[Problem]:
+    # `register` makes the folder, so the nearest existing one counts.
+    parent = next(folder for folder in database.path.absolute().parents if folder.exists())
+    problem = DirectoryStore(str(parent), "register.uri").problem(write=True)
+    return [problem] if problem else []

@@ -1,7 +1,8 @@
 """The verb `register`: package the adapter, make a version of it, judge it, move the alias.
 
 The package's hash identifies a version, so registering the same adapter again, after a kill or by hand, finds the
-version that is there; the next run completes or removes what an interrupted one has left.
+version that is there; the next run completes or removes what an interrupted one has left. Success is reported when the
+registry has given the package's files back and they have their hashes.
 """
 
 from __future__ import annotations
@@ -12,17 +13,29 @@ from typing import Any, TypedDict
 
 from ocrmem.adapter import check_reports, package_adapter
 from ocrmem.config import RunConfig
-from ocrmem.errors import CheckFailed, Problem
+from ocrmem.console import note
+from ocrmem.errors import CheckFailed, ModelError, Problem
 from ocrmem.evaluation.gate import gate_lines
 from ocrmem.evaluation.result import EVALUATION
 from ocrmem.facts import RUN_ID
-from ocrmem.files import read_json, write_json
-from ocrmem.registry.backend import ADAPTER_TAG, GATE_TAG, PACKAGE_TAG, Version, backend_of, registry_directory
+from ocrmem.files import locked, read_json, write_json
+from ocrmem.registry.backend import (
+    ADAPTER_TAG,
+    GATE_TAG,
+    PACKAGE_TAG,
+    Backend,
+    Version,
+    backend_of,
+    registry_directory,
+)
+from ocrmem.registry.promotion import Promotion, figure_tag, figure_text, promotion
+from ocrmem.registry.resolve import fetch_package
 from ocrmem.secrets import redact_uri
 from ocrmem.tracking import track
 from ocrmem.versioning import VERSION
 
 REGISTRATION = "registration.json"
+_PATIENCE = 120.0  # seconds for another `register` in this workspace
 
 
 class GateResult(TypedDict):
@@ -35,8 +48,8 @@ class GateResult(TypedDict):
 class Registration(TypedDict):
     """registration.json.
 
-    ``alias`` is None if the gate is not met, ``package_uri`` if the registry keeps the files itself, and ``wandb`` if
-    tracking is disabled.
+    ``alias`` is None unless the version has it after this run, ``package_uri`` if the registry keeps the files itself,
+    and ``wandb`` if tracking is disabled.
     """
 
     name: str
@@ -59,7 +72,7 @@ class RegisterResult(Registration):
 
 
 def register(config: RunConfig, run_id: str | None = None) -> RegisterResult:
-    """Package the adapter, register it as a model version, and move the alias if the gate is met.
+    """Package the adapter, register it as a model version, and move the alias if the gate is met and it is better.
 
     A version whose gate is not met stays, tagged ``ocrmem.gate = failed``, and the alias does not move.
 
@@ -72,6 +85,7 @@ def register(config: RunConfig, run_id: str | None = None) -> RegisterResult:
         CheckFailed: the smoke test did not pass or a report is about another adapter (nothing is registered then),
             or the gate is not met.
         ConfigError: the registry cannot be used as configured.
+        ModelError: the registry does not give back the package that it was given.
     """
     section = config.registry
     evaluation = read_json(config.paths.report(EVALUATION), made_by="evaluate")
@@ -80,36 +94,56 @@ def register(config: RunConfig, run_id: str | None = None) -> RegisterResult:
     unmet = [line for line in gate if not line.ok]
 
     package = registry_directory(config) / "package"
-    provenance = package_adapter(config, package)
-    judged = {f"ocrmem.{line.metric.replace(' - ', '-')}": f"{line.value:.6g}" for line in gate}
-    judged |= {GATE_TAG: "failed" if unmet else "passed", **_dataset_tag(config, provenance)}
-    tags = {**_origin_tags(provenance), **judged}
-    if run_id := run_id or os.environ.get(RUN_ID):
-        tags["ocrmem.run_id"] = run_id
-    with backend_of(config).open(config) as backend:
-        version = backend.ensure_version(package, provenance, tags, _metrics(provenance))
-        backend.tag(version, judged)
-        if not unmet:
-            backend.set_alias(version, section.alias)
-    result: Registration = {
-        "name": section.name,
-        "version": version.number,
-        "model_uri": version.reference,
-        "alias": None if unmet else section.alias,
-        "registry": redact_uri(section.uri),
-        "package": package.as_posix(),
-        "package_uri": version.uri if section.store else None,
-        "package_sha256": provenance["package_sha256"],
-        "adapter_sha256": provenance["adapter_sha256"],
-        "gate": {"passed": not unmet, "lines": [line.as_dict() for line in gate]},
-        "wandb": _log_to_wandb(config, package, provenance, version, passed=not unmet),
-    }
-    write_json(config.paths.report(REGISTRATION), result)
+    with locked(package, "register", wait=_PATIENCE):
+        provenance = package_adapter(config, package)
+        judged = {figure_tag(line): figure_text(line) for line in gate}
+        judged |= {GATE_TAG: "failed" if unmet else "passed", **_dataset_tag(config, provenance)}
+        tags = {**_origin_tags(provenance), **judged}
+        if run_id := run_id or os.environ.get(RUN_ID):
+            tags["ocrmem.run_id"] = run_id
+        with backend_of(config).open(config, write=True) as backend:
+            version = backend.ensure_version(package, provenance, tags, _metrics(provenance))
+            _require_files(backend, config, version, package)
+            backend.tag(version, judged)
+            holder = backend.holder(section.name, section.alias)
+            decision = Promotion(False, "the gate is not met") if unmet else promotion(section, version, gate, holder)
+            if decision.moves:
+                backend.set_alias(version, section.alias)
+                holder = version
+        has_alias = holder is not None and holder.number == version.number
+        result: Registration = {
+            "name": section.name,
+            "version": version.number,
+            "model_uri": version.reference,
+            "alias": section.alias if has_alias else None,
+            "registry": redact_uri(section.uri),
+            "package": package.as_posix(),
+            "package_uri": version.uri if section.store else None,
+            "package_sha256": provenance["package_sha256"],
+            "adapter_sha256": provenance["adapter_sha256"],
+            "gate": {"passed": not unmet, "lines": [line.as_dict() for line in gate]},
+            "wandb": _log_to_wandb(config, package, provenance, version, passed=not unmet),
+        }
+        write_json(config.paths.report(REGISTRATION), result)
     if unmet:
         state = f"{section.name} version {version.number} is registered as failed and {section.alias!r} did not move"
         remedy = "Train longer or improve the data; lower the bound only if the figure is good enough"
         raise CheckFailed([Problem(f"register.gate.{line.setting}", f"{line}; {state}", remedy) for line in unmet])
-    return {**result, "summary": _summary(result, config)}
+    return {**result, "summary": _summary(result, holder, decision, config)}
+
+
+def _require_files(backend: Backend, config: RunConfig, version: Version, package: Path) -> None:
+    """Let the registry give the version's package back, and put its files there again where they are lost or damaged.
+
+    Raises:
+        ModelError: it does not give back what it was given.
+    """
+    try:
+        fetch_package(backend, config, version)
+    except ModelError as error:
+        note(f"{version.reference}: {error.problems[0].message}; its files are put there again.")
+        backend.restore(version, package)
+        fetch_package(backend, config, version)
 
 
 def _origin_tags(provenance: dict[str, Any]) -> dict[str, str]:
@@ -149,12 +183,18 @@ def _metrics(provenance: dict[str, Any]) -> dict[str, float]:
     return {**figures, "compression_ratio": float(provenance["metrics"]["compression_ratio"])}
 
 
-def _summary(result: Registration, config: RunConfig) -> list[str]:
+def _summary(result: Registration, holder: Version | None, decision: Promotion, config: RunConfig) -> list[str]:
     place, package = result["package_uri"] or result["package"], result["package_sha256"][:12]
     lines = [f"Registered {result['model_uri']} in {result['registry']} (package {package})."]
     for line in result["gate"]["lines"]:
         lines.append(f"  gate: {line['metric']} = {line['value']:.4g} {line['relation']} {line['bound']:.4g}")
-    lines.append(f"models:/{result['name']}@{result['alias']} is this version. Package: {place}")
+    alias = f"models:/{result['name']}@{config.registry.alias}"
+    if result["alias"]:
+        moved = f" ({decision.reason})" if decision.moves and decision.reason else ""
+        lines.append(f"{alias} is this version{moved}. Package: {place}")
+    else:
+        meant = f"stays version {holder.number}" if holder else "means no version"
+        lines.append(f"{alias} {meant}: {decision.reason}. Package: {place}")
     return [*lines, f"Report: {config.paths.report('evaluation.html')}"]
 
 

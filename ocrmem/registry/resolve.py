@@ -8,9 +8,11 @@ from pathlib import Path
 
 from ocrmem.config import RunConfig
 from ocrmem.errors import ConfigError, ModelError
+from ocrmem.facts import PACKAGE_FILES, PROVENANCE
 from ocrmem.files import replacing_directory, sha256_json
-from ocrmem.package import verify_package
-from ocrmem.registry.backend import PACKAGE_TAG, Backend, Version, backend_of, registry_directory
+from ocrmem.package import read_provenance, verify_package
+from ocrmem.registry.backend import NAME_REMEDY, PACKAGE_TAG, Backend, Version, backend_of, registry_directory
+from ocrmem.secrets import redact_uri
 
 _REFERENCE = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>[0-9]+))")
 
@@ -37,26 +39,53 @@ def resolve_adapter(reference: str, config: RunConfig) -> Path:
         remedy = "Write models:/NAME@ALIAS or models:/NAME/VERSION"
         raise ConfigError.of("--adapter", f"{reference!r} names no version", remedy)
     with backend_of(config).open(config) as backend:
-        if match["alias"]:
-            version = backend.by_alias(match["name"], match["alias"])
-        else:
-            version = backend.by_number(match["name"], int(match["version"]))
-        return _local_copy(backend, config, version)
+        found = backend.holder(match["name"], match["alias"]) if match["alias"] else None
+        if match["alias"] and found is None:
+            message = (
+                f"the registry {redact_uri(config.registry.uri)} has no {match['name']} with the alias {match['alias']}"
+            )
+            raise ConfigError.of("register.uri", message, NAME_REMEDY)
+        return _local_copy(backend, config, found or backend.by_number(match["name"], int(match["version"])))
+
+
+def fetch_package(backend: Backend, config: RunConfig, version: Version) -> Path:
+    """Return a new local copy of the version's package, taken from the registry and verified.
+
+    What the registry names is not trusted: provenance.json comes first and must be the version's, and of the rest only
+    the files of a package are taken.
+
+    Raises:
+        ModelError: files are missing there, or are not the version's package.
+    """
+    wanted = version.tags.get(PACKAGE_TAG, "")
+    again = "Run `ocrmem register` where the adapter was trained: it puts the package back"
+    with replacing_directory(_copy_of(config, version)) as directory:
+        try:
+            backend.fetch(version, PROVENANCE, directory / PROVENANCE)
+            found = read_provenance(directory)["package_sha256"]
+            if found != wanted:
+                message = f"the registry says package {wanted[:12]}, but its files are package {found[:12]}"
+                raise ModelError.of(version.reference, message, again)
+            for name in PACKAGE_FILES:
+                if name != PROVENANCE:
+                    backend.fetch(version, name, directory / name)
+        except FileNotFoundError as error:
+            message = f"its package is not in the registry: there is no {error.filename}"
+            raise ModelError.of(version.reference, message, again) from None
+        verify_package(directory, wanted)
+    return _copy_of(config, version)
 
 
 def _local_copy(backend: Backend, config: RunConfig, version: Version) -> Path:
     """Return a local copy of the version's package, made once and again when its files have changed."""
-    key = sha256_json([config.registry.uri, version.name, version.number])[:16]
-    target = registry_directory(config) / "cache" / key
-    wanted = version.tags.get(PACKAGE_TAG, "")
-    if target.is_dir():
+    copy = _copy_of(config, version)
+    if copy.is_dir():
         with suppress(ModelError):
-            verify_package(target, wanted)
-            return target
-    with replacing_directory(target) as directory:
-        backend.download(version, directory)
-        found = verify_package(directory)["package_sha256"]
-        if found != wanted:
-            message = f"the registry says package {wanted}, but its files are package {found}"
-            raise ModelError.of(version.reference, message, "Register the adapter again and use that version")
-    return target
+            verify_package(copy, version.tags.get(PACKAGE_TAG, ""))
+            return copy
+    return fetch_package(backend, config, version)
+
+
+def _copy_of(config: RunConfig, version: Version) -> Path:
+    key = sha256_json([config.registry.uri, version.name, version.number])[:16]
+    return registry_directory(config) / "cache" / key

@@ -11,7 +11,7 @@ def _options(parser: ArgumentParser) -> None:
 
 STEP = Step(
     name="register",
-    help="package the adapter, register it, move the alias if the gate holds",
+    help="package the adapter, register it, move the alias if the gate holds and it is better",
     function="ocrmem.registry:register",
     page="register.md",
     options=_options,

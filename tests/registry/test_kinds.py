@@ -52,7 +52,7 @@ class ShelfBackend(Backend):
 
     @classmethod
     @contextmanager
-    def open(cls, config: RunConfig) -> Iterator[ShelfBackend]:
+    def open(cls, config: RunConfig, *, write: bool = False) -> Iterator[ShelfBackend]:
         yield cls()
 
     @classmethod
@@ -74,14 +74,17 @@ class ShelfBackend(Backend):
     def set_alias(self, version: Version, alias: str) -> None:
         self.aliases[alias] = version
 
-    def by_alias(self, name: str, alias: str) -> Version:
-        return self.aliases[alias]
+    def holder(self, name: str, alias: str) -> Version | None:
+        return self.aliases.get(alias)
 
     def by_number(self, name: str, number: int) -> Version:
         return self.shelf[number - 1][0]
 
-    def download(self, version: Version, directory: Path) -> None:
-        shutil.copytree(self.shelf[version.number - 1][1], directory, dirs_exist_ok=True)
+    def fetch(self, version: Version, name: str, target: Path) -> None:
+        shutil.copyfile(self.shelf[version.number - 1][1] / name, target)
+
+    def restore(self, version: Version, package: Path) -> None:
+        raise AssertionError("nothing is lost here")
 
 
 @pytest.fixture

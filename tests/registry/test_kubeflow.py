@@ -15,6 +15,7 @@ from support.model_registry import ModelRegistryServer, model_registry
 from support.registered import finished_run
 from support.s3 import SECRET_KEY, S3Service
 
+from ocrmem.adapter import package_adapter
 from ocrmem.config import RunConfig
 from ocrmem.errors import CheckFailed, ConfigError, ModelError
 from ocrmem.files import sha256_file, sha256_tree, write_json
@@ -105,9 +106,7 @@ def test_the_same_package_again_writes_nothing(run: RunConfig, server: ModelRegi
 def test_more_versions_than_a_page_are_told_apart(run: RunConfig, server: ModelRegistryServer, tmp_path: Path) -> None:
     numbers = [register(finished(server, tmp_path, weights=bytes([n]) * 8))["version"] for n in range(5)]
     assert numbers == [1, 2, 3, 4, 5]
-    assert alias_of(server) == "5"
     assert register(finished(server, tmp_path, weights=bytes([1]) * 8))["version"] == 2
-    assert alias_of(server) == "2"
     assert len(server.versions) == 5
 
 
@@ -127,6 +126,9 @@ def test_a_failed_gate_registers_the_version_and_leaves_the_alias(
     bounds = {"min_recall": 0.2, "max_shuffled_recall": 0.2, "max_no_memory_recall": 0.2}
     lowered = finished(server, tmp_path, weights=b"worse", recall=0.3, register={"gate": bounds})
     assert register(lowered)["version"] == 2
+    assert alias_of(server) == "1"
+    anyway = {"gate": bounds, "promote": "passed"}
+    assert register(finished(server, tmp_path, weights=b"worse", recall=0.3, register=anyway))["alias"] == "champion"
     assert alias_of(server) == "2"
     assert server.property_of(server.versions, "2", "ocrmem.gate") == "passed"
     assert server.property_of(server.versions, "2", "ocrmem.metric.memory.recall") == 0.3
@@ -169,6 +171,32 @@ def test_a_number_taken_in_the_same_moment_is_passed_over(run: RunConfig, server
     assert register(finished(server, Path.cwd(), weights=b"second"))["version"] == 3
 
 
+@pytest.mark.parametrize("by_itself", [True, False], ids=["found by its number", "not found for a while"])
+def test_a_registry_that_lists_late_gets_no_second_version(
+    run: RunConfig, server: ModelRegistryServer, tmp_path: Path, by_itself: bool
+) -> None:
+    register(run)
+    server.late = 3
+    server.late_by_itself = not by_itself
+    second = finished(server, tmp_path, weights=b"second")
+    assert register(second)["version"] == 2
+    assert register(second)["version"] == 2
+    assert len(server.versions) == 2
+
+
+def test_a_version_that_is_never_shown_is_not_made_again(
+    run: RunConfig, server: ModelRegistryServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.late, server.late_by_itself = 1000, True
+    for _ in range(2):
+        with pytest.raises(ConfigError):
+            register(run)
+    assert len(server.versions) == 1
+    server.late = 0
+    assert register(run)["version"] == 1
+    assert len(server.versions) == 1
+
+
 def test_an_answer_that_got_lost_makes_no_second_version(run: RunConfig, server: ModelRegistryServer) -> None:
     seen: list[str] = []
 
@@ -187,7 +215,7 @@ def test_properties_of_others_stay(run: RunConfig, server: ModelRegistryServer) 
     register(run)
     (model,) = server.models.values()
     model["customProperties"]["team"] = {"metadataType": "MetadataStringValue", "string_value": "ours"}
-    register(finished(server, Path.cwd(), weights=b"second"))
+    register(finished(server, Path.cwd(), weights=b"second", recall=0.95))
     assert server.property_of(server.models, NAME, "team") == "ours"
     assert alias_of(server) == "2"
 
@@ -201,15 +229,35 @@ def test_a_reference_gives_the_registered_files(run: RunConfig, tmp_path: Path, 
     assert resolve_adapter(reference, run) == found  # the copy beside the registry
 
 
-def test_a_damaged_package_is_noticed_and_a_lost_one_restored(run: RunConfig, tmp_path: Path) -> None:
+@pytest.mark.parametrize("damage", ["damaged", "lost", "replaced by a link", "another package"])
+def test_a_registry_that_does_not_hold_the_package_is_refused_and_register_puts_it_back(
+    run: RunConfig, server: ModelRegistryServer, tmp_path: Path, damage: str
+) -> None:
     stored = tmp_path / "store" / NAME / register(run)["package_sha256"]
-    (stored / "adapter.safetensors").write_bytes(b"tampered")
-    with pytest.raises(ModelError, match=r"not what its provenance says: adapter\.safetensors"):
+    shutil.rmtree(tmp_path / "registry")
+    weights = stored / "adapter.safetensors"
+    if damage == "damaged":
+        weights.write_bytes(b"tampered")
+    elif damage == "lost":
+        shutil.rmtree(stored)
+    elif damage == "replaced by a link":
+        weights.rename(tmp_path / "elsewhere")
+        weights.symlink_to(tmp_path / "elsewhere")
+    else:
+        package_adapter(finished(server, tmp_path, weights=b"another"), stored)
+        finished(server, tmp_path)
+    with pytest.raises(ModelError) as caught:
         resolve_adapter(f"models:/{NAME}/1", run)
-    shutil.rmtree(stored)
-    with pytest.raises(ConfigError, match="its package is not at file://"):
-        resolve_adapter(f"models:/{NAME}/1", run)
-    register(run)
+    said = {
+        "damaged": "not what its provenance says: adapter.safetensors",
+        "lost": "its package is not in the registry",
+        "replaced by a link": "is a link out of its directory",
+        "another package": "the registry says package",
+    }
+    assert said[damage] in str(caught.value)
+    assert not list((tmp_path / "registry").glob("cache/*"))
+    assert register(run)["version"] == 1
+    verify_package(stored)
     verify_package(resolve_adapter(f"models:/{NAME}/1", run))
 
 
@@ -230,6 +278,7 @@ def test_a_reference_to_nothing_says_so(run: RunConfig, reference: str, message:
 
 def test_a_package_elsewhere_is_named(run: RunConfig, server: ModelRegistryServer) -> None:
     register(run)
+    shutil.rmtree("registry")
     (artifact,) = server.artifacts.values()
     artifact["uri"] = "oci://registry.example.org/adapter:1"
     with pytest.raises(ConfigError, match=r"oci://.*which ocrmem cannot read"):
@@ -300,7 +349,7 @@ def test_the_token_is_used_and_never_shown(
     server.broken = lambda method, _: 403 if method == "PATCH" else None
     monkeypatch.setenv("MODEL_REGISTRY_TOKEN", TOKEN)
     with pytest.raises(ConfigError, match="403") as late:
-        register(finished(server, tmp_path, weights=b"second"))
+        register(finished(server, tmp_path, weights=b"second", recall=0.95))
     written = "".join(path.read_text("utf-8", "replace") for path in tmp_path.rglob("*") if path.is_file())
     told = capfd.readouterr()
     assert TOKEN not in str(refused.value) + str(late.value) + caplog.text + told.out + told.err + written

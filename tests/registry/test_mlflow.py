@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 from support.registered import change_json, finished_run
@@ -46,6 +50,17 @@ def versions(config: RunConfig) -> list[Any]:
     client = mlflow.MlflowClient(tracking_uri=config.registry.uri, registry_uri=config.registry.uri)
     found = client.search_model_versions(f"name='{config.registry.name}'")
     return sorted(found, key=lambda version: int(version.version))
+
+
+def stored_package(config: RunConfig) -> Path:
+    return Path(unquote(versions(config)[0].source.removeprefix("file://")))
+
+
+def change_version(config: RunConfig, **fields: str) -> None:
+    """Change a version's row behind MLflow's back."""
+    with closing(sqlite3.connect(config.registry.uri.removeprefix("sqlite:///"))) as db, db:
+        for column, value in fields.items():
+            db.execute(f"UPDATE model_versions SET {column} = ?, storage_location = NULL", (value,))
 
 
 def alias_holder(config: RunConfig) -> int | None:
@@ -105,11 +120,27 @@ def test_the_same_package_again_makes_no_second_version(run: RunConfig) -> None:
     assert again == first
 
 
-def test_another_adapter_is_another_version_and_takes_the_alias(run: RunConfig, tmp_path: Path) -> None:
+def test_another_adapter_is_another_version_and_the_alias_means_the_better_one(run: RunConfig, tmp_path: Path) -> None:
     register(run)
-    second = finished_run(tmp_path, weights=b"better weights")
-    assert register(second)["version"] == 2
-    assert alias_holder(run) == 2
+    better = register(finished_run(tmp_path, weights=b"better weights", recall=0.95))
+    assert (better["version"], better["alias"], alias_holder(run)) == (2, "champion", 2)
+    equal = register(finished_run(tmp_path, weights=b"other weights", recall=0.95))
+    assert (equal["version"], equal["alias"], alias_holder(run)) == (3, None, 2)
+    assert any("champion stays version 2: memory.recall = 0.95, and 0.95" in line for line in equal["summary"])
+    # Back in the first adapter's workspace: its version is found again, and what is said of the alias is true.
+    first = register(finished_run(tmp_path))
+    assert (first["version"], first["alias"], alias_holder(run)) == (1, None, 2)
+    anyway = register(finished_run(tmp_path, register={"promote": "passed"}))
+    assert (anyway["version"], anyway["alias"], alias_holder(run)) == (1, "champion", 1)
+
+
+def test_a_dvc_experiment_registers_without_the_alias(run: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DVC_EXP_NAME", "stiff-kale")
+    result = register(run)
+    assert (result["version"], result["alias"], alias_holder(run)) == (1, None, None)
+    assert any("means no version: this is the DVC experiment stiff-kale" in line for line in result["summary"])
+    monkeypatch.delenv("DVC_EXP_NAME")
+    assert register(run)["alias"] == "champion"
 
 
 def test_a_failed_gate_registers_the_version_and_leaves_the_alias(run: RunConfig, tmp_path: Path) -> None:
@@ -131,9 +162,9 @@ def test_a_failed_gate_registers_the_version_and_leaves_the_alias(run: RunConfig
     assert written["gate"]["passed"] is False
 
     # A lower bound is a decision about the same version, not a new one.
-    assert register(with_gate(worse, min_recall=0.2, min_loss_gain=0.0))["version"] == 2
+    lowered = register(with_gate(worse, min_recall=0.2, min_loss_gain=0.0))
+    assert (lowered["version"], lowered["alias"], alias_holder(worse)) == (2, None, 1)
     assert len(versions(worse)) == 2
-    assert alias_holder(worse) == 2
     assert versions(worse)[1].tags["ocrmem.gate"] == "passed"
 
 
@@ -209,35 +240,62 @@ def test_a_reference_gives_the_registered_files(run: RunConfig, tmp_path: Path, 
     verify_package(found)
 
 
-def test_a_package_is_fetched_once_and_again_when_its_copy_was_changed(
-    run: RunConfig, monkeypatch: pytest.MonkeyPatch
+def test_a_package_is_fetched_once_and_again_when_its_copy_was_changed(run: RunConfig) -> None:
+    register(run)
+    path = resolve_adapter("models:/ocrmem-adapter/1", run)
+    weights = path / "adapter.safetensors"
+    first = weights.stat()
+    assert resolve_adapter("models:/ocrmem-adapter@champion", run) == path
+    assert os.path.samestat(weights.stat(), first)
+    weights.write_bytes(b"tampered")
+    assert resolve_adapter("models:/ocrmem-adapter/1", run) == path
+    assert weights.read_bytes() == b"weights"
+
+
+@pytest.mark.parametrize("damage", ["changed", "lost", "linked", "another package"])
+def test_a_registry_that_does_not_hold_the_package_is_refused_and_register_puts_it_back(
+    run: RunConfig, tmp_path: Path, damage: str
 ) -> None:
     register(run)
-    fetched = []
-    real = mlflow.artifacts.download_artifacts
-    monkeypatch.setattr(mlflow.artifacts, "download_artifacts", lambda **given: fetched.append(1) or real(**given))
-    path = resolve_adapter("models:/ocrmem-adapter/1", run)
-    assert resolve_adapter("models:/ocrmem-adapter@champion", run) == path
-    assert len(fetched) == 1
-    (path / "adapter.safetensors").write_bytes(b"tampered")
-    assert (resolve_adapter("models:/ocrmem-adapter/1", run) / "adapter.safetensors").read_bytes() == b"weights"
-    assert len(fetched) == 2
-
-
-def test_files_changed_in_the_registry_are_noticed(run: RunConfig) -> None:
-    register(run)
-    stored = Path(versions(run)[0].source.removeprefix("file://"))
-    (stored / "adapter.safetensors").write_bytes(b"tampered")
-    with pytest.raises(ModelError, match=r"not what its provenance says: adapter\.safetensors"):
+    shutil.rmtree(tmp_path / "registry" / "cache")
+    stored = stored_package(run)
+    weights = stored / "adapter.safetensors"
+    if damage == "changed":
+        weights.write_bytes(b"tampered")
+    elif damage == "lost":
+        shutil.rmtree(tmp_path / "registry" / "artifacts")
+    elif damage == "linked":
+        weights.rename(tmp_path / "elsewhere")
+        weights.symlink_to(tmp_path / "elsewhere")
+    else:
+        package_adapter(finished_run(tmp_path, weights=b"other"), stored)
+        finished_run(tmp_path)
+    said = {
+        "changed": r"not what its provenance says: adapter\.safetensors",
+        "lost": r"is not in the registry: there is no .*provenance\.json.* Run `ocrmem register`",
+        "linked": "is a link out of its directory",
+        "another package": "the registry says package",
+    }
+    with pytest.raises(ModelError, match=said[damage]):
         resolve_adapter("models:/ocrmem-adapter@champion", run)
+    assert not list((tmp_path / "registry" / "cache").glob("*"))
+    assert register(run)["version"] == 1
+    verify_package(stored)
+    shutil.rmtree(tmp_path / "registry" / "cache")
+    verify_package(resolve_adapter("models:/ocrmem-adapter@champion", run))
 
 
-def test_a_whole_other_package_in_its_place_is_noticed(run: RunConfig, tmp_path: Path) -> None:
+def test_of_a_place_that_the_registry_names_no_file_is_taken_before_its_provenance_is_the_right_one(
+    run: RunConfig, tmp_path: Path
+) -> None:
     register(run)
-    stored = Path(versions(run)[0].source.removeprefix("file://"))
-    package_adapter(finished_run(tmp_path, weights=b"other"), stored)
-    with pytest.raises(ModelError, match="the registry says package"):
-        resolve_adapter("models:/ocrmem-adapter@champion", run)
+    (tmp_path / "private").mkdir()
+    (tmp_path / "private" / "adapter.safetensors").write_bytes(b"private")
+    os.mkfifo(tmp_path / "private" / "config.json")  # reading it would not end
+    change_version(run, source=(tmp_path / "private").as_uri())
+    shutil.rmtree(tmp_path / "registry" / "cache")
+    with pytest.raises(ModelError, match=r"there is no .*private/provenance\.json"):
+        resolve_adapter("models:/ocrmem-adapter/1", run)
 
 
 def test_a_directory_is_its_own_answer(run: RunConfig, tmp_path: Path) -> None:
@@ -254,7 +312,7 @@ def test_a_directory_is_its_own_answer(run: RunConfig, tmp_path: Path) -> None:
         ("nowhere", "'nowhere' is not a directory"),
         ("models:/unknown@champion", "unknown"),
         ("models:/unknown/1", "unknown"),
-        ("models:/throw-away@absent", "absent"),
+        ("models:/throw-away@absent", "has no throw-away with the alias absent"),
         ("models:/throw-away/99", "99"),
     ],
 )

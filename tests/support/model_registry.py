@@ -31,6 +31,7 @@ class ModelRegistryServer:
         token: the bearer token it asks for; None: none.
         broken: called with method and path before a request is answered; a status instead of None is the answer.
         page_size: of lists.
+        late: so many lists of versions lack the newest one; with ``late_by_itself``, so do questions for it.
     """
 
     def __init__(self, url: str) -> None:
@@ -42,6 +43,8 @@ class ModelRegistryServer:
         self.token: str | None = None
         self.broken: Callable[[str, str], int | None] = lambda method, path: None
         self.page_size = 2
+        self.late = 0
+        self.late_by_itself = False
         self._ids = iter(range(1, 1000))
         self._lock = threading.Lock()
 
@@ -82,10 +85,12 @@ class ModelRegistryServer:
             ("PATCH", r"/registered_models/(\d+)",
              lambda key, query, body: self._update(models, key, "RegisteredModelUpdate", body)),
             ("GET", r"/registered_models/(\d+)/versions",
-             lambda key, query, body: self._list(versions, query, registeredModelId=key)),
+             lambda key, query, body: self._list(self._shown_versions(), query, registeredModelId=key)),
             ("POST", "/model_versions", lambda query, body: self._create(versions, "ModelVersionCreate", body)),
             ("GET", "/model_version",
-             lambda query, body: self._find(versions, query, registeredModelId=query.get("parentResourceId"))),
+             lambda query, body: self._find(
+                 self._shown_versions() if self.late_by_itself else versions,
+                 query, registeredModelId=query.get("parentResourceId"))),
             ("PATCH", r"/model_versions/(\d+)",
              lambda key, query, body: self._update(versions, key, "ModelVersionUpdate", body)),
             ("POST", r"/model_versions/(\d+)/artifacts",
@@ -93,6 +98,12 @@ class ModelRegistryServer:
             ("GET", "/model_artifact",
              lambda query, body: self._find(artifacts, query, versionId=query.get("parentResourceId"))),
         ]  # fmt: skip
+
+    def _shown_versions(self) -> Objects:
+        if self.late == 0:
+            return self.versions
+        self.late -= 1
+        return dict(list(self.versions.items())[:-1])
 
     def _create(self, kind: Objects, model: str, body: Any, **parent: str) -> tuple[int, Any]:
         if problem := _misfit(model, body):
