@@ -101,6 +101,9 @@ class RenderSection(Section):
     """Pages of one history; the oldest are dropped."""
     newlines: Literal["break", "flow"] = "break"
     """`break` starts a line at a newline, `flow` draws a visible mark instead."""
+    align: Literal["none", "token"] = "none"
+    """`none` fills rows as wide as the page; `token` fills one vision token's square after the other, so that the
+    text under a token is one piece."""
     tab_width: PositiveInt = 4
     """Width of a tab in cells of 8 px."""
     atlas: Text = "unifont"

@@ -79,6 +79,7 @@ class MEMConfig(PretrainedConfig):
     line_height: int = 16
     max_pages: int = 8
     newlines: str = "break"
+    align: str = "none"
     tab_width: int = 4
     atlas: str = "unifont"
     labels: dict[str, str] | None = None

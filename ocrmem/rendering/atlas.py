@@ -1,7 +1,7 @@
 """The glyph atlas: every code point's cells, 8x16 px of 1 bit, so that drawing is copying.
 
 The vendored atlas `data/unifont.npz` is made from GNU Unifont by scripts/build_atlas.py. Its cells divide the
-64 px patch of DeepSeek-OCR's encoder, so no glyph crosses the edge of a vision token.
+64 px patch of DeepSeek-OCR's encoder, so no cell crosses the edge of a vision token.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from ocrmem.rendering.page import Page
 
 
 class RowSpan(NamedTuple):
-    """The characters of the source that a row of a page shows: text[start:end].
+    """The characters of the source that a row shows: text[start:end]. It stands on a line of a page, from a column on.
 
     Spans follow each other without a gap and cover the text; they overlap only where the escape of one
     character is longer than a row.
@@ -26,6 +26,7 @@ class RowSpan(NamedTuple):
 
     page: int
     row: int
+    column: int
     start: int
     end: int
 
@@ -36,22 +37,23 @@ class Rendering:
 
     Attributes:
         pages: all of them, oldest first; `render.max_pages` is not applied here.
-        spans: int64 [rows, 2]; start and end in the source of every row, page after page.
-        rows_per_page: rows of a full page.
+        spans: int64 [rows, 2]; start and end in the source of every row, page after page, box after box; nothing
+            (start = end) for rows that a box leaves empty.
+        geometry: of the pages.
         escaped: characters drawn as escapes.
     """
 
     pages: list[Page]
     spans: np.ndarray
-    rows_per_page: int
+    geometry: Geometry
     escaped: int
 
     @cached_property
     def rows(self) -> list[RowSpan]:
-        """The spans with their page and row."""
-        return [
-            RowSpan(*divmod(i, self.rows_per_page), start, end) for i, (start, end) in enumerate(self.spans.tolist())
-        ]
+        """The spans of the rows that show something, with their places."""
+        held = np.flatnonzero(self.spans[:, 0] < self.spans[:, 1])
+        places = np.stack(self.geometry.places(held), axis=1)
+        return [RowSpan(*row) for row in np.hstack((places, self.spans[held])).tolist()]
 
 
 def render_text(text: str, settings: RenderSection, atlas: Atlas) -> Rendering:
@@ -67,9 +69,7 @@ def render_text(text: str, settings: RenderSection, atlas: Atlas) -> Rendering:
     """
     geometry = Geometry.of(settings)
     grid, spans, escaped = lay_out(text, settings, atlas)
-    return Rendering(
-        pages=list(paginate(grid, geometry, atlas)), spans=spans, rows_per_page=geometry.rows, escaped=escaped
-    )
+    return Rendering(list(paginate(grid, geometry, atlas)), spans, geometry, escaped)
 
 
 def paginate(
@@ -89,9 +89,18 @@ def paginate(
 
 def _blit(grid: np.ndarray, geometry: Geometry, atlas: Atlas, below: Page | None, first: int) -> Page:
     """Draw int32 [rows, columns] of cell numbers on a page, from row ``first`` on."""
-    size, height = geometry.page_size, geometry.line_height
+    size, height, across, box_rows = geometry.page_size, geometry.line_height, geometry.across, geometry.box_rows
     bits = np.zeros((size, size // 8), np.uint8) if below is None else below.bits.copy()
-    lines = bits[first * height : (first + len(grid)) * height].reshape(len(grid), height, -1)
-    drawn = np.take(atlas.cells, grid, axis=0).transpose(0, 2, 1)
-    lines[:, geometry.top : geometry.top + CELL_HEIGHT] = drawn
+    band, before = divmod(first, across * box_rows)  # boxes stand side by side in bands of lines
+    after = -(before + len(grid)) % (across * box_rows)
+    if before or after:
+        grid = np.pad(grid, ((before, after), (0, 0)))
+    grid = grid.reshape(-1, across, box_rows, geometry.columns).swapaxes(1, 2).reshape(-1, across * geometry.columns)
+    lines = bits[band * box_rows * height :][: len(grid) * height].reshape(len(grid), height, -1)
+    cells = lines[:, geometry.top : geometry.top + CELL_HEIGHT]
+    drawn = np.take(atlas.cells, grid, axis=0).swapaxes(1, 2)
+    if before:
+        cells |= drawn  # beside the boxes that are there
+    else:
+        cells[:] = drawn
     return Page(bits, atlas.version)

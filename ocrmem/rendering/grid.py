@@ -12,6 +12,7 @@ from ocrmem.rendering.atlas import Atlas
 from ocrmem.rendering.geometry import Geometry
 from ocrmem.rendering.layout import Rows, wrap
 from ocrmem.rendering.text_units import Units, to_units
+from ocrmem.rendering.token_boxes import fill_boxes
 
 PIECE = 1 << 14  # characters laid out at a time
 
@@ -47,11 +48,15 @@ def lay_out(text: str, settings: RenderSection, atlas: Atlas) -> tuple[np.ndarra
 
 def pieces(text: str, settings: RenderSection, atlas: Atlas) -> Iterator[Piece]:
     """Yield a text in pieces of whole rows; layout starts afresh behind a newline that breaks the line."""
-    columns = Geometry.of(settings).columns
+    geometry = Geometry.of(settings)
     offset = 0
     for piece in _cut(text) if settings.newlines == "break" else (text,):
         units = to_units(piece, atlas, settings.newlines, settings.tab_width)
-        yield Piece(units, wrap(units, columns), offset)
+        if settings.align == "token":
+            rows = fill_boxes(units, geometry.columns, geometry.box_rows)
+        else:
+            rows = wrap(units, geometry.columns)
+        yield Piece(units, rows, offset)
         offset += len(piece)
 
 
@@ -71,18 +76,14 @@ def source_spans(units: Units, starts: np.ndarray) -> np.ndarray:
         units: of a text.
         starts: int64 [n + 1]; run i is units starts[i] to starts[i + 1], the last entry is the number of units.
     """
-    spans = np.empty((len(starts) - 1, 2), np.int64)
-    if not len(spans):
-        return spans
     if units.origin is None:
-        spans[:, 0], spans[:, 1] = starts[:-1], starts[1:]
-        return spans
-    spans[:, 0] = units.origin[starts[:-1]]
-    spans[:-1, 1] = spans[1:, 0]
-    spans[-1, 1] = units.length
+        return np.stack((starts[:-1], starts[1:]), axis=1)
+    edges = np.append(units.origin, units.length)[starts]
+    ends = edges[1:].copy()
     # An escape that is cut belongs to both runs.
-    np.maximum(spans[:, 1], units.origin[starts[1:] - 1] + 1, out=spans[:, 1])
-    return spans
+    some = np.flatnonzero(starts[1:] > starts[:-1])
+    ends[some] = np.maximum(ends[some], units.origin[starts[some + 1] - 1] + 1)
+    return np.stack((edges[:-1], ends), axis=1)
 
 
 def _grid(units: Units, rows: Rows, columns: int, atlas: Atlas) -> np.ndarray:

@@ -133,6 +133,7 @@ class GrowingPages:
             row = 0
             for text in texts[at:end]:
                 last = int(np.searchsorted(starts, len(text)))
+                last += -last % self._geometry.box_rows  # the rest of its box stays empty
                 self._text = text
                 yield self._append(grid[row:last], starts[row:last])
                 row = last

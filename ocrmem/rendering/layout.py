@@ -42,11 +42,7 @@ def wrap(units: Units, columns: int) -> Rows:
         columns: cells of a row, at least 2.
     """
     n = len(units.widths)
-    cells = np.zeros(n + 1, np.int64)
-    np.cumsum(units.widths, out=cells[1:])
-    lines = np.flatnonzero(units.classes == _NEWLINE) + 1
-    ends = lines if len(lines) and lines[-1] == n else np.append(lines, n) if n else lines
-    begins = np.concatenate((np.zeros(1, np.int64), ends[:-1])) if n else ends
+    begins, ends, cells = lines_of(units)
     long = np.flatnonzero(cells[ends] - cells[begins] > columns)
     if not len(long):
         return Rows(np.append(begins, n), cells)
@@ -55,6 +51,17 @@ def wrap(units: Units, columns: int) -> Rows:
     starts = np.concatenate((begins, np.array(inner, np.int64)))
     starts.sort()
     return Rows(np.append(starts, n), cells)
+
+
+def lines_of(units: Units) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the start of each line and the end, its newline included, and the cells in front of each unit (`Rows`)."""
+    n = len(units.widths)
+    cells = np.zeros(n + 1, np.int64)
+    np.cumsum(units.widths, out=cells[1:])
+    lines = np.flatnonzero(units.classes == _NEWLINE) + 1
+    ends = lines if len(lines) and lines[-1] == n else np.append(lines, n) if n else lines
+    begins = np.concatenate((np.zeros(1, np.int64), ends[:-1])) if n else ends
+    return begins, ends, cells
 
 
 def _inner_starts(units: Units, cells: np.ndarray, begins: list[int], ends: list[int], columns: int) -> list[int]:

@@ -117,10 +117,23 @@ def may_split() -> np.ndarray:
     return table.reshape(-1)
 
 
+@cache
+def may_cut() -> np.ndarray:
+    """Return the same for the rows inside a token box: anywhere but in clusters and escapes."""
+    table = np.ones((_CLASSES, _CLASSES), bool)
+    _keep_clusters(table)
+    return table.reshape(-1)
+
+
 def _keep_together(table: np.ndarray) -> None:
-    table[[Break.OPEN, Break.OPEN_WIDE, Break.GLUE, Break.ESCAPE_START, Break.ESCAPE], :] = False
-    table[:, [Break.CLOSE, Break.CLOSE_WIDE, Break.POINT, Break.MARK, Break.GLUE]] = False
-    table[:, [Break.ESCAPE, Break.ESCAPE_END]] = False
+    table[[Break.OPEN, Break.OPEN_WIDE], :] = False
+    table[:, [Break.CLOSE, Break.CLOSE_WIDE, Break.POINT]] = False
+    _keep_clusters(table)
+
+
+def _keep_clusters(table: np.ndarray) -> None:
+    table[[Break.GLUE, Break.ESCAPE_START, Break.ESCAPE], :] = False
+    table[:, [Break.MARK, Break.GLUE, Break.ESCAPE, Break.ESCAPE_END]] = False
 
 
 def _end_runs(table: np.ndarray) -> None:

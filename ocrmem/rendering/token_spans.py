@@ -21,7 +21,7 @@ class TokenSpans:
         spans: int64 [f, 2]; start and end in the text. They overlap only where the escape of one character lies
             under two tokens.
         tokens: int64 [f]; page * tokens_per_page + number of the token on its page, row by row as in
-            `Page.ink_mask`. A token of a page of rows has a fragment for each row that it sees.
+            `Page.ink_mask`. Where text is not aligned to tokens, a token sees a fragment of each of its rows.
         tokens_per_page: blank ones included.
     """
 
@@ -70,25 +70,22 @@ def token_spans(text: str, settings: RenderSection, atlas: Atlas) -> TokenSpans:
     tokens: list[np.ndarray] = [np.empty(0, np.int64)]
     first_row = 0
     for piece in pieces(text, settings, atlas):
-        of_units, rows = _tokens_of_units(piece, geometry, settings.token_size, first_row)
-        starts = np.flatnonzero(np.diff(of_units, prepend=-1) | np.diff(rows, prepend=-1))
+        of_units = _tokens_of_units(piece, geometry, settings.token_size, first_row)
+        starts = np.flatnonzero(np.diff(of_units, prepend=-1))
         spans.append(source_spans(piece.units, np.append(starts, len(of_units))) + piece.offset)
         tokens.append(of_units[starts])
         first_row += len(piece.rows)
     return TokenSpans(np.concatenate(spans), np.concatenate(tokens), per_page)
 
 
-def _tokens_of_units(
-    piece: Piece, geometry: Geometry, token_size: int, first_row: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return each unit's vision token and its row: int64 [n] and [n]."""
+def _tokens_of_units(piece: Piece, geometry: Geometry, token_size: int, first_row: int) -> np.ndarray:
+    """Return each unit's vision token: int64 [n]."""
     starts, cells = piece.rows.starts, piece.rows.cells
     lengths = starts[1:] - starts[:-1]
-    rows = np.repeat(np.arange(first_row, first_row + len(lengths)), lengths)
     columns = cells[:-1] - np.repeat(cells[starts[:-1]], lengths)
     columns -= piece.units.widths == 0  # a newline takes no cell: it goes with what stands before it
     columns = columns.clip(0, geometry.columns - 1)
-    page, row = np.divmod(rows, geometry.rows)
+    page, line, first_column = geometry.places(np.arange(first_row, first_row + len(lengths)))
     side = geometry.page_size // token_size
-    token = row // (token_size // geometry.line_height) * side + columns // (token_size // CELL_WIDTH)
-    return page * side**2 + token, rows
+    band = page * side**2 + line // (token_size // geometry.line_height) * side
+    return np.repeat(band, lengths) + (np.repeat(first_column, lengths) + columns) // (token_size // CELL_WIDTH)

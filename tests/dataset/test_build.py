@@ -69,7 +69,7 @@ def test_text_on_dropped_pages_is_no_compression(make_config, small_data):
     for sample in cut:
         text = transcript(sample.history, config.render.labels)
         rendering = render_text(text, config.render, load_atlas())
-        start = rendering.rows[sample.dropped_pages * rendering.rows_per_page].start
+        start = rendering.rows[sample.dropped_pages * rendering.geometry.rows].start
         shown = len(maker.builder.encode_content(text[start:]))
         assert 0 < sample.pictured_tokens < sample.history_tokens
         # Labels are not the template's roles, so the two counts differ by a few tokens a message.

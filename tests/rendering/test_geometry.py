@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from ocrmem.config import LabelSection, RenderSection
@@ -11,20 +13,26 @@ from ocrmem.rendering import Geometry, load_atlas, render_text, transcript
 
 
 @pytest.mark.parametrize(
-    ("page_size", "token_size", "line_height", "columns", "rows", "top"),
+    ("page_size", "token_size", "line_height", "align", "columns", "rows", "top", "boxes"),
     [
-        (512, 64, 16, 64, 32, 0),
-        (640, 64, 16, 80, 40, 0),
-        (1024, 64, 16, 128, 64, 0),
-        (1280, 64, 16, 160, 80, 0),
-        (256, 32, 32, 32, 8, 8),
-        (320, 40, 20, 40, 16, 2),
+        (512, 64, 16, "none", 64, 32, 0, (1, 1)),
+        (640, 64, 16, "none", 80, 40, 0, (1, 1)),
+        (1024, 64, 16, "none", 128, 64, 0, (1, 1)),
+        (1280, 64, 16, "none", 160, 80, 0, (1, 1)),
+        (256, 32, 32, "none", 32, 8, 8, (1, 1)),
+        (320, 40, 20, "none", 40, 16, 2, (1, 1)),
+        (1024, 64, 16, "token", 8, 1024, 0, (16, 4)),
+        (512, 64, 64, "token", 8, 64, 24, (8, 1)),
+        (320, 40, 20, "token", 5, 128, 2, (8, 2)),
+        (64, 64, 32, "token", 8, 2, 8, (1, 2)),
     ],
 )
-def test_grid(page_size: int, token_size: int, line_height: int, columns: int, rows: int, top: int) -> None:
-    section = RenderSection(page_size=page_size, token_size=token_size, line_height=line_height)
-    assert Geometry.of(section) == Geometry(page_size, line_height, columns, rows, top)
-    rendering = render_text("x\n" * (rows + 1), section, load_atlas())
+def test_grid(
+    page_size: int, token_size: int, line_height: int, align: Any, columns: int, rows: int, top: int, boxes: Any
+) -> None:
+    section = RenderSection(page_size=page_size, token_size=token_size, line_height=line_height, align=align)
+    assert Geometry.of(section) == Geometry(page_size, line_height, columns, rows, top, *boxes)
+    rendering = render_text("x\n" * (rows // boxes[1] + 1), section, load_atlas())
     assert [page.size for page in rendering.pages] == [page_size, page_size]
 
 
@@ -56,7 +64,14 @@ def test_cells_sit_in_the_middle_of_taller_lines() -> None:
 def test_spans_say_which_page_and_row() -> None:
     section = RenderSection(page_size=32, token_size=32)
     rows = render_text("a\nb\nc\n", section, load_atlas()).rows
-    assert [tuple(row) for row in rows] == [(0, 0, 0, 2), (0, 1, 2, 4), (1, 0, 4, 6)]
+    assert [tuple(row) for row in rows] == [(0, 0, 0, 0, 2), (0, 1, 0, 2, 4), (1, 0, 0, 4, 6)]
+
+
+def test_spans_say_in_which_box() -> None:
+    section = RenderSection(page_size=64, token_size=32, align="token")  # boxes of two rows of four
+    rows = render_text("a\nb\nlong line", section, load_atlas()).rows
+    assert [(row.row, row.column) for row in rows] == [(0, 0), (0, 4), (2, 0), (3, 0), (2, 4)]
+    assert [(row.start, row.end) for row in rows] == [(0, 2), (2, 4), (4, 8), (8, 9), (9, 13)]
 
 
 def test_transcript_labels_every_message_and_ends_it_with_a_newline() -> None:

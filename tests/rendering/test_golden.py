@@ -26,6 +26,9 @@ TEXTS = {
 REAL = RenderSection()
 TINY = RenderSection(page_size=256, token_size=32, line_height=32)
 FLOW = RenderSection(page_size=640, newlines="flow", tab_width=8)
+BOXED = RenderSection(align="token")
+EIGHT = RenderSection(page_size=512, line_height=64, align="token")  # characters a token
+LAYOUTS = {"real": REAL, "tiny": TINY, "flow": FLOW, "boxed": BOXED, "eight": EIGHT}
 FIRST_AND_LAST: dict[tuple[str, str], tuple[int, str, str]] = {
     ("english", "real"): (1, "1fbae0dab0f68028", "1fbae0dab0f68028"),
     ("english", "tiny"): (15, "53d04b80a29e3e7f", "75828c323bff4c01"),
@@ -42,15 +45,24 @@ FIRST_AND_LAST: dict[tuple[str, str], tuple[int, str, str]] = {
     ("mixed", "real"): (1, "9108c1b5d44b7fc6", "9108c1b5d44b7fc6"),
     ("mixed", "tiny"): (6, "69dd7db9d3c9b395", "7bc3d77f4988583e"),
     ("mixed", "flow"): (1, "d353ea2588ed4b44", "d353ea2588ed4b44"),
+    ("english", "boxed"): (1, "68e7554eeafe2746", "68e7554eeafe2746"),
+    ("english", "eight"): (7, "06b56191e221f4a7", "3b2c73063a2ac17d"),
+    ("chinese", "boxed"): (1, "cf556565aff88d14", "cf556565aff88d14"),
+    ("chinese", "eight"): (5, "822feea53a849bb8", "d4deb1b827be0b92"),
+    ("emoji", "boxed"): (1, "a34bcbbe54167973", "a34bcbbe54167973"),
+    ("emoji", "eight"): (2, "b98c84e6991106c9", "fd0ad8e906a76826"),
+    ("code", "boxed"): (1, "43975ace22a8979e", "43975ace22a8979e"),
+    ("code", "eight"): (3, "b806f72749391fa8", "3fde9371346a9abf"),
+    ("mixed", "boxed"): (1, "8ba5c2317f7d6ff6", "8ba5c2317f7d6ff6"),
+    ("mixed", "eight"): (4, "8c64e35daa21316e", "71256c5a2195971d"),
 }
 
 
 @pytest.mark.parametrize(("name", "layout"), FIRST_AND_LAST)
 def test_pages_are_the_recorded_ones(name: str, layout: str) -> None:
-    section = {"real": REAL, "tiny": TINY, "flow": FLOW}[layout]
-    hashes = [page.hash[:16] for page in render_text(TEXTS[name], section, load_atlas()).pages]
+    hashes = [page.hash[:16] for page in render_text(TEXTS[name], LAYOUTS[layout], load_atlas()).pages]
     assert (len(hashes), hashes[0], hashes[-1]) == FIRST_AND_LAST[name, layout]
 
 
 def test_every_text_is_recorded_in_every_layout() -> None:
-    assert set(FIRST_AND_LAST) == {(name, layout) for name in TEXTS for layout in ("real", "tiny", "flow")}
+    assert set(FIRST_AND_LAST) == {(name, layout) for name in TEXTS for layout in LAYOUTS}

@@ -41,9 +41,10 @@ def texts(seed: int, turns: int) -> list[str]:
 
 @pytest.mark.parametrize("together", [False, True])
 @pytest.mark.parametrize("newlines", ["break", "flow"])
+@pytest.mark.parametrize("align", ["none", "token"])
 @pytest.mark.parametrize("seed", range(4))
-def test_pages_are_those_of_the_whole_text(seed: int, newlines: str, together: bool) -> None:
-    section = settings(newlines=newlines, max_pages=3 if seed % 2 else 1000)
+def test_pages_are_those_of_the_whole_text(seed: int, align: str, newlines: str, together: bool) -> None:
+    section = settings(newlines=newlines, align=align, line_height=16, max_pages=3 if seed % 2 else 1000)
     growing = GrowingPages(section)
     shown = texts(seed, 25)
     if together:
@@ -55,7 +56,7 @@ def test_pages_are_those_of_the_whole_text(seed: int, newlines: str, together: b
         assert [page.hash for page in newest.pages] == [page.hash for page in kept]
         assert newest.dropped == len(whole.pages) - len(kept)
         if kept:
-            assert newest.start == whole.spans[newest.dropped * whole.rows_per_page, 0]
+            assert newest.start == whole.spans[newest.dropped * whole.geometry.rows, 0]
 
 
 def test_a_turn_draws_the_last_page_alone() -> None:

@@ -18,6 +18,11 @@ NATURAL = [
     RenderSection(page_size=128, token_size=32, line_height=32),
     RenderSection(page_size=96, token_size=32, newlines="flow"),
 ]
+BOXED = [
+    RenderSection(page_size=128, token_size=64, align="token"),
+    RenderSection(page_size=128, token_size=64, line_height=64, align="token"),
+    RenderSection(page_size=96, token_size=32, newlines="flow", align="token"),
+]
 narrow = st.lists(
     st.sampled_from(["word ", "longerword", "a", "  ", "\n", "\r\n", "\t", ".", "e\u0301", "\ud800", "\x00", "(", "↵"]),
     max_size=40,
@@ -59,7 +64,15 @@ def test_a_token_shows_the_text_under_it(text: str, section: RenderSection) -> N
     shows_its_text(text, section)
 
 
-@given(mixed, st.sampled_from(NATURAL))
+@given(mixed, st.sampled_from(BOXED))
+@on_any_machine
+def test_the_text_under_a_token_of_its_own_box_is_one_piece(text: str, section: RenderSection) -> None:
+    shows_its_text(text, section)
+    tokens = token_spans(text, section, ATLAS).tokens
+    assert (np.diff(tokens) > 0).all()
+
+
+@given(mixed, st.sampled_from(NATURAL + BOXED))
 @on_any_machine
 def test_every_character_lies_under_a_token(text: str, section: RenderSection) -> None:
     spans = token_spans(text, section, ATLAS)

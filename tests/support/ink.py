@@ -90,6 +90,7 @@ def rows_of_ink(rendering: Rendering, section: RenderSection) -> list[list[bytes
     rows = []
     for row in rendering.rows:
         y = row.row * section.line_height + top
-        cells = rendering.pages[row.page].bits[y : y + 16].T
+        columns = slice(row.column, row.column + rendering.geometry.columns)
+        cells = rendering.pages[row.page].bits[y : y + 16, columns].T
         rows.append([bytes(cell) for cell in cells if cell.any()])
     return rows
