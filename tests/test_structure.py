@@ -37,6 +37,7 @@ LAYERS = [
         "registries",
     },
     {"conversations"},
+    {"conversion"},
     {"synthetic"},
     {"tokens"},
     {"rendering"},

@@ -7,7 +7,7 @@ and ``label``, NeMo's ``mask``.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
 from ocrmem.conversations.content import ContentFault, join_parts, require_utf8
@@ -47,9 +47,9 @@ class FieldCounts:
         return ", ".join(first) + (f" and {more:,} more" if more else "")
 
 
-def unused_fields(value: dict[str, Any]) -> list[str]:
-    """Return the names of fields that hold something and are not read."""
-    return [key[:_KEPT_NAME] for key, held in value.items() if key not in _USED and held is not None]
+def unused_fields(value: dict[str, Any], used: Collection[str] = _USED) -> list[str]:
+    """Return the names of fields that hold something and are not among those that are read."""
+    return [key[:_KEPT_NAME] for key, held in value.items() if key not in used and held is not None]
 
 
 def media_faults(value: dict[str, Any], where: str = "") -> Iterator[Fault]:

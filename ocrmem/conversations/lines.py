@@ -60,12 +60,17 @@ def read_lines(path: Path, max_bytes: int = MAX_LINE_BYTES) -> Iterator[Line]:
         OSError: the file cannot be read.
     """
     with path.open("rb") as handle:
-        number = start = 0
-        while head := handle.readline(max_bytes + 1):
-            number += 1
-            whole = head.endswith(b"\n") or len(head) <= max_bytes
-            head = head.removesuffix(b"\n")
-            line = Line(number, head, whole, start, len(head), None if whole else handle)
-            yield line
-            line.finish()
-            start += line.size + 1
+        yield from lines_of(handle, max_bytes)
+
+
+def lines_of(handle: BinaryIO, max_bytes: int = MAX_LINE_BYTES) -> Iterator[Line]:
+    """Yield the lines of an open file, as `read_lines` does."""
+    number = start = 0
+    while head := handle.readline(max_bytes + 1):
+        number += 1
+        whole = head.endswith(b"\n") or len(head) <= max_bytes
+        head = head.removesuffix(b"\n")
+        line = Line(number, head, whole, start, len(head), None if whole else handle)
+        yield line
+        line.finish()
+        start += line.size + 1

@@ -15,7 +15,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from ocrmem.conversations.content import ContentFault, message_text
-from ocrmem.conversations.fields import FORMS, meaning_faults, media_faults, system_message, unused_fields
+from ocrmem.conversations.fields import FORMS, Fault, meaning_faults, media_faults, system_message, unused_fields
 from ocrmem.conversations.types import ROLES, Message, Role
 from ocrmem.conversations.weights import answer_weight
 from ocrmem.errors import Problem, shown
@@ -25,6 +25,7 @@ MAX_MESSAGES = 10_000
 MAX_ID_LENGTH = 200
 CONTENT_ID = "c-"  # how ids made of the content begin
 _BOM = b"\xef\xbb\xbf"
+_ONE_OBJECT = "Write one complete JSON object a line"
 Report = Callable[[str, str], None]  # of a fault and its remedy
 
 
@@ -52,11 +53,11 @@ def parse_line(raw: bytes, place: str, family: Family = DEFAULT) -> ParsedLine:
         parsed.problems.append(Problem(place, message, remedy))
 
     try:
-        value = decode_object(raw, report)
+        value = _decode_object(raw, report)
         if value is not None:
             _read(value, family, parsed, report)
     except RecursionError:  # decoding went deep enough, and showing what was decoded goes one deeper
-        report("is broken JSON: nested too deeply", "Write one complete JSON object a line")
+        report("is broken JSON: nested too deeply", _ONE_OBJECT)
     if parsed.problems:
         parsed.id, parsed.messages = "", ()
     return parsed
@@ -72,34 +73,37 @@ def _read(value: dict[str, Any], family: Family, parsed: ParsedLine, report: Rep
         _check_turns(parsed.messages, report)
 
 
-def decode_object(raw: bytes, report: Report) -> dict[str, Any] | None:
-    """Decode a line that holds one JSON object; None, and what is wrong is reported, if it does not."""
+def _decode_object(raw: bytes, report: Report) -> dict[str, Any] | None:
     if raw.startswith(_BOM):
         remedy = "Save the file as UTF-8 without BOM, or remove it: sed -i 's/^\\xEF\\xBB\\xBF//' FILE"
         report("begins with a byte order mark", remedy)
         raw = raw.removeprefix(_BOM)
+    value, fault = decode_json(raw)
+    if fault:
+        report(*fault)
+    elif isinstance(value, dict):
+        return value
+    else:
+        report(f"holds {_kind(value)}, not an object", 'Write one conversation a line, as {"messages": [...]}')
+    return None
+
+
+def decode_json(raw: bytes) -> tuple[Any, Fault | None]:
+    """Decode one line; return its value, or what is wrong with it and the remedy."""
     try:
         text = raw.decode("utf-8")
         if "\x00" in text:
             remedy = "The file was cut off or overwritten while it was written; export it again"
-            report(f"is broken JSON: {text.count(chr(0))} NUL bytes in it", remedy)
-            return None
-        value = json.loads(text, object_pairs_hook=unique_keys, parse_constant=no_constant)
+            return None, (f"is broken JSON: {text.count(chr(0))} NUL bytes in it", remedy)
+        return json.loads(text, object_pairs_hook=unique_keys, parse_constant=no_constant), None
     except UnicodeDecodeError as error:
         message = f"is not UTF-8 (byte 0x{raw[error.start]:02x} at column {error.start + 1})"
-        report(message, "Convert the file, for example: iconv -f LATIN1 -t UTF-8 FILE")
+        return None, (message, "Convert the file, for example: iconv -f LATIN1 -t UTF-8 FILE")
     except json.JSONDecodeError as error:
-        remedy = "Write one complete JSON object a line; a tool such as `jq -c .` does"
-        report(f"is broken JSON: {error.msg} at column {error.colno}", remedy)
+        return None, (f"is broken JSON: {error.msg} at column {error.colno}", _ONE_OBJECT)
     except (ValueError, RecursionError) as error:
         reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
-        report(f"is broken JSON: {reason}", "Write one complete JSON object a line")
-    else:
-        if isinstance(value, dict):
-            return value
-        remedy = "Write one conversation a line, as {\"messages\": [...]}; `jq -c '.[]'` takes a list apart"
-        report(f"holds {_kind(value)}, not an object", remedy)
-    return None
+        return None, (f"is broken JSON: {reason}", _ONE_OBJECT)
 
 
 def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -185,15 +189,23 @@ def _id(value: dict[str, Any], messages: Sequence[Message], report: Report) -> s
         # A hash of its messages, the same in whatever file they are.
         text = json.dumps([[message.role, message.content] for message in messages], ensure_ascii=True)
         return CONTENT_ID + hashlib.sha256(text.encode("ascii")).hexdigest()[:20]
-    if isinstance(given, int) and not isinstance(given, bool):
-        given = str(given)
-    if not isinstance(given, str) or not given.strip():
+    if (name := usable_id(given)) is not None:
+        return name
+    if isinstance(given, bool) or not isinstance(given, str | int) or not str(given).strip():
         report(f'"id" is {shown(given)}', "Give a text or a number, or leave it out")
-    elif len(given) > MAX_ID_LENGTH:
-        report(f'"id" has {len(given)} characters', f"Use at most {MAX_ID_LENGTH}")
-    elif not given.isprintable():
+    elif len(str(given)) > MAX_ID_LENGTH:
+        report(f'"id" has {len(str(given))} characters', f"Use at most {MAX_ID_LENGTH}")
+    else:
         report(f'"id" has unprintable characters ({shown(given)})', "Use letters, digits and signs")
-    return str(given)
+    return ""
+
+
+def usable_id(given: object) -> str | None:
+    """Return an id as text; None if it is none, too long, or not printable."""
+    if isinstance(given, bool) or not isinstance(given, str | int):
+        return None
+    text = str(given)
+    return text if text.strip() and len(text) <= MAX_ID_LENGTH and text.isprintable() else None
 
 
 def _check_turns(messages: Sequence[Message], report: Report) -> None:

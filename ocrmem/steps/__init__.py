@@ -9,6 +9,7 @@ docs/extending.md shows how to add one. Nothing here imports what a step does.
 from ocrmem.steps import (
     base,
     check,
+    convert,
     encode,
     evaluate,
     gate,
@@ -44,6 +45,7 @@ STEPS: dict[str, Step] = {
         register,
         generate,
         pipeline,
+        convert,
         synth,
         import_adapter,
     )
