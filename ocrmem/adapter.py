@@ -12,17 +12,19 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jinja2
 
 from ocrmem.config import RunConfig
+from ocrmem.dataset.manifest import manifest_of
 from ocrmem.errors import CheckFailed, Problem
 from ocrmem.evaluation.result import EVALUATION, metrics_of
 from ocrmem.facts import ADAPTER_FILES, MANIFEST, MODEL_CARD, PROVENANCE, SMOKE_REPORT, TRAIN_REPORT
-from ocrmem.files import read_json, replacing_directory, sha256_file, write_json, write_text
-from ocrmem.json_files import with_sha256
+from ocrmem.files import replacing_directory, sha256_file, write_json, write_text
+from ocrmem.json_files import Evaluation, MemoryConfig, SmokeReport, TrainReport, read_json, with_sha256
 from ocrmem.package import PACKAGE_FORMAT, adapter_sha256, package_sha256
 from ocrmem.secrets import redact_uri
 from ocrmem.tracking import without_secrets
@@ -51,10 +53,10 @@ def package_adapter(config: RunConfig, destination: Path) -> dict[str, Any]:
     source = Path(config.paths.adapter)
     manifest_path = Path(config.paths.dataset) / MANIFEST
     smoke_path = Path(config.paths.smoke) / SMOKE_REPORT
-    memory_config = read_json(source / "config.json", made_by="train")
-    manifest = read_json(manifest_path, made_by="render")
-    evaluation = read_json(config.paths.report(EVALUATION), made_by="evaluate")
-    read_json(smoke_path, made_by="smoke")
+    memory_config = read_json(source / "config.json", MemoryConfig, made_by="train")
+    manifest = manifest_of(manifest_path.parent)
+    evaluation = read_json(config.paths.report(EVALUATION), Evaluation, made_by="evaluate")
+    read_json(smoke_path, SmokeReport, made_by="smoke")
 
     params = config.as_dict()
     params["register"]["uri"] = redact_uri(params["register"]["uri"])
@@ -90,24 +92,23 @@ def check_reports(config: RunConfig) -> None:
     """
     problems = []
     smoke = Path(config.paths.smoke) / SMOKE_REPORT
-    if read_json(smoke, made_by="smoke").get("ok") is not True:
+    if not read_json(smoke, SmokeReport, made_by="smoke")["ok"]:
         message, remedy = "the gradient smoke test did not pass", "Run `ocrmem smoke` and fix what it reports"
         problems.append(Problem(str(smoke), message, remedy))
     actual = adapter_sha256(Path(config.paths.adapter))
-    for name, verb in ((EVALUATION, "evaluate"), (TRAIN_REPORT, "train")):
+    for name, schema, verb in ((EVALUATION, Evaluation, "evaluate"), (TRAIN_REPORT, TrainReport, "train")):
         path = config.paths.report(name)
         if verb == "train" and not path.exists():
             continue  # an imported adapter was not trained here
-        recorded = read_json(path, made_by=verb).get("adapter_sha256")
+        recorded = read_json(path, schema, made_by=verb)["adapter_sha256"]
         if recorded != actual:
-            about = f"is about the adapter {str(recorded)[:12]}" if recorded else "does not name its adapter"
-            message = f"{about}, but {config.paths.adapter}/ holds {actual[:12]}"
+            message = f"is about the adapter {recorded[:12]}, but {config.paths.adapter}/ holds {actual[:12]}"
             problems.append(Problem(str(path), message, f"Run `ocrmem {verb}` again"))
     if problems:
         raise CheckFailed(problems)
 
 
-def model_card(memory_config: dict[str, Any], provenance: dict[str, Any], evaluation: dict[str, Any]) -> str:
+def model_card(memory_config: MemoryConfig, provenance: Mapping[str, Any], evaluation: Evaluation) -> str:
     """Return the package's README.md, laid out as Hugging Face's model cards (YAML head, then Markdown)."""
     environment = jinja2.Environment(
         trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined, autoescape=False

@@ -10,7 +10,7 @@ import json
 from collections.abc import Hashable, Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, cast
+from typing import Annotated, Any, Literal, NotRequired, TypeVar, cast
 
 from pydantic import Field, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
@@ -22,6 +22,256 @@ T = TypeVar("T")
 SHA256 = "sha256"
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]  # hex of a sha256
 Count = Annotated[int, Field(ge=0)]
+
+
+Positive = Annotated[int, Field(gt=0)]
+# Within the directory that holds the manifest: no root, and no way out.
+PathWithin = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*$")]
+
+
+class BaseModels(TypedDict):
+    """A part of base.json."""
+
+    sha256: Digest
+
+
+class BaseReport(TypedDict):
+    """base.json: how the tiny models were made."""
+
+    settings_hash: Digest
+    encoder: BaseModels
+    language_model: BaseModels
+    sha256: Digest
+
+
+class Shard(TypedDict):
+    """A parquet file of a dataset."""
+
+    path: PathWithin
+    rows: Positive
+    bytes: Positive
+    sha256: Digest
+
+
+class Counts(TypedDict):
+    """Counts over samples, as `ocrmem.dataset.unfinished_shards.Counts` has them."""
+
+    samples: dict[str, Count]
+    with_memory: dict[str, Count]
+    pages: Count
+    history_tokens: Count
+    memory_tokens: Count
+    dropped_tokens: Count
+    dropped_pages: Count
+    left_out: Count
+    longest_history: Count
+    longest_sequence: Count
+
+
+class DatasetCounts(Counts):
+    """Counts of a whole dataset."""
+
+    conversations: Count
+    unique_pages: Count
+
+
+class PageSettings(TypedDict):
+    """Settings of the pages on which their readers depend."""
+
+    page_size: Positive
+    token_size: Positive
+
+
+class MemorySettings(TypedDict):
+    """Settings of the samples on which their readers depend."""
+
+    context_threshold: Count
+    max_seq_length: Positive
+    drop_blank_tokens: bool
+
+
+class DatasetSettings(TypedDict):
+    """Settings that decide a dataset's bytes."""
+
+    render: PageSettings
+    model: MemorySettings
+
+
+class Source(TypedDict):
+    """The conversation files of a dataset."""
+
+    sha256: Digest
+
+
+class DatasetManifest(TypedDict):
+    """manifest.json of a dataset."""
+
+    schema_version: Literal[2]
+    counts: DatasetCounts
+    config: DatasetSettings
+    source: Source
+    shards: list[Shard]
+    sha256: Digest
+
+
+class PartFile(Shard):
+    """A file of an unfinished shard: "pages", or the split of its samples."""
+
+    kind: str
+
+
+class PartRecord(TypedDict):
+    """An unfinished shard that is complete."""
+
+    files: list[PartFile]
+    counts: Counts
+    left_out: list[dict[str, str]]
+    sha256: Digest
+
+
+class FeatureFormat(TypedDict):
+    """All that decides what a row of features holds, as `ocrmem.encoder.feature_store.RowFormat` has it."""
+
+    weights_sha256: str
+    features: str
+    computed_in: str
+    dtype: Literal["float32", "bfloat16", "float16"]
+    page_size: Positive
+    tokens: Positive
+    feature_size: Positive
+
+
+class FeatureManifest(TypedDict):
+    """manifest.json of a feature store."""
+
+    version: Literal[1]
+    format: FeatureFormat
+    shape: list[Count]
+    statistics: str
+    dataset_pages_sha256: str
+
+
+class SmokeReport(TypedDict):
+    """report.json of the smoke test."""
+
+    ok: bool
+    sha256: Digest
+
+
+class TrainReport(TypedDict):
+    """train.json."""
+
+    adapter_sha256: Digest
+    sha256: Digest
+
+
+class CheckpointFile(TypedDict):
+    """A file of a checkpoint."""
+
+    bytes: Count
+    sha256: Digest
+
+
+class CheckpointRecord(TypedDict):
+    """complete.json of a checkpoint."""
+
+    step: Count
+    identity: dict[str, Any]
+    open_loss: float
+    logged_step: Count
+    files: dict[PathWithin, CheckpointFile]
+    sha256: Digest
+
+
+class MemoryConfig(TypedDict):
+    """What the model card says of an adapter's config.json."""
+
+    base_model_name: str
+    base_revision: NotRequired[str | None]
+    ocr_model_name: str
+    ocr_revision: NotRequired[str | None]
+    features: str
+    vision_embedding_size: Positive
+    page_size: Positive
+    token_size: Positive
+    line_height: Positive
+    context_threshold: Count
+
+
+class VariantFigures(TypedDict):
+    """What is compared of a variant's figures."""
+
+    loss: float
+    recall: float
+
+
+class EvaluatedSamples(TypedDict):
+    """How many samples were evaluated."""
+
+    evaluated: Count
+
+
+class Evaluation(TypedDict):
+    """evaluation.json."""
+
+    adapter_sha256: Digest
+    samples: EvaluatedSamples
+    memory: VariantFigures
+    no_memory: VariantFigures
+    shuffled: VariantFigures
+    truncated: NotRequired[VariantFigures]
+    mean_pooled: NotRequired[VariantFigures]
+    full_text: NotRequired[VariantFigures]
+    counterfactual: NotRequired[VariantFigures]
+    untrained: NotRequired[VariantFigures]
+    random_encoder: NotRequired[VariantFigures]
+    scrambled: NotRequired[VariantFigures]
+    compression_ratio: float
+    sha256: Digest
+
+
+class PushedVersion(TypedDict):
+    """version.json."""
+
+    md5: str
+    dataset_manifest_sha256: Digest
+    sha256: Digest
+
+
+class LastRegistration(TypedDict):
+    """What the next `register` asks of registration.json."""
+
+    package_sha256: str
+    wandb: dict[str, str] | None
+
+
+class ProblemRecord(TypedDict):
+    """A problem, as `ocrmem.errors.Problem.as_dict` writes it."""
+
+    place: str
+    message: str
+    remedy: str
+    count: NotRequired[int]
+    others: NotRequired[list[str]]
+
+
+class TaskRecord(TypedDict):
+    """A task's record, as `ocrmem.workflow.records.Record` has it."""
+
+    step: str
+    status: str
+    started: float
+    seconds: float | None
+    summary: list[str]
+    metrics: dict[str, float]
+    problems: list[ProblemRecord]
+    exit_code: int | None
+
+
+class WeightIndex(TypedDict):
+    """model.safetensors.index.json of Hugging Face: the file of each tensor."""
+
+    weight_map: dict[str, str]
 
 
 class PackageData(TypedDict):

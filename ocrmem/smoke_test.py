@@ -27,6 +27,7 @@ from ocrmem.files import locked, locking, write_json, write_text
 from ocrmem.gradflow import Report, check
 from ocrmem.gradflow.catalogue import Place, finding
 from ocrmem.gradflow.report import ReportDict
+from ocrmem.json_files import with_sha256
 from ocrmem.model.collator import MemoryCollator
 from ocrmem.model.modeling import MEMModel
 from ocrmem.model.trainable import parameter_report
@@ -116,7 +117,7 @@ def smoke_model(target: str, trainable: str = PROJ, output: Path = Path("smoke")
 def _conclude(report: Report, directory: Path, details: Mapping[str, Any]) -> SmokeResult:
     """Write the two reports and return the result, or show verdict and tree and raise `CheckFailed`."""
     values = {**report.as_dict(), **details}
-    write_json(directory / SMOKE_REPORT, values)
+    write_json(directory / SMOKE_REPORT, with_sha256(values))
     write_text(directory / "report.html", report.html("Gradient flow: smoke test"))
     lines = [*details.get("trainable_parameters", []), *report.verdict()]
     if not report.ok:

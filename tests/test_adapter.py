@@ -102,9 +102,7 @@ def test_reports_that_agree_pass(tmp_path: Path) -> None:
     ("file", "changes", "message"),
     [
         ("smoke/report.json", {"ok": False}, "smoke test did not pass"),
-        ("smoke/report.json", {"ok": "yes"}, "smoke test did not pass"),
         ("reports/evaluation.json", {"adapter_sha256": "0" * 64}, "about the adapter 000000000000"),
-        ("reports/evaluation.json", {"adapter_sha256": None}, "does not name its adapter"),
         ("reports/train.json", {"adapter_sha256": "0" * 64}, "Run `ocrmem train` again"),
     ],
 )

@@ -14,7 +14,8 @@ import pytest
 from support.held import held_elsewhere
 
 from ocrmem.errors import BusyError, ConfigError, MissingInputError
-from ocrmem.files import atomic, locked, read_json, replacing_directory, write_json, write_text
+from ocrmem.files import atomic, locked, replacing_directory, write_json, write_text
+from ocrmem.json_files import DatasetManifest, read_json
 
 
 def names(folder: Path) -> list[str]:
@@ -118,7 +119,7 @@ def test_a_mount_point_is_refused_before_any_work() -> None:
 
 def test_a_directory_where_a_json_file_belongs_is_named_with_the_verb_to_run(tmp_path: Path) -> None:
     with pytest.raises(MissingInputError, match=r"cannot be read .* run `ocrmem render` again"):
-        read_json(tmp_path, made_by="render")
+        read_json(tmp_path, DatasetManifest, made_by="render")
 
 
 def test_who_comes_second_is_told_who_writes_and_may_wait(tmp_path: Path) -> None:

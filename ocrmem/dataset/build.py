@@ -27,6 +27,7 @@ from ocrmem.dataset.unfinished_shards import Counts, UnfinishedShards
 from ocrmem.errors import DataError, Problem
 from ocrmem.facts import MANIFEST
 from ocrmem.files import check_replaceable, locking, replacing_directory, sha256_file, sha256_json, write_json
+from ocrmem.json_files import PartRecord, Shard, with_sha256
 from ocrmem.rendering import Geometry, load_atlas
 from ocrmem.tokens import load_tokenizer
 
@@ -106,14 +107,14 @@ def build_dataset(config: RunConfig) -> RenderResult:
         }
         if rejects is not None:
             place_copy(rejects, target / REJECTS)
-        write_json(target / MANIFEST, manifest)
+        write_json(target / MANIFEST, with_sha256(manifest))
     parts.remove()
     return _result(directory, manifest["counts"])
 
 
 def _make(
     config: RunConfig, parts: UnfinishedShards, conversations: StoredConversations, shards: Sequence[range]
-) -> list[dict[str, Any]]:
+) -> list[PartRecord]:
     """Return the records of all shards, made now or found complete.
 
     Args:
@@ -138,9 +139,7 @@ def _make(
     return [parts.record(index) for index in range(len(shards))]
 
 
-def _assemble(
-    parts: UnfinishedShards, records: Sequence[dict[str, Any]], target: Path
-) -> tuple[int, list[dict[str, Any]]]:
+def _assemble(parts: UnfinishedShards, records: Sequence[PartRecord], target: Path) -> tuple[int, list[Shard]]:
     """Move the parts to their places, every page once.
 
     Returns:
@@ -154,7 +153,7 @@ def _assemble(
     digests = [page_digests(path) for path in files]
     new = first_seen(np.concatenate(digests)) if digests else np.empty(0, bool)
     rest = iter(np.split(new, np.cumsum([len(part) for part in digests])[:-1])) if digests else iter(())
-    shards: list[dict[str, Any]] = []
+    shards: list[Shard] = []
     left_out: list[dict[str, str]] = []
     for index, record in enumerate(records):
         left_out += record["left_out"]

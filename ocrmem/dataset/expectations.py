@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from ocrmem.config import RunConfig
 from ocrmem.facts import tokens_per_page
+from ocrmem.json_files import DatasetManifest
 
 Kind = Literal["between", "in_set", "pair_equal"]
 _RENDER_AGAIN = "Run `ocrmem render` again; the dataset was changed after it was written"
@@ -21,7 +22,7 @@ class Expectation:
 
     Attributes:
         name: what a failure is called.
-        table: "samples", "pages" or "shards".
+        table: "samples" or "pages".
         meaning: the expectation in words.
         remedy: what to do when it fails.
         other: second column of pair_equal.
@@ -42,7 +43,7 @@ class Expectation:
     values: tuple[Any, ...] = ()
 
 
-def expectations(config: RunConfig, manifest: dict[str, Any]) -> list[Expectation]:
+def expectations(config: RunConfig, manifest: DatasetManifest) -> list[Expectation]:
     """Return all expectations of a dataset.
 
     Args:
@@ -150,13 +151,6 @@ def expectations(config: RunConfig, manifest: dict[str, Any]) -> list[Expectatio
             "black pixels of those patches that have ink",
             "Look at the pages (`ocrmem render --preview 5`), then change check.min_ink_share and "
             "check.max_ink_share if they are as they should be",
-        ),
-        _equal(
-            "shards",
-            "shard_matches_manifest",
-            "sha256",
-            "sha256_of_file",
-            "a shard's bytes are those the manifest names",
         ),
     ]
 

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from ocrmem.config import RunConfig
 from ocrmem.conversations.sources import data_files
-from ocrmem.dataset.schema import SCHEMA_VERSION
+from ocrmem.dataset.shards import verify_shards
 from ocrmem.errors import DataError, MissingInputError
 from ocrmem.facts import MANIFEST
-from ocrmem.files import read_json, sha256_file, sha256_json
+from ocrmem.files import sha256_file, sha256_json
+from ocrmem.json_files import DatasetManifest, Shard, read_json
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -55,37 +56,36 @@ def tokenizer_identity(config: RunConfig, tokenizer: PreTrainedTokenizerBase) ->
     }
 
 
-def read_manifest(directory: Path) -> dict[str, Any]:
-    """Read the manifest of a dataset; every shard that it names is there and of the right size.
+def manifest_of(directory: Path) -> DatasetManifest:
+    """Read the manifest of a dataset, and nothing of what it names.
 
     Raises:
-        MissingInputError: there is no dataset, or shards of it are missing; names the verb to run.
-        DataError: another version of ocrmem wrote it, or a shard has changed.
+        MissingInputError: there is none, another version of ocrmem wrote it, or it was changed; names the verb to run.
     """
-    manifest = read_json(directory / MANIFEST, made_by="render")
-    version = manifest.get("schema_version") if isinstance(manifest, dict) else None
-    if version != SCHEMA_VERSION:
-        raise DataError.of(
-            str(directory / MANIFEST),
-            f"has schema version {version}, this ocrmem reads {SCHEMA_VERSION}",
-            "Run `ocrmem render` again",
-        )
-    for shard in manifest["shards"]:
-        path = directory / shard["path"]
-        if not path.is_file():
+    return read_json(directory / MANIFEST, DatasetManifest, made_by="render", remedy="Run `ocrmem render`")
+
+
+def read_manifest(directory: Path) -> DatasetManifest:
+    """Read the manifest of a dataset; every shard that it names is there and has its bytes.
+
+    Raises:
+        MissingInputError: as `manifest_of`, or shards are missing; names the verb to run.
+        DataError: shards have changed; names each.
+    """
+    manifest = manifest_of(directory)
+    shards = manifest["shards"]
+    for shard in shards:
+        if not (directory / shard["path"]).is_file():
             raise MissingInputError.of(
-                str(path), "is named by the manifest but is not there", "Run `ocrmem render` again"
-            )
-        if path.stat().st_size != shard["bytes"]:
-            raise DataError.of(
-                str(path),
-                f"has {path.stat().st_size} bytes, the manifest says {shard['bytes']}",
+                str(directory / shard["path"]),
+                "is named by the manifest but is not there",
                 "Run `ocrmem render` again",
             )
+    verify_shards(directory, shards)
     return manifest
 
 
-def shards_of(manifest: dict[str, Any], kind: str) -> list[dict[str, Any]]:
+def shards_of(manifest: DatasetManifest, kind: str) -> list[Shard]:
     """Return the manifest's entries for one kind of shard: "pages", or "samples/train" and so on, in their order."""
     prefix = "pages/pages" if kind == "pages" else kind
     return [shard for shard in manifest["shards"] if shard["path"].rpartition("-")[0] == prefix]

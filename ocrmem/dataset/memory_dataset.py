@@ -11,11 +11,11 @@ from ocrmem.conversations import SPLITS, Split
 from ocrmem.dataset.hash_index import HashIndex, digests_of
 from ocrmem.dataset.manifest import read_manifest, shards_of
 from ocrmem.dataset.schema import pages_schema, unbanded
-from ocrmem.dataset.shards import changed, open_shard
+from ocrmem.dataset.shards import changed, open_shard, reading
 from ocrmem.dataset.stored_samples import StoredSamples
 from ocrmem.errors import DataError, OcrMemError
 from ocrmem.facts import tokens_per_page
-from ocrmem.files import sha256_file
+from ocrmem.json_files import DatasetManifest
 from ocrmem.rendering import Page
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class MemoryDataset:
         tokens_per_page: vision tokens of a page, blank ones included.
     """
 
-    def __init__(self, path: Path, manifest: dict[str, Any]) -> None:
+    def __init__(self, path: Path, manifest: DatasetManifest) -> None:
         self.path = path
         self.manifest = manifest
         render = manifest["config"]["render"]
@@ -56,19 +56,10 @@ class MemoryDataset:
 
         Raises:
             MissingInputError: no manifest, or a shard it names is not there.
-            DataError: another schema version, or a shard that is not as the manifest says.
+                or another ocrmem's.
+        DataError: a shard that is not as the manifest says.
         """
         return cls(Path(path), read_manifest(Path(path)))
-
-    def verify(self) -> None:
-        """Compare every shard with the manifest's hash.
-
-        Raises:
-            DataError: naming each shard that has changed.
-        """
-        for shard in self.manifest["shards"]:
-            if sha256_file(self.path / shard["path"]) != shard["sha256"]:
-                raise changed(self.path / shard["path"], "does not have the manifest's sha256")
 
     def samples(self, split: Split) -> StoredSamples:
         """Return the samples of a split, in the order of the data; empty when the split has none."""
@@ -90,7 +81,8 @@ class MemoryDataset:
         group = int(np.searchsorted(self._starts, row, side="right")) - 1
         if self._group[0] != group:
             file, number = self._groups[group]
-            self._group = (group, _read_group(self._open_pages(file), number))
+            with reading(self.path / self._shards[file]["path"]):
+                self._group = (group, _read_group(self._open_pages(file), number))
         return self._group[1][row - int(self._starts[group])]
 
     def kept(self, name: str) -> np.ndarray:
@@ -123,7 +115,8 @@ class MemoryDataset:
         for number, shard in enumerate(self._shards):
             file = self._open_pages(number)
             for group in range(file.num_row_groups):
-                table = file.read_row_group(group, columns=["hash", "ink_mask"])
+                with reading(self.path / shard["path"]):
+                    table = file.read_row_group(group, columns=["hash", "ink_mask"])
                 packed = b"".join(table.column("ink_mask").to_pylist())
                 if len(packed) != width * len(table):
                     raise changed(self.path / shard["path"], f"has ink masks that are not of {width} bytes")
@@ -143,7 +136,7 @@ class MemoryDataset:
 
     def _open_pages(self, number: int) -> pq.ParquetFile:
         shard = self._shards[number]
-        return open_shard(self.path / shard["path"], shard, pages_schema())
+        return open_shard(self.path, shard, pages_schema())
 
     def _unknown(self, name: str) -> OcrMemError:
         remedy = "Use samples and pages of the same dataset, or run `ocrmem render` again"

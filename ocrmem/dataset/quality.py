@@ -1,4 +1,4 @@
-"""The verb `check`: Great Expectations over samples, pages and shards.
+"""The verb `check`: Great Expectations over samples and pages.
 
 The only module that knows Great Expectations, and it imports it where it is used: the import takes seconds.
 """
@@ -23,7 +23,7 @@ from ocrmem.files import locking, replacing_directory, sha256_file, write_json
 
 RESULT = "result.json"
 DATA_DOCS = "data_docs/index.html"
-_KEYS = {"samples": "id", "pages": "hash", "shards": "path"}
+_KEYS = {"samples": "id", "pages": "hash"}
 _FIGURES = {"samples": ("compression_ratio",), "pages": ("kept_tokens", "ink_share")}
 _EXAMPLES = 5
 

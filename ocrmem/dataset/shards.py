@@ -25,8 +25,9 @@ from ocrmem.dataset.schema import (
     samples_table,
     unbanded,
 )
-from ocrmem.errors import DataError, OcrMemError
-from ocrmem.files import sha256_file
+from ocrmem.errors import DataError, OcrMemError, first_line
+from ocrmem.files import sha256_file, sha256_of_all, sha256_once
+from ocrmem.json_files import Shard
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -131,10 +132,11 @@ def page_writer(path: Path) -> ShardWriter[PageRow]:
     return ShardWriter(path, pages_schema(), pages_table, PAGE_ROWS, options)
 
 
-def open_shard(path: Path, shard: dict[str, Any], schema: pa.Schema, repeated: Sequence[str] = ()) -> pq.ParquetFile:
-    """Open a shard, if it is parquet with the expected columns and number of rows.
+def open_shard(root: Path, shard: Shard, schema: pa.Schema, repeated: Sequence[str] = ()) -> pq.ParquetFile:
+    """Open a shard, if it has the manifest's bytes and the expected columns and number of rows.
 
     Args:
+        root: the dataset's directory.
         shard: the manifest's line.
         schema: the columns it must have.
         repeated: columns to be read as dictionaries.
@@ -142,18 +144,51 @@ def open_shard(path: Path, shard: dict[str, Any], schema: pa.Schema, repeated: S
     Raises:
         DataError: it is not.
     """
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    try:
+    verify_shards(root, [shard])
+    path = root / shard["path"]
+    with reading(path):
         file = pq.ParquetFile(path, read_dictionary=list(repeated))
-    except (pa.ArrowInvalid, OSError) as error:
-        raise changed(path, f"cannot be read as parquet ({error})") from None
-    if file.schema_arrow.names != schema.names:
-        raise changed(path, f"has the columns {', '.join(file.schema_arrow.names)}")
+        columns = file.metadata.schema.to_arrow_schema()
+    if not columns.equals(schema):
+        raise changed(path, f"has the columns {', '.join(f'{one.name} ({one.type})' for one in columns)}")
     if file.metadata.num_rows != shard["rows"]:
         raise changed(path, f"has {file.metadata.num_rows} rows, the manifest says {shard['rows']}")
     return file
+
+
+def verify_shards(root: Path, shards: Sequence[Shard]) -> None:
+    """Compare shards with the manifest's hashes; those that this process has compared are not read again.
+
+    Args:
+        root: the dataset's directory.
+
+    Raises:
+        DataError: naming each shard that has other bytes.
+    """
+    paths = [root / shard["path"] for shard in shards]
+    with reading(root):
+        found = sha256_of_all(paths) if len(paths) > 1 else [sha256_once(path) for path in paths]
+    problems = [
+        problem
+        for path, shard, digest in zip(paths, shards, found, strict=True)
+        if digest != shard["sha256"]
+        for problem in changed(path, "was changed or damaged: it has not the sha256 of the manifest").problems
+    ]
+    if problems:
+        raise DataError(problems)
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn what Arrow and the system say of a file that cannot be read into an error that names it."""
+    import pyarrow as pa
+
+    try:
+        yield
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise changed(path, f"cannot be read ({first_line(error)})") from None
 
 
 def changed(path: Path, message: str) -> OcrMemError:
@@ -161,7 +196,7 @@ def changed(path: Path, message: str) -> OcrMemError:
     return DataError.of(str(path), message, "Run `ocrmem render` again")
 
 
-def describe(path: Path, root: Path, rows: int) -> dict[str, Any]:
+def describe(path: Path, root: Path, rows: int) -> Shard:
     """Return a shard's entry in the manifest: path within ``root``, rows, bytes, sha256."""
     return {
         "path": path.relative_to(root).as_posix(),
@@ -175,7 +210,7 @@ def read_pages(path: Path) -> Iterator[PageRow]:
     """Yield the pages of a shard, a row group in memory at a time."""
     import pyarrow.parquet as pq
 
-    with pq.ParquetFile(path) as file:
+    with reading(path), pq.ParquetFile(path) as file:
         for group in range(file.num_row_groups):
             for row in file.read_row_group(group).to_pylist():
                 yield PageRow(**row | {"bits": unbanded(row["bits"])})
@@ -185,7 +220,9 @@ def page_digests(path: Path) -> np.ndarray:
     """Return uint8 [rows, 32]: the hashes of a shard's pages."""
     import pyarrow.parquet as pq
 
-    return digests_of(pq.read_table(path, columns=["hash"]).column("hash").to_pylist())
+    with reading(path):
+        names = pq.read_table(path, columns=["hash"]).column("hash").to_pylist()
+    return digests_of(names)
 
 
 def copy_pages(source: Path, target: Path, wanted: np.ndarray) -> int:

@@ -12,7 +12,8 @@ import numpy as np
 
 from ocrmem.conversations import Message
 from ocrmem.dataset.schema import Sample, read_samples, samples_schema
-from ocrmem.dataset.shards import open_shard
+from ocrmem.dataset.shards import open_shard, reading
+from ocrmem.json_files import Shard
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -48,7 +49,7 @@ class StoredSamples(Sequence[Sample]):
         shards: the manifest's lines of the split, in order.
     """
 
-    def __init__(self, root: Path, shards: Sequence[dict[str, Any]]) -> None:
+    def __init__(self, root: Path, shards: Sequence[Shard]) -> None:
         self._root = root
         self._shards = shards
         self._places: list[tuple[int, int]] = []  # file and row group, of every group
@@ -91,10 +92,10 @@ class StoredSamples(Sequence[Sample]):
         Returns:
             int32 [n]; -1 where there is none.
         """
-        parts = [
-            self._open(number).read(columns=[name]).column(name).fill_null(-1).to_numpy()
-            for number in range(len(self._shards))
-        ]
+        parts = []
+        for number, shard in enumerate(self._shards):
+            with reading(self._root / shard["path"]):
+                parts.append(self._open(number).read(columns=[name]).column(name).fill_null(-1).to_numpy())
         return np.concatenate(parts) if parts else np.empty(0, np.int32)
 
     def _group(self, number: int) -> _Group:
@@ -112,8 +113,9 @@ class StoredSamples(Sequence[Sample]):
 
     def _read(self, number: int) -> pa.Table:
         file, group = self._places[number]
-        return self._open(file).read_row_group(group, use_threads=False)
+        with reading(self._root / self._shards[file]["path"]):
+            return self._open(file).read_row_group(group, use_threads=False)
 
     def _open(self, number: int) -> Any:
         shard = self._shards[number]
-        return open_shard(self._root / shard["path"], shard, samples_schema(), _REPEATED)
+        return open_shard(self._root, shard, samples_schema(), _REPEATED)

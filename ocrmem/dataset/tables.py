@@ -22,7 +22,6 @@ from ocrmem.dataset.manifest import shards_of
 from ocrmem.dataset.memory_dataset import MemoryDataset
 from ocrmem.dataset.schema import PageRow, Sample
 from ocrmem.dataset.shards import read_pages
-from ocrmem.files import sha256_file
 
 Table = dict[str, list[Any]]
 PART_ROWS = 20_000
@@ -56,13 +55,12 @@ _SAMPLE_COLUMNS = (
 
 
 def check_tables(dataset: MemoryDataset) -> Iterator[tuple[str, Table]]:
-    """Yield columns of the tables "samples", "pages" and "shards", in parts of at most `PART_ROWS` rows.
+    """Yield columns of the tables "samples" and "pages", in parts of at most `PART_ROWS` rows.
 
     Every table comes once at least, and its parts after each other.
     """
     yield from (("samples", part) for part in _samples(dataset))
     yield from (("pages", part) for part in _pages(dataset))
-    yield "shards", _shards(dataset)
 
 
 def _samples(dataset: MemoryDataset) -> Iterator[Table]:
@@ -166,12 +164,3 @@ def _add_page(table: Table, page: PageRow, size: int, token_size: int) -> None:
     table["ink_mask"].append(page.ink_mask.hex())
     table["ink_mask_of_bits"].append(np.packbits(ink > 0).tobytes().hex())
     table["ink_share"].append(int(ink.sum()) / (kept * token_size**2) if kept else 0.0)
-
-
-def _shards(dataset: MemoryDataset) -> Table:
-    shards = dataset.manifest["shards"]
-    return {
-        "path": [shard["path"] for shard in shards],
-        "sha256": [shard["sha256"] for shard in shards],
-        "sha256_of_file": [sha256_file(dataset.path / shard["path"]) for shard in shards],
-    }

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from ocrmem.conversations import SPLITS, Conversation
 from ocrmem.dataset.samples import SampleMaker
@@ -19,7 +18,8 @@ from ocrmem.dataset.schema import PageRow, Sample
 from ocrmem.dataset.shards import ShardWriter, describe, page_writer, sample_writer
 from ocrmem.errors import OcrMemError, Problem
 from ocrmem.families import with_marks
-from ocrmem.files import read_json, sha256_file, write_json, write_text
+from ocrmem.files import sha256_file, write_json, write_text
+from ocrmem.json_files import PartRecord, read_json, with_sha256
 
 
 @dataclass
@@ -85,7 +85,7 @@ class UnfinishedShards:
     def __init__(self, directory: Path, key: str) -> None:
         self.directory = directory
         marker = directory / "key.json"
-        if not marker.is_file() or marker.read_text(encoding="utf-8") != key:
+        if not marker.is_file() or marker.read_bytes() != key.encode("ascii"):
             shutil.rmtree(directory, ignore_errors=True)
             directory.mkdir(parents=True)
             # A run that was cut short leaves this folder in somebody's working tree.
@@ -94,9 +94,9 @@ class UnfinishedShards:
         for leftover in directory.glob(".*.tmp"):
             leftover.unlink(missing_ok=True)
 
-    def record(self, index: int) -> dict[str, Any]:
+    def record(self, index: int) -> PartRecord:
         """Return what `write_part` recorded."""
-        return read_json(self.directory / _record_name(index), made_by="render")
+        return read_json(self.directory / _record_name(index), PartRecord, made_by="render")
 
     def complete(self, index: int) -> bool:
         """Return whether a part has its record and all its files, byte for byte."""
@@ -155,7 +155,7 @@ def write_part(directory: Path, index: int, conversations: Sequence[Conversation
     ]
     left_out = [{"place": problem.place, "reason": problem.message} for problem in problems]
     record = {"files": files, "counts": vars(counts), "left_out": left_out}
-    write_json(directory / _record_name(index), record)
+    write_json(directory / _record_name(index), with_sha256(record))
     return problems
 
 

@@ -28,9 +28,11 @@ from ocrmem.dataset.hash_index import DIGEST, HashIndex
 from ocrmem.encoder.device import DTYPES
 from ocrmem.errors import MissingInputError, OcrMemError
 from ocrmem.facts import MANIFEST
-from ocrmem.files import read_json, sha256_json
+from ocrmem.files import sha256_json
+from ocrmem.json_files import FeatureManifest, read_json
 
 FORMAT = 1
+_AGAIN = "Delete the directory and run `ocrmem encode` again"
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,7 @@ class FeatureStore:
         std: float32 [d], of the population; 0 where a dimension never changes.
     """
 
-    def __init__(self, path: Path, manifest: dict[str, Any], mean: torch.Tensor, std: torch.Tensor) -> None:
+    def __init__(self, path: Path, manifest: FeatureManifest, mean: torch.Tensor, std: torch.Tensor) -> None:
         self.path = path
         self.manifest = manifest
         self.mean = mean
@@ -119,9 +121,7 @@ class FeatureStore:
             MissingInputError: no store there, a broken one, or one made for something else.
         """
         path = Path(path)
-        manifest = read_json(path / MANIFEST, made_by="encode")
-        if not isinstance(manifest, dict) or manifest.get("version") != FORMAT:
-            raise _broken(path, "is of another version of the feature store")
+        manifest = read_json(path / MANIFEST, FeatureManifest, made_by="encode", remedy=_AGAIN)
         try:
             statistics = load_file(path / manifest["statistics"])
             store = cls(path, manifest, statistics["mean"], statistics["std"])
@@ -243,4 +243,4 @@ def read_journal(path: Path, count: int | None = None) -> HashIndex:
 
 
 def _broken(path: Path, what: str) -> OcrMemError:
-    return MissingInputError.of(str(path), what, "Delete the directory and run `ocrmem encode` again")
+    return MissingInputError.of(str(path), what, _AGAIN)

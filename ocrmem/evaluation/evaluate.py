@@ -32,6 +32,7 @@ from ocrmem.evaluation.scoring import Case, Scored, Scorer
 from ocrmem.evaluation.statistics import Figures, compression, evenly_spaced, figures
 from ocrmem.facts import MANIFEST
 from ocrmem.files import locking, sha256_file, write_json
+from ocrmem.json_files import with_sha256
 from ocrmem.model.modeling import MEMModel
 from ocrmem.package import adapter_sha256
 from ocrmem.rendering.history import HistoryRenderer
@@ -145,7 +146,7 @@ def evaluate(config: RunConfig) -> EvaluateResult:
     note("Timing the steps from text to answer.")
     timed = evenly_spaced(run.samples, _LATENCY_SAMPLES)
     result = _result(run, measure_latency(timed, run.scorer, run.maker, run.encoder, config))
-    write_json(config.paths.report(EVALUATION), result)
+    write_json(config.paths.report(EVALUATION), with_sha256(result))
     report = config.paths.report(REPORT)
     write_report(report, result, run.scored, run.samples, run.dataset, config)
     return cast(EvaluateResult, {**result, "report": str(report), "summary": _summary(result, report)})

@@ -6,8 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ocrmem.config import GateSection
-from ocrmem.errors import MissingInputError
-from ocrmem.evaluation.result import EVALUATION
+from ocrmem.json_files import Evaluation, VariantFigures
 
 
 @dataclass(frozen=True)
@@ -32,27 +31,17 @@ class GateLine:
         return f"{self.metric} = {self.value:.4g}, wanted {self.relation} {self.bound:.4g}"
 
 
-def gate_lines(evaluation: dict[str, Any], gate: GateSection) -> list[GateLine]:
-    """Compare the gate's demands with what an evaluation found.
+def gate_lines(evaluation: Evaluation, gate: GateSection) -> list[GateLine]:
+    """Compare the gate's demands with what an evaluation found."""
 
-    Raises:
-        MissingInputError: evaluation.json lacks a metric that the gate needs.
-    """
+    def recall(variant: str, figures: VariantFigures, relation: str, setting: str) -> GateLine:
+        return GateLine(f"{variant}.recall", figures["recall"], relation, getattr(gate, setting), setting)
 
-    def metric(variant: str, key: str) -> float:
-        try:
-            return float(evaluation[variant][key])
-        except (KeyError, TypeError, ValueError):
-            message = f"has no number {variant}.{key}"
-            raise MissingInputError.of(EVALUATION, message, "Run `ocrmem evaluate` again") from None
-
-    def recall(variant: str, relation: str, setting: str) -> GateLine:
-        return GateLine(f"{variant}.recall", metric(variant, "recall"), relation, getattr(gate, setting), setting)
-
-    gain = metric("shuffled", "loss") - metric("memory", "loss")
+    memory, shuffled, no_memory = evaluation["memory"], evaluation["shuffled"], evaluation["no_memory"]
+    gain = shuffled["loss"] - memory["loss"]
     return [
-        recall("memory", ">=", "min_recall"),
-        recall("shuffled", "<=", "max_shuffled_recall"),
-        recall("no_memory", "<=", "max_no_memory_recall"),
+        recall("memory", memory, ">=", "min_recall"),
+        recall("shuffled", shuffled, "<=", "max_shuffled_recall"),
+        recall("no_memory", no_memory, "<=", "max_no_memory_recall"),
         GateLine("shuffled.loss - memory.loss", gain, ">=", gate.min_loss_gain, "min_loss_gain"),
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 EVALUATION = "evaluation.json"
@@ -21,7 +22,7 @@ VARIANTS = {
 }
 
 
-def metrics_of(evaluation: dict[str, Any]) -> dict[str, Any]:
+def metrics_of(evaluation: Mapping[str, Any]) -> dict[str, Any]:
     """Return the part of evaluation.json that is the same on every run: no times, no examples."""
     found = [name for name in VARIANTS if name in evaluation]
     metrics = {name: {key: evaluation[name][key] for key in ("loss", "recall")} for name in found}

@@ -3,7 +3,6 @@
 from ocrmem.files.atomic import (
     check_replaceable,
     is_leftover,
-    read_json,
     replacing_directory,
     replacing_file,
     write_bytes,
@@ -12,17 +11,20 @@ from ocrmem.files.atomic import (
 )
 from ocrmem.files.hashing import sha256_file, sha256_json, sha256_tree
 from ocrmem.files.locks import locked, locking
+from ocrmem.files.verified import hashing_threads, sha256_of_all, sha256_once
 
 __all__ = [
     "check_replaceable",
+    "hashing_threads",
     "is_leftover",
     "locked",
     "locking",
-    "read_json",
     "replacing_directory",
     "replacing_file",
     "sha256_file",
     "sha256_json",
+    "sha256_of_all",
+    "sha256_once",
     "sha256_tree",
     "write_bytes",
     "write_json",

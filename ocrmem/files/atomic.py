@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from ocrmem.errors import ConfigError, MissingInputError
+from ocrmem.errors import ConfigError
 from ocrmem.files.locks import LOCK_IN_VOLUME, locked, take
 
 # renameat2(2) of Linux, which Python does not have.
@@ -79,27 +79,6 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write ``value`` as indented JSON with a final newline, atomically."""
     write_text(path, json.dumps(value, ensure_ascii=False, indent=2) + "\n")
-
-
-def read_json(path: Path, *, made_by: str) -> Any:
-    """Read a JSON file that the verb ``made_by`` writes.
-
-    Raises:
-        MissingInputError: the file is not there, cannot be read or is not JSON; names the verb to run.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise MissingInputError.of(str(path), "is not there", f"Run `ocrmem {made_by}` first") from None
-    except OSError as error:
-        raise MissingInputError.of(
-            str(path),
-            f"cannot be read ({error.strerror})",
-            f"Make it readable, or delete it and run `ocrmem {made_by}` again",
-        ) from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        remedy = f"Delete it and run `ocrmem {made_by}` again"
-        raise MissingInputError.of(str(path), f"is not valid JSON ({error})", remedy) from None
 
 
 @contextmanager

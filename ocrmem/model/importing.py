@@ -53,7 +53,7 @@ class ImportAdapterResult(_Sizes):
 
     output: str
     parameters: int
-    problems: list[dict[str, str]]
+    problems: list[dict[str, Any]]
     left_out: list[str]
     summary: list[str]
 

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from ocrmem.config import RunConfig
 from ocrmem.config.rules.pages import TEXT_TOKENS
 from ocrmem.dataset.manifest import dataset_config, read_manifest, shards_of
+from ocrmem.dataset.stored_samples import StoredSamples
 from ocrmem.facts import MANIFEST, tokens_per_page
 from ocrmem.families import with_marks
+from ocrmem.json_files import DatasetManifest
 
 ASSUMED_ANSWER = 256  # tokens
 
@@ -130,11 +131,8 @@ def longest_of_neighbours(values: np.ndarray, count: int) -> float:
     return float(np.maximum.reduceat(ordered, np.arange(0, len(ordered), count)).mean())
 
 
-def _lengths(directory: Path, manifest: dict[str, Any]) -> list[np.ndarray]:
+def _lengths(directory: Path, manifest: DatasetManifest) -> list[np.ndarray]:
     """Read the training samples' tokens, those of memory and of answers, and nothing else of the shards."""
-    import pyarrow.parquet as pq
-
     names = ["sequence_tokens", "memory_tokens", "answer_tokens"]
-    tables = [pq.read_table(directory / shard["path"], columns=names) for shard in shards_of(manifest, "samples/train")]
-    empty = np.zeros(0, np.int64)
-    return [np.concatenate([empty, *(table.column(name).to_numpy() for table in tables)]) for name in names]
+    samples = StoredSamples(directory, shards_of(manifest, "samples/train"))
+    return [samples.column(name) for name in names]

@@ -10,10 +10,12 @@ from ocrmem.config import TINY, RunConfig
 from ocrmem.errors import ModelError, Problem, first_line
 from ocrmem.extras import missing_package
 from ocrmem.families import EXAMPLE
-from ocrmem.files import read_json
 from ocrmem.health import ANSWER_SECONDS
+from ocrmem.json_files import WeightIndex, read_json
 from ocrmem.readiness.outcome import CheckOutcome
 from ocrmem.secrets import redact
+
+_COMPLETE = "Copy the complete model there"
 
 
 def available(config: RunConfig, *, directories: bool) -> CheckOutcome:
@@ -45,7 +47,7 @@ def _in_directory(field: str, name: str) -> str:
         remedy = f"Give a directory with the model, or a hub name such as {EXAMPLE}"
         raise ModelError.of(field, f"is {directory}, which is not there", remedy)
     if missing := _missing_file(directory):
-        raise ModelError.of(field, f"is {directory}, which has no {missing}", "Copy the complete model there")
+        raise ModelError.of(field, f"is {directory}, which has no {missing}", _COMPLETE)
     return f"{name} is a directory"
 
 
@@ -54,7 +56,11 @@ def _missing_file(directory: Path) -> str | None:
     needed = ["config.json", "model.safetensors"]
     index = directory / "model.safetensors.index.json"
     if index.is_file() and not (directory / "model.safetensors").is_file():
-        needed[1:] = sorted(set(read_json(index, made_by="base")["weight_map"].values()))
+        needed[1:] = sorted(
+            set(
+                read_json(index, WeightIndex, made_by="base", remedy=_COMPLETE, error=ModelError)["weight_map"].values()
+            )
+        )
     return next((name for name in needed if not (directory / name).is_file()), None)
 
 

@@ -6,9 +6,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from ocrmem.config import RunConfig
+from ocrmem.dataset.manifest import manifest_of
 from ocrmem.extras import missing_package
 from ocrmem.facts import MANIFEST, tokens_per_page
-from ocrmem.files import read_json
 from ocrmem.places import room
 from ocrmem.readiness.outcome import CheckOutcome
 from ocrmem.registries import registry_kind
@@ -60,7 +60,7 @@ def _feature_bytes(config: RunConfig) -> int:
     manifest = Path(config.paths.dataset) / MANIFEST
     if not manifest.exists():
         return 0
-    pages = read_json(manifest, made_by="render").get("counts", {}).get("unique_pages", 0)
+    pages = manifest_of(manifest.parent)["counts"]["unique_pages"]
     tokens = tokens_per_page(config.render.page_size, config.render.token_size)
     width = 4 if config.model.precision == "float32" else 2
     features = Path(config.paths.features)

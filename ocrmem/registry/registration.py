@@ -18,7 +18,8 @@ from ocrmem.errors import CheckFailed, ModelError, Problem
 from ocrmem.evaluation.gate import gate_lines
 from ocrmem.evaluation.result import EVALUATION
 from ocrmem.facts import RUN_ID
-from ocrmem.files import locked, read_json, write_json
+from ocrmem.files import locked, write_json
+from ocrmem.json_files import Evaluation, LastRegistration, PushedVersion, read_json
 from ocrmem.registry.backend import (
     ADAPTER_TAG,
     GATE_TAG,
@@ -88,7 +89,7 @@ def register(config: RunConfig, run_id: str | None = None) -> RegisterResult:
         ModelError: the registry does not give back the package that it was given.
     """
     section = config.registry
-    evaluation = read_json(config.paths.report(EVALUATION), made_by="evaluate")
+    evaluation = read_json(config.paths.report(EVALUATION), Evaluation, made_by="evaluate")
     check_reports(config)
     gate = gate_lines(evaluation, section.gate)
     unmet = [line for line in gate if not line.ok]
@@ -166,10 +167,11 @@ def _origin_tags(provenance: dict[str, Any]) -> dict[str, str]:
 def _dataset_tag(config: RunConfig, provenance: dict[str, Any]) -> dict[str, str]:
     """Return the dataset's hash in DVC, if `version` has pushed the dataset that the adapter was trained on."""
     path = config.paths.report(VERSION)
-    pushed = read_json(path, made_by="version") if path.exists() else {}
-    if pushed.get("dataset_manifest_sha256") != provenance["data"]["dataset_manifest_sha256"]:
+    if not path.exists():
         return {}
-    return {"ocrmem.dataset_dvc_md5": pushed["md5"]}
+    pushed = read_json(path, PushedVersion, made_by="version")
+    same = pushed["dataset_manifest_sha256"] == provenance["data"]["dataset_manifest_sha256"]
+    return {"ocrmem.dataset_dvc_md5": pushed["md5"]} if same else {}
 
 
 def _metrics(provenance: dict[str, Any]) -> dict[str, float]:
@@ -206,9 +208,10 @@ def _log_to_wandb(
         return None
     logged = {"artifact": config.registry.name, "project": config.tracking.project, "mode": config.tracking.wandb}
     path = config.paths.report(REGISTRATION)
-    before = read_json(path, made_by="register") if path.exists() else {}
-    if before.get("package_sha256") == provenance["package_sha256"] and before.get("wandb") == logged:
-        return logged
+    if path.exists():
+        before = read_json(path, LastRegistration, made_by="register")
+        if before["package_sha256"] == provenance["package_sha256"] and before["wandb"] == logged:
+            return logged
     metadata = {"registry_version": version.number, "gate": "passed" if passed else "failed"}
     metadata |= {name: provenance[name] for name in ("package_sha256", "adapter_sha256", "metrics")}
     with track(config, "register") as run:

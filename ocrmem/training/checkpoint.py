@@ -12,7 +12,6 @@ the identity of the run: everything on which the sequence of losses depends. It 
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from collections.abc import Callable, Mapping
@@ -26,9 +25,10 @@ from safetensors.torch import load_file
 from torch import nn
 
 from ocrmem import console
-from ocrmem.errors import TrainingError, first_line
+from ocrmem.errors import MissingInputError, TrainingError, first_line
 from ocrmem.facts import PROJ
 from ocrmem.files import sha256_file, write_json
+from ocrmem.json_files import CheckpointRecord, read_json, with_sha256
 from ocrmem.training import collectives
 from ocrmem.training.zero3 import gathered
 
@@ -66,20 +66,17 @@ class Checkpoint:
             TrainingError: a file is missing or differs from what was written.
         """
         try:
-            about = json.loads((path / COMPLETE).read_text(encoding="utf-8"))
-            found = cls(path, about["step"], about["identity"], about["open_loss"], about["logged_step"])
-            files = about["files"].items()
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise TrainingError.of(
-                str(path), f"is not a complete checkpoint: {COMPLETE} is missing or damaged ({error})", ANOTHER
-            ) from None
-        for name, expected in files:
+            about = read_json(path / COMPLETE, CheckpointRecord, made_by="train")
+        except MissingInputError as error:
+            message = error.problems[0].message
+            raise TrainingError.of(str(path), f"is not a complete checkpoint: {COMPLETE} {message}", ANOTHER) from None
+        for name, expected in about["files"].items():
             file = path / name
             if not file.is_file() or file.stat().st_size != expected["bytes"]:
                 raise TrainingError.of(str(file), "is missing or was cut short", ANOTHER)
             if sha256_file(file) != expected["sha256"]:
                 raise TrainingError.of(str(file), "is not what was written: its sha256 differs", ANOTHER)
-        return found
+        return cls(path, about["step"], about["identity"], about["open_loss"], about["logged_step"])
 
     def require_same_run(self, identity: Mapping[str, Any]) -> None:
         """Refuse to resume a run with other settings, data or models.
@@ -181,7 +178,7 @@ class CheckpointStore:
                 if path.is_file()
             }
             about = {"step": step, "identity": dict(identity), "open_loss": open_loss, "logged_step": logged_step}
-            write_json(folder / COMPLETE, about | {"files": files})
+            write_json(folder / COMPLETE, with_sha256(about | {"files": files}))
             final = self.directory / f"checkpoint-{step}"
             if final.exists():
                 _remove(final)

@@ -26,6 +26,7 @@ from ocrmem.encoder.feature_store import FeatureStore
 from ocrmem.errors import ConfigError, DataError, PreemptedError
 from ocrmem.facts import ADAPTER_FILES, PACKAGE_FILES, TRAIN_REPORT
 from ocrmem.files import locked, replacing_directory, sha256_json, sha256_tree, write_json, write_text
+from ocrmem.json_files import with_sha256
 from ocrmem.model.adapter_files import write_adapter
 from ocrmem.model.collator import MemoryCollator
 from ocrmem.model.configuration import MEMConfig
@@ -293,7 +294,7 @@ def _write(
         "attempts": attempts,
         "seconds": round(time.monotonic() - started, 1),
     }
-    write_json(config.paths.report(TRAIN_REPORT), report)
+    write_json(config.paths.report(TRAIN_REPORT), with_sha256(report))
     return {**report, "summary": _summary(config, report, adapter, trained)}
 
 

@@ -21,6 +21,7 @@ from ocrmem.dataset.manifest import read_manifest
 from ocrmem.errors import ConfigError, DataError
 from ocrmem.facts import MANIFEST
 from ocrmem.files import locking, replacing_directory, sha256_file, write_json, write_text
+from ocrmem.json_files import with_sha256
 from ocrmem.storage import is_s3, store_at
 from ocrmem.versioning.dvc_remote import DvcRemote, Listing, list_directory
 
@@ -96,7 +97,7 @@ def version_dataset(config: RunConfig) -> VersionResult:
         "dvc_file": dvc_file.as_posix(),
         "dataset_manifest_sha256": sha256_file(dataset / MANIFEST),
     }
-    write_json(config.paths.report(VERSION), result)
+    write_json(config.paths.report(VERSION), with_sha256(result))
     done = f"Pushed {pushed} objects to" if pushed else "Nothing to push: it is in"
     return {
         **result,

@@ -21,7 +21,8 @@ from ocrmem.console import console, note
 from ocrmem.environment import environment
 from ocrmem.errors import CheckFailed, ConfigError, OcrMemError, Problem
 from ocrmem.facts import RUN_ID
-from ocrmem.files import read_json, sha256_file, sha256_json
+from ocrmem.files import sha256_file, sha256_json
+from ocrmem.json_files import read_json
 from ocrmem.workflow.compiled import Package
 from ocrmem.workflow.records import RUNNING, RUNS, Record, read_records
 from ocrmem.workflow.summary import SUCCEEDED, SUMMARY, RunSummary
@@ -65,7 +66,7 @@ def run_locally(package: Package, arguments: dict[str, Any], output: Path, *, ca
     path = directory / SUMMARY
     if not path.is_file():
         raise CheckFailed.of(package.name, f"ended before its exit handler ({failure})", f"Look at the end of {log}")
-    summary: RunSummary = read_json(path, made_by="pipeline run")  # type: ignore[assignment]
+    summary = read_json(path, RunSummary, made_by="pipeline run")
     if summary["state"] != SUCCEEDED or failure:
         raise _failed(package, summary, failure, log)
     return {**summary, "directory": str(directory), "log": str(log), "summary": _lines(summary, directory)}

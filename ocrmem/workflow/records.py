@@ -8,13 +8,15 @@ names come from the environment, not from parameters: a parameter that changes w
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ocrmem.errors import ConfigError
 from ocrmem.facts import RUN_ID
-from ocrmem.files import read_json, write_json
+from ocrmem.files import write_json
+from ocrmem.json_files import TaskRecord, read_json
 
 RUNS = "OCRMEM_RUNS"
 CLUSTER_RUNS = "/workspace/output/runs"
@@ -42,7 +44,7 @@ class Record:
     seconds: float | None = None
     summary: list[str] = field(default_factory=list)
     metrics: dict[str, float] = field(default_factory=dict)
-    problems: list[dict[str, Any]] = field(default_factory=list)
+    problems: Sequence[Mapping[str, Any]] = ()
     exit_code: int | None = None
 
 
@@ -74,5 +76,6 @@ def write_record(record: Record) -> None:
 
 def read_records(directory: Path) -> dict[str, Record]:
     """Read the records of a run by step, in the order in which the steps began."""
-    found = [Record(**read_json(path, made_by="pipeline run")) for path in (directory / "records").glob("[!.]*.json")]
+    paths = (directory / "records").glob("[!.]*.json")
+    found = [Record(**read_json(path, TaskRecord, made_by="pipeline run")) for path in paths]
     return {record.step: record for record in sorted(found, key=lambda record: record.started)}

@@ -16,7 +16,8 @@ from ocrmem.dataset.manifest import read_manifest, source_identity
 from ocrmem.errors import DataError
 from ocrmem.evaluation.result import EVALUATION
 from ocrmem.facts import MANIFEST, SMOKE_REPORT
-from ocrmem.files import read_json, sha256_file, write_json
+from ocrmem.files import sha256_file, write_json
+from ocrmem.json_files import Evaluation, read_json
 from ocrmem.steps import STEPS, TASKS
 from ocrmem.versioning import VERSION
 from ocrmem.workflow.markdown import bullets, table, write_page
@@ -249,7 +250,7 @@ def gate(settings: str, evaluation: Artifact, report: Artifact) -> bool:
     """
     with running("gate", settings) as task:
         bounds = task.config().registry.gate
-        lines = STEPS["gate"].load()(read_json(Path(evaluation.path), made_by="evaluate"), bounds)
+        lines = STEPS["gate"].load()(read_json(Path(evaluation.path), Evaluation, made_by="evaluate"), bounds)
         passed = all(line.ok for line in lines)
         verdict = "the gate is met" if passed else "the gate is not met: the alias will not move"
         rows = [(line.metric, f"{line.value:.4g}", f"{line.relation} {line.bound:.4g}",

@@ -11,7 +11,8 @@ from typing import Any
 from ocrmem.config import TINY, PathsSection, RunConfig, VolumeSection
 from ocrmem.errors import ConfigError
 from ocrmem.facts import RUN_ID
-from ocrmem.files import read_json, replacing_directory, sha256_tree
+from ocrmem.files import replacing_directory, sha256_tree
+from ocrmem.json_files import TrainReport, read_json
 from ocrmem.workflow.records import run_directory
 
 
@@ -48,7 +49,7 @@ def train_in_job(config: RunConfig, reports: Path) -> dict[str, Any]:
     reports.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(report, reports / report.name)
     shutil.copytree(report.parent / "plots", reports / "plots", dirs_exist_ok=True)
-    return {**read_json(report, made_by="train"), "summary": done["summary"]}
+    return {**read_json(report, TrainReport, made_by="train"), "summary": done["summary"]}
 
 
 def _staged(source: str, volume: VolumeSection) -> str:

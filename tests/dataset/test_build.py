@@ -116,7 +116,6 @@ def test_pages_that_several_shards_share_are_stored_once(make_config, tmp_path):
     assert len(dataset.page_hashes()) == len(set(dataset.page_hashes())) == result["unique_pages"]
     by_conversation = {sample.conversation_id: sample.pages for sample in dataset.samples("train")}
     assert by_conversation["same"] == by_conversation["twin"]
-    dataset.verify()
 
 
 def test_a_shard_keeps_only_the_pages_that_earlier_ones_lack(make_config, tmp_path):
@@ -127,7 +126,6 @@ def test_a_shard_keeps_only_the_pages_that_earlier_ones_lack(make_config, tmp_pa
     config = make_config(data={"shard_conversations": 1})
     build_dataset(config)
     dataset = MemoryDataset.open(config.paths.dataset)
-    dataset.verify()
     by_shard = [shard["rows"] for shard in shards_of(dataset.manifest, "pages")]
     pages = {
         c: {p for s in dataset.samples("train") if s.conversation_id == c for p in s.pages} for c in ("same", "longer")

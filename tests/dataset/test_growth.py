@@ -162,9 +162,9 @@ def test_check_looks_at_a_bounded_part_at_a_time(dataset, monkeypatch):
     for table, part in tables.check_tables(dataset):
         whole[table] = part
     monkeypatch.setattr(tables, "PART_ROWS", 4)
-    joined: dict[str, dict] = {"samples": {}, "pages": {}, "shards": {}}
+    joined: dict[str, dict] = {"samples": {}, "pages": {}}
     for table, part in tables.check_tables(dataset):
-        assert {len(values) for values in part.values()} <= set(range(5)) or table == "shards"
+        assert {len(values) for values in part.values()} <= set(range(5))
         for name, values in part.items():
             joined[table][name] = joined[table].get(name, []) + values
     assert joined == whole

@@ -172,7 +172,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
     encoder.stop = interrupt
     with pytest.raises(KeyboardInterrupt):
         encode_dataset(run_config(tmp_path / "stopped"), encoder)
-    with pytest.raises(MissingInputError, match="Run `ocrmem encode` first"):
+    with pytest.raises(MissingInputError, match=r"is not there\. .*run `ocrmem encode` again"):
         FeatureStore.open(tmp_path / "stopped" / "features")
     encoder = counting_encoder()
     result = encode_dataset(run_config(tmp_path / "stopped"), encoder)

@@ -154,9 +154,9 @@ def change_manifest(**values: object) -> object:
         (lambda path: next(path.glob("statistics-*")).unlink(), "is incomplete"),
         (lambda path: (path / "manifest.json").unlink(), "is not there.*ocrmem encode"),
         (lambda path: (path / "manifest.json").write_text("{"), "not valid JSON"),
-        (lambda path: (path / "manifest.json").write_text("[]"), "another version"),
-        (change_manifest(version=99), "another version"),
-        (change_manifest(format={"dtype": "int4"}), "is incomplete"),
+        (lambda path: (path / "manifest.json").write_text("[]"), "as ocrmem writes it"),
+        (change_manifest(version=99), "version: Input should be"),
+        (change_manifest(format={"dtype": "int4"}), "format.weights_sha256: Field required"),
         (change_manifest(shape=[]), "is incomplete"),
     ],
 )

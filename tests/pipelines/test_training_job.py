@@ -18,6 +18,7 @@ from ocrmem.cluster.manifest import settings_of
 from ocrmem.config import RunConfig
 from ocrmem.facts import RUN_ID
 from ocrmem.files import sha256_tree, write_json, write_text
+from ocrmem.json_files import with_sha256
 from ocrmem.workflow.records import RUNS, read_records
 from ocrmem.workflow.tasks import handed_settings
 
@@ -74,7 +75,7 @@ def test_the_job_reads_the_artifacts_and_its_adapter_becomes_one(
         write_text(home / "adapter" / "adapter.safetensors", "weights")
         write_text(home / "plots" / "train.csv", "step,loss\n1,0.5\n")
         report = {"adapter_sha256": "a" * 64, "parameters": 5, "steps": 4, "loss": {"first": 2.0, "last": 0.5}}
-        write_json(home / "train.json", report)
+        write_json(home / "train.json", with_sha256(report))
         success(cluster, job)
 
     cluster.scenario = trains

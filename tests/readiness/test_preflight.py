@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from support.kubernetes_api import FakeCluster, running_cluster
 from support.model_registry import model_registry
+from support.page_dataset import write_manifest
 from support.s3 import S3Service
 from support.web import Web, web
 
@@ -338,7 +339,7 @@ def test_a_disk_that_is_too_small_is_reported_with_what_is_needed(monkeypatch: p
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(2**40, 0, 2**26))
     preflight(settings())  # checkpoints alone fit
-    write_json(Path("dataset/manifest.json"), {"counts": {"unique_pages": 4096}})
+    write_manifest(Path("dataset"), [], pages=4096)
     told = only_problem(settings())
     # 4096 pages x 64 tokens x 128 wide x 4 bytes are 128 MiB.
     assert "paths.features and paths.checkpoints need about 165.1 MiB, and 64.0 MiB are free" in told

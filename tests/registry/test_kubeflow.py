@@ -19,6 +19,7 @@ from ocrmem.adapter import package_adapter
 from ocrmem.config import RunConfig
 from ocrmem.errors import CheckFailed, ConfigError, ModelError
 from ocrmem.files import sha256_file, sha256_tree, write_json
+from ocrmem.json_files import with_sha256
 from ocrmem.package import verify_package
 from ocrmem.registry import backend_of, register, resolve_adapter
 
@@ -69,7 +70,8 @@ def test_a_version_has_its_package_metrics_hashes_run_id_and_gate(
     run: RunConfig, server: ModelRegistryServer, tmp_path: Path
 ) -> None:
     dataset_hash = sha256_file(tmp_path / "dataset" / "manifest.json")
-    write_json(run.paths.report("version.json"), {"md5": "0" * 32 + ".dir", "dataset_manifest_sha256": dataset_hash})
+    pushed = {"md5": "0" * 32 + ".dir", "dataset_manifest_sha256": dataset_hash}
+    write_json(run.paths.report("version.json"), with_sha256(pushed))
     result = register(run, run_id="run-17")
     assert json.loads(run.paths.report("registration.json").read_text(encoding="utf-8")) == {
         key: value for key, value in result.items() if key != "summary"

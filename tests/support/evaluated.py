@@ -10,6 +10,7 @@ from support.models import small_workspace
 from ocrmem.config import RunConfig
 from ocrmem.encoder.feature_store import FeatureStore
 from ocrmem.files import write_json
+from ocrmem.json_files import with_sha256
 from ocrmem.model.modeling import MEMModel
 
 
@@ -21,5 +22,5 @@ def workspace_with_adapter(root: Path, **sections: Any) -> RunConfig:
     store = FeatureStore.open(config.paths.features)
     model.set_feature_statistics(store.mean, store.std)
     model.save_pretrained(config.paths.adapter)
-    write_json(Path(config.paths.smoke) / "report.json", {"ok": True})
+    write_json(Path(config.paths.smoke) / "report.json", with_sha256({"ok": True}))
     return config

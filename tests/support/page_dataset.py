@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ocrmem.dataset.schema import SCHEMA_VERSION, PageRow
 from ocrmem.dataset.shards import describe, page_writer
+from ocrmem.dataset.unfinished_shards import Counts
 from ocrmem.files import write_json
+from ocrmem.json_files import with_sha256
 from ocrmem.rendering.page import Page
 
 
@@ -37,8 +40,23 @@ def write_page_dataset(
         shards.append(describe(path, directory, len(pages)))
     config = {
         "render": {"page_size": size, "token_size": token_size},
-        "model": {"drop_blank_tokens": drop_blank},
+        "model": {"drop_blank_tokens": drop_blank, "context_threshold": 8, "max_seq_length": 256},
     }
-    manifest = {"schema_version": SCHEMA_VERSION, "config": config, "shards": shards}
-    write_json(directory / "manifest.json", manifest)
+    write_manifest(directory, shards, pages=len(pages), config=config)
     return directory
+
+
+def write_manifest(directory: Path, shards: Sequence[Any], *, pages: int = 0, **fields: Any) -> None:
+    """Write the manifest of a dataset that holds these shards."""
+    settings = {
+        "render": {"page_size": 256, "token_size": 32},
+        "model": {"drop_blank_tokens": True, "context_threshold": 8, "max_seq_length": 256},
+    }
+    manifest = {
+        "schema_version": SCHEMA_VERSION,
+        "counts": vars(Counts()) | {"conversations": 0, "unique_pages": pages},
+        "config": settings,
+        "source": {"sha256": "d" * 64},
+        "shards": shards,
+    }
+    write_json(directory / "manifest.json", with_sha256(manifest | fields))

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from support.page_dataset import write_page_dataset
+
 from ocrmem.config import RunConfig
 from ocrmem.evaluation.result import VARIANTS
 from ocrmem.files import write_bytes, write_json
@@ -39,21 +41,23 @@ def finished_run(root: Path, *, weights: bytes = b"weights", recall: float = 0.9
     config = RunConfig.model_validate(values)  # sizes do not matter here
     write_bytes(root / "adapter" / "adapter.safetensors", weights)
     write_json(root / "adapter" / "config.json", MEMORY_CONFIG)
-    write_json(root / "dataset" / "manifest.json", {"source": {"sha256": "d" * 64}})
-    write_json(root / "smoke" / "report.json", {"ok": True})
+    write_page_dataset(root / "dataset", [])
+    write_json(root / "smoke" / "report.json", with_sha256({"ok": True}))
     digest = adapter_sha256(root / "adapter")
-    write_json(config.paths.report("train.json"), {"adapter_sha256": digest})
+    write_json(config.paths.report("train.json"), with_sha256({"adapter_sha256": digest}))
     evaluation = {name: {"loss": 2.0, "recall": 0.1} for name in VARIANTS}
     evaluation["memory"] = {"loss": 0.5, "recall": recall}
     write_json(
         config.paths.report("evaluation.json"),
-        {
-            "adapter_sha256": digest,
-            "samples": {"evaluated": 40},
-            **evaluation,
-            "compression_ratio": 1.25,
-            "latency": {"memory": {"total": 0.1}},
-        },
+        with_sha256(
+            {
+                "adapter_sha256": digest,
+                "samples": {"evaluated": 40},
+                **evaluation,
+                "compression_ratio": 1.25,
+                "latency": {"memory": {"total": 0.1}},
+            }
+        ),
     )
     return config
 

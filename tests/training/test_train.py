@@ -78,6 +78,7 @@ def test_writes_adapter_report_and_curve(config: Callable[..., RunConfig], tmp_p
     result = train(config())
     assert capfd.readouterr().out == ""
     report = json.loads((tmp_path / "reports" / "train.json").read_text(encoding="utf-8"))
+    assert report.pop("sha256")
     assert {key: result[key] for key in report} == report
     assert report["steps"] == 4
     samples = MemoryDataset.open(Path(config().paths.dataset)).samples("train")

@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.page_dataset import write_manifest
+from support.registered import change_json
 from support.s3 import ACCESS_KEY, SECRET_KEY, S3Service
 
 from ocrmem.config import RunConfig
-from ocrmem.dataset.schema import SCHEMA_VERSION
+from ocrmem.dataset.shards import describe
 from ocrmem.errors import ConfigError, DataError, MissingInputError
-from ocrmem.files import sha256_file, sha256_tree, write_json
+from ocrmem.files import sha256_file, sha256_tree
 from ocrmem.versioning import open_dataset, version_dataset
 
 pytest.importorskip("dvc")
@@ -35,8 +37,8 @@ def write_dataset(directory: Path, seed: int = 0) -> Path:
         path = directory / ("pages" if index % 2 else "samples") / f"shard-{index:05d}.parquet"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(f"{seed} {min(index, FILES - 3)} ".encode() * 50)
-        shards.append({"path": path.relative_to(directory).as_posix(), "bytes": path.stat().st_size})
-    write_json(directory / "manifest.json", {"schema_version": SCHEMA_VERSION, "shards": shards, "seed": seed})
+        shards.append(describe(path, directory, 1))
+    write_manifest(directory, shards, seed=seed)
     return directory
 
 
@@ -127,9 +129,9 @@ def version_settings(config: RunConfig) -> list[str]:
 
 def test_what_is_pushed_opens_again_by_its_hash(remote: Remote, tmp_path: Path) -> None:
     result = version_dataset(remote.config)
-    assert json.loads((tmp_path / "version.json").read_text(encoding="utf-8")) == {
-        key: value for key, value in result.items() if key != "summary"
-    }
+    written = json.loads((tmp_path / "version.json").read_text(encoding="utf-8"))
+    assert written.pop("sha256")
+    assert written == {key: value for key, value in result.items() if key != "summary"}
     assert (result["files"], result["pushed"]) == (FILES, FILES)  # two files are one object; the list is one more
     assert result["dataset_manifest_sha256"] == sha256_file(tmp_path / "dataset" / "manifest.json")
     assert remote.lists() == [result["md5"]]
@@ -157,7 +159,7 @@ def test_a_second_push_transfers_nothing(remote: Remote, request: pytest.Fixture
 def test_only_what_changed_is_pushed(remote: Remote, tmp_path: Path) -> None:
     first = version_dataset(remote.config)
     manifest = tmp_path / "dataset" / "manifest.json"
-    write_json(manifest, {**json.loads(manifest.read_text(encoding="utf-8")), "more": True})
+    change_json(manifest, more=True)
     second = version_dataset(remote.config)
     assert second["pushed"] == 2  # the manifest and the list
     assert second["md5"] != first["md5"]

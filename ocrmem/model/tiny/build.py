@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from transformers import Qwen3ForCausalLM
@@ -19,7 +19,8 @@ from ocrmem.console import note
 from ocrmem.encoder.deepencoder import DeepEncoder
 from ocrmem.errors import MissingInputError, TrainingError
 from ocrmem.families.tiny import POSITIONS
-from ocrmem.files import locked, read_json, replacing_directory, sha256_json, sha256_tree, write_json
+from ocrmem.files import locked, replacing_directory, sha256_json, sha256_tree, write_json
+from ocrmem.json_files import BaseReport, read_json, with_sha256
 from ocrmem.model.tiny.encoder import pretrain_encoder
 from ocrmem.model.tiny.language_model import pretrain_language_model
 from ocrmem.rendering import load_atlas
@@ -85,6 +86,7 @@ def _build(config: RunConfig, models: Path, settings: dict[str, Any]) -> dict[st
         },
         "threads": torch.get_num_threads(),
     }
+    report = with_sha256(report)
     write_json(report_path, report)
     return report
 
@@ -101,14 +103,15 @@ def _settings(base: BaseSection) -> dict[str, Any]:
 def _complete(models: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
     """Return the report of a finished build with these settings whose files are still the ones it wrote."""
     try:
-        report = read_json(models / _REPORT, made_by="base")
-        same = report["settings_hash"] == sha256_json(settings)
-        parts = {"base": report["language_model"]["sha256"], "encoder": report["encoder"]["sha256"]}
-    except (MissingInputError, KeyError, TypeError):
+        report = read_json(models / _REPORT, BaseReport, made_by="base")
+    except MissingInputError:
         return None
-    if not same or any(sha256_tree(models / name) != digest for name, digest in parts.items()):
+    parts = {"base": report["language_model"]["sha256"], "encoder": report["encoder"]["sha256"]}
+    if report["settings_hash"] != sha256_json(settings) or any(
+        sha256_tree(models / name) != digest for name, digest in parts.items()
+    ):
         return None
-    return report
+    return cast(dict[str, Any], report)
 
 
 def _reading_encoder(base: BaseSection) -> tuple[DeepEncoder, float]:

@@ -1,0 +1,38 @@
+"""Hashes of files that are compared before the files are read: computed once a process."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from ocrmem.files.hashing import sha256_file
+
+# A file that changes twice within its file system's resolution keeps its time, so a young file is hashed every time.
+_YOUNG_SECONDS = 2.0
+_known: dict[tuple[int, int, int, int], str] = {}
+
+
+def sha256_once(path: Path) -> str:
+    """Return the hex sha256 of a file's bytes, computed again only if the file's size or time has changed."""
+    stat = path.stat()
+    identity = (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns)
+    digest = _known.get(identity)
+    if digest is None:
+        digest = sha256_file(path)
+        if time.time() - stat.st_mtime > _YOUNG_SECONDS:
+            _known[identity] = digest
+    return digest
+
+
+def sha256_of_all(paths: Iterable[Path]) -> list[str]:
+    """Return `sha256_once` of several files, which are read at the same time."""
+    with ThreadPoolExecutor(hashing_threads()) as pool:
+        return list(pool.map(sha256_once, paths))
+
+
+def hashing_threads() -> int:
+    """Return how many threads hash at once: hashing leaves Python's lock, and eight readers are enough for a disk."""
+    return min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
