@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import IO, Any, TextIO, cast
 
 from ocrmem import __version__
-from ocrmem.errors import OcrMemError
+from ocrmem.errors import ConfigError, OcrMemError
 from ocrmem.extras import EXTRA_OF, not_installed
 from ocrmem.steps import COMMANDS
 
@@ -54,52 +55,117 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
-    arguments = build_parser().parse_args(argv)
+    _open_closed_streams()
+    with contextlib.redirect_stderr(cast("IO[str]", _Patient(sys.stderr))):
+        try:
+            arguments = build_parser().parse_args(argv)
+        except SystemExit:  # --help and --version write to stdout too
+            _print("", end="")
+            raise
+        return _run(arguments)
+
+
+def _run(arguments: argparse.Namespace) -> int:
     from ocrmem.console import console, quiet_libraries, set_quiet
+    from ocrmem.files import disk_errors
 
     quiet_libraries()
     set_quiet(arguments.quiet)
+    verb = f"ocrmem {arguments.verb}"
     try:
         # Libraries greet on stdout; that is the result's alone.
-        with contextlib.redirect_stdout(sys.stderr):
+        with contextlib.redirect_stdout(sys.stderr), disk_errors(verb):
             result = COMMANDS[arguments.verb].run(arguments)
-        _print_result(result, as_json=arguments.json)
-        return 0
     except OcrMemError as error:
-        _print_error(error, as_json=arguments.json)
-        return error.exit_code
+        return _print_error(error, as_json=arguments.json)
     except ModuleNotFoundError as error:
         module = (error.name or "").partition(".")[0]
         if module not in EXTRA_OF:
             raise
-        missing = not_installed(f"ocrmem {arguments.verb}", module)
-        _print_error(missing, as_json=arguments.json)
-        return missing.exit_code
+        return _print_error(not_installed(verb, module), as_json=arguments.json)
     except KeyboardInterrupt:
         console.quiet = False
-        console.print(f"Interrupted. Run `ocrmem {arguments.verb}` again: the result will be the same.")
+        console.print(f"Interrupted. Run `{verb}` again: the result will be the same.")
         return INTERRUPTED
-    except BrokenPipeError:
-        # The reader of stdout has gone (`| head`); Python would complain again when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    failure = _print_result(result, as_json=arguments.json)
+    # A reader that has gone (`| head`) has what it wanted.
+    if failure is None or isinstance(failure, BrokenPipeError):
         return 0
+    message = f"cannot be written ({failure.strerror}); what `{verb}` was to do is done"
+    remedy = f"Send the output elsewhere and run `{verb}` again if you need it"
+    return _print_error(ConfigError.of("stdout", message, remedy), as_json=False)
 
 
-def _print_result(result: Mapping[str, Any], *, as_json: bool) -> None:
+def _print_result(result: Mapping[str, Any], *, as_json: bool) -> OSError | None:
     if not result:  # one of several processes, whose result the first one prints
-        return
+        return None
     if as_json:
-        values = {key: value for key, value in result.items() if key != "summary"}
-        print(json.dumps({"ok": True, **values}, ensure_ascii=False))
-    else:
-        print("\n".join(result["summary"]))
-    sys.stdout.flush()
+        return _print_json({"ok": True} | {key: value for key, value in result.items() if key != "summary"})
+    return _print("\n".join(result["summary"]))
 
 
-def _print_error(error: OcrMemError, *, as_json: bool) -> None:
-    if as_json:
-        print(json.dumps({"ok": False, "problems": [p.as_dict() for p in error.problems]}, ensure_ascii=False))
-    else:
+def _print_error(error: OcrMemError, *, as_json: bool) -> int:
+    """Print the problems where they can be read, and return the exit code."""
+    if not as_json or _print_json({"ok": False, "problems": [p.as_dict() for p in error.problems]}):
         from ocrmem.console import print_problems
 
         print_problems(error.problems)
+    return error.exit_code
+
+
+def _print_json(values: Mapping[str, Any]) -> OSError | None:
+    text = json.dumps(values, ensure_ascii=False)
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:  # a console of few characters, or a file name of arbitrary bytes
+        text = json.dumps(values)
+    return _print(text)
+
+
+def _print(text: str, end: str = "\n") -> OSError | None:
+    """Print to stdout; return what kept it from being written."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        print(text, end=end, flush=True)
+    except OSError as error:
+        _discard(sys.stdout)
+        return error
+    return None
+
+
+class _Patient:
+    """stderr, for notes and progress: a reader that has gone, or a full disk behind it, does not stop the work."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        try:
+            return self._stream.write(text)
+        except OSError:
+            _discard(self._stream)
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except OSError:
+            _discard(self._stream)
+
+
+def _discard(stream: TextIO) -> None:
+    """Send what a broken stream still holds, and all that follows, nowhere: Python would complain of it at exit."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
+
+
+def _open_closed_streams() -> None:
+    """Point streams that were closed from outside nowhere: files opened later would get their numbers and output."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115  # as long as the process

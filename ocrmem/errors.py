@@ -115,6 +115,12 @@ class BusyError(ConfigError):
     """Another process writes to the same output; nothing was started."""
 
 
+class DiskError(OcrMemError):
+    """The system refuses to read or write a file: the disk is full or read-only, or permission is denied."""
+
+    exit_code = 2
+
+
 class DataError(OcrMemError):
     """Conversations, or files made from them, cannot be used as they are."""
 

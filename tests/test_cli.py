@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -101,8 +102,46 @@ def test_a_library_that_is_not_installed_names_the_extra(tmp_path: Path) -> None
     )
 
 
-def test_the_output_of_a_closed_pipe_is_no_error(tmp_path: Path) -> None:
-    command = f"{sys.executable} -m ocrmem synth --output out --count 2 --eval-count 1 | true"
+FULL = "stdout: cannot be written (No space left on device); what `ocrmem synth` was to do is done. "
+STREAMS = [
+    ("| true", 0, ""),  # the reader has gone
+    (">&-", 0, ""),
+    (">&- 2>&-", 0, ""),
+    ("2>/dev/full", 0, ""),
+    (">/dev/full", 2, FULL),
+    ("--json >/dev/full", 2, FULL),
+    (">/dev/full 2>/dev/full", 2, ""),
+]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize(("streams", "code", "said"), STREAMS)
+def test_a_stream_that_takes_nothing_does_not_undo_the_work(streams: str, code: int, said: str, tmp_path: Path) -> None:
+    verb = f"{sys.executable} -m ocrmem synth --output out --count 2 --eval-count 1 --quiet"
+    command = f"set -o pipefail; {verb} {streams}"
     done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, timeout=120)
-    assert "Traceback" not in done.stderr
-    assert "BrokenPipe" not in done.stderr
+    assert done.returncode == code
+    assert len(done.stderr.splitlines()) == bool(said)
+    assert done.stderr.startswith(said)
+    assert len((tmp_path / "out" / "train.jsonl").read_text().splitlines()) == 2
+
+
+def test_help_into_a_full_disk_ends_without_a_traceback() -> None:
+    command = f"{sys.executable} -m ocrmem --help >/dev/full"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=120)
+    assert done.stderr == ""
+
+
+def test_a_result_that_the_console_cannot_show_is_printed_in_escapes(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "ocrmem", "synth", "--output", "söhne", "--count", "2", "--eval-count", "1"]
+    for options, expected in (["--json"], "s\\u00f6hne/train.jsonl"), ([], "s\\xf6hne/train.jsonl"):
+        done = subprocess.run(
+            [*command, *options],
+            cwd=tmp_path,
+            env=dict(os.environ) | {"PYTHONIOENCODING": "ascii"},
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert done.returncode == 0, done.stderr
+        assert expected in done.stdout

@@ -26,7 +26,7 @@ from ocrmem.dataset.schema import (
     unbanded,
 )
 from ocrmem.errors import DataError, OcrMemError, first_line
-from ocrmem.files import sha256_file, sha256_of_all, sha256_once
+from ocrmem.files import naming, sha256_file, sha256_of_all, sha256_once
 from ocrmem.json_files import Shard
 
 if TYPE_CHECKING:
@@ -91,7 +91,8 @@ class ShardWriter(Generic[Row]):
             if kind is None:
                 self._flush()
             if self._writer is not None:
-                self._writer.close()
+                with naming(self.path):
+                    self._writer.close()
             if kind is None and self._writer is not None:
                 _sync(self._temporary)
                 self._temporary.replace(self.path)
@@ -103,11 +104,12 @@ class ShardWriter(Generic[Row]):
             return
         import pyarrow.parquet as pq
 
-        if self._writer is None:
-            self._writer = pq.ParquetWriter(
-                self._temporary, self._schema, compression="zstd", compression_level=3, **self._options
-            )
-        self._writer.write_table(self._table(self._pending), row_group_size=len(self._pending))
+        with naming(self.path):
+            if self._writer is None:
+                self._writer = pq.ParquetWriter(
+                    self._temporary, self._schema, compression="zstd", compression_level=3, **self._options
+                )
+            self._writer.write_table(self._table(self._pending), row_group_size=len(self._pending))
         self._pending = []
         self._pending_weight = 0
 

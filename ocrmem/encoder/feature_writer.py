@@ -20,7 +20,7 @@ from ocrmem.dataset.hash_index import HashIndex
 from ocrmem.encoder.feature_store import FORMAT, RowFormat, read_journal
 from ocrmem.errors import CheckFailed
 from ocrmem.facts import MANIFEST
-from ocrmem.files import locked, replacing_file, write_bytes, write_json
+from ocrmem.files import locked, naming, replacing_file, write_bytes, write_json
 
 
 class FeatureWriter:
@@ -98,10 +98,14 @@ class FeatureWriter:
                 "Check the encoder's weights; with float16 set model.precision to bfloat16 or float32",
             )
         rows, journal = self._files()
-        rows.write(stored.view(torch.uint8).numpy().tobytes())
-        _sync(rows)
-        journal.write((" ".join(pages) + "\n").encode("ascii"))
-        _sync(journal)
+        for path, file, content in (
+            (self.rows_path, rows, stored.view(torch.uint8).numpy().tobytes()),
+            (self.journal_path, journal, (" ".join(pages) + "\n").encode("ascii")),
+        ):
+            with naming(path):
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
         self._count += len(pages)
         return stored.float()
 
@@ -178,8 +182,3 @@ def _own(path: Path) -> None:
 
 def _sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
-
-
-def _sync(handle: Any) -> None:
-    handle.flush()
-    os.fsync(handle.fileno())

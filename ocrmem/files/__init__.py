@@ -9,16 +9,19 @@ from ocrmem.files.atomic import (
     write_json,
     write_text,
 )
+from ocrmem.files.faults import disk_errors, naming
 from ocrmem.files.hashing import sha256_file, sha256_json, sha256_tree
 from ocrmem.files.locks import locked, locking
 from ocrmem.files.verified import hashing_threads, sha256_of_all, sha256_once
 
 __all__ = [
     "check_replaceable",
+    "disk_errors",
     "hashing_threads",
     "is_leftover",
     "locked",
     "locking",
+    "naming",
     "replacing_directory",
     "replacing_file",
     "sha256_file",

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ocrmem.errors import ConfigError
+from ocrmem.files.faults import naming
 from ocrmem.files.locks import LOCK_IN_VOLUME, locked, take
 
 # renameat2(2) of Linux, which Python does not have.
@@ -40,7 +41,7 @@ def replacing_file(path: Path) -> Iterator[BinaryIO]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary, descriptor = _temporary_beside(path)
-    with open(descriptor, "wb") as handle:
+    with naming(path), open(descriptor, "wb") as handle:
         try:
             yield handle
             handle.flush()

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ocrmem.errors import OcrMemError
-from ocrmem.files import write_json
+from ocrmem.files import disk_errors, write_json
 
 RUN = "run.json"
 STOP = "stop"
@@ -36,7 +36,8 @@ def main(folder: Path) -> int:
     try:
         if (folder / STOP).exists():
             os.kill(os.getpid(), int((folder / STOP).read_text(encoding="utf-8")))
-        outcome = {"exit_code": 0, "result": _train(folder, is_main=rank == 0)}
+        with disk_errors("ocrmem train"):
+            outcome = {"exit_code": 0, "result": _train(folder, is_main=rank == 0)}
     except KeyboardInterrupt:
         outcome = {"exit_code": INTERRUPTED}
     except OcrMemError as error:

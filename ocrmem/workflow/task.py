@@ -20,7 +20,7 @@ from typing import Any, Protocol
 from ocrmem.config import PathsSection, RunConfig
 from ocrmem.console import note, print_problems, quiet_libraries
 from ocrmem.errors import ConfigError, OcrMemError, Problem
-from ocrmem.files import write_json, write_text
+from ocrmem.files import disk_errors, write_json, write_text
 from ocrmem.steps import STEPS
 from ocrmem.workflow.records import DONE, FAILED, RUNNING, SKIPPED, Record, run_directory, write_record
 from ocrmem.workflow.staging import bring_data
@@ -125,7 +125,8 @@ def running(
             if data:
                 places["data.path"] = str(bring_data(data, scratch / "data"))
             task.overrides += [f"{name}={json.dumps(place)}" for name, place in places.items()]
-            yield task
+            with disk_errors(f"ocrmem {step}"):
+                yield task
             if record.status == RUNNING:
                 record.status = DONE
         except OcrMemError as error:
