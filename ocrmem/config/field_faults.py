@@ -85,6 +85,8 @@ def _shown(path: Sequence[str], value: Any) -> str:
         return "empty"
     if looks_secret(path[-1], value):
         return HIDDEN
+    if isinstance(value, int) and value.bit_length() > 256:  # Python writes no number of thousands of digits
+        return "a number of hundreds of digits" if value.bit_length() < 4096 else "a number of thousands of digits"
     text = str(value).lower() if isinstance(value, bool) else repr(value)  # as YAML writes it
     return text if len(text) <= 60 else text[:57] + "..."
 

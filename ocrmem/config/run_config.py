@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -96,12 +96,25 @@ def _secret_problems(settings: RawSettings) -> list[Problem]:
         Problem(settings.place_of(path), f"looks like {kind}", REMEDY) for path, kind in find_in_values(settings.values)
     ]
     # Keys in comments, or under a name that is given twice, are in no value.
-    values, text = json.dumps(settings.values, ensure_ascii=False, default=str), settings.text
+    values, text = "\n".join(_texts(settings.values)), settings.text
     for start, end, kind in find_in_text(text):
         if text[start:end] not in values:
             place = f"{settings.place}:{text.count(chr(10), 0, start) + 1}"
             problems.append(Problem(place, f"holds what looks like {kind}", REMEDY))
     return problems
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Yield the keys and texts in nested values."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for key, held in value.items():
+            yield str(key)
+            yield from _texts(held)
+    elif isinstance(value, list):
+        for held in value:
+            yield from _texts(held)
 
 
 def _config_or_error(checked: Checked) -> RunConfig:

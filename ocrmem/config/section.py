@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidatorFunctionWrapHandler, field_validator
 from pydantic_core import PydanticCustomError
 
+MAX_INTEGER = 2**53  # beyond it, not every whole number is a float, and products leave an array's range
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -39,8 +40,11 @@ class Section(BaseModel):
 
     @field_validator("*", mode="wrap")
     @classmethod
-    def _refuse_a_boolean_as_number(cls, value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+    def _refuse_what_is_no_usable_number(cls, value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
         """YAML reads yes, no, on and off as booleans, and pydantic takes those as 1 and 0."""
+        if isinstance(value, int) and abs(value) > MAX_INTEGER:
+            bound = {"le": MAX_INTEGER} if value > 0 else {"ge": -MAX_INTEGER}
+            raise PydanticCustomError("giant_number", "Give a smaller number", bound)
         read = validate(value)
         if isinstance(value, bool) and not isinstance(read, bool):
             raise PydanticCustomError("boolean_as_number", "Give a number")

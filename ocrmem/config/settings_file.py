@@ -14,6 +14,7 @@ from ocrmem.errors import Problem
 from ocrmem.secrets import redact
 
 _MAX_BYTES = 1 << 20
+_MAX_DIGITS = 40
 
 # ``key.path=value`` texts, whose values are YAML, or key paths with plain values.
 Overrides = Sequence[str] | Mapping[str, Any]
@@ -50,9 +51,14 @@ class RawSettings:
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader that notes keys given twice (YAML silently keeps the last) and refuses aliases."""
+    """SafeLoader that notes keys given twice (YAML silently keeps the last), and refuses aliases and giant numbers.
 
-    duplicates: list[tuple[int, str]]
+    Every fault of a value is a YAMLError with its line, and every key is text.
+    """
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.duplicates: list[tuple[int, str]] = []
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: dict[Any, int] = {}
@@ -63,13 +69,32 @@ class _Loader(yaml.SafeLoader):
                 if key in seen:
                     self.duplicates.append((line, f"{key!r} is given again (first in line {seen[key]})"))
                 seen.setdefault(key, line)
-        return super().construct_mapping(node, deep)
+        return {str(key): value for key, value in super().construct_mapping(node, deep).items()}
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except yaml.YAMLError:
+            raise
+        except (ValueError, LookupError, AttributeError, TypeError, OverflowError) as error:
+            # PyYAML's own constructors: !!timestamp of a word, !!bool of a number, the 99th of a month.
+            tag = node.tag.rpartition(":")[2]
+            raise yaml.constructor.ConstructorError(None, None, f"no {tag}", node.start_mark) from error
+
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        if len(node.value) > _MAX_DIGITS:
+            message = f"a number of {len(node.value):,} digits"
+            raise yaml.constructor.ConstructorError(None, None, message, node.start_mark)
+        return super().construct_yaml_int(node)
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
             mark = self.peek_event().start_mark
             raise yaml.composer.ComposerError(None, None, "aliases (*name) are not used here", mark)
         return super().compose_node(parent, index)
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
 
 
 def read_settings(path: Path, overrides: Overrides = ()) -> RawSettings:
@@ -91,11 +116,15 @@ def apply_overrides(settings: RawSettings, overrides: Overrides) -> RawSettings:
         return settings
     for override in overrides:
         name, equals, text = override.partition("=")
+        place = f"--set {redact(name)}"
         try:
-            value = yaml.safe_load(text)
-        except (yaml.YAMLError, RecursionError, ValueError):
-            settings.report(f"--set {redact(name)}", "has a value that is not YAML", "Put quotes around the value")
+            value, duplicates = _load(text)
+        except (yaml.YAMLError, RecursionError) as error:
+            message = f"has a value that is not YAML ({_reason(error)})"
+            settings.report(place, message, "Put quotes around the value")
         else:
+            for _, message in duplicates:
+                settings.report(place, message, "Keep the one you mean")
             _put(name, value, settings, well_formed=bool(equals))
     return settings
 
@@ -119,23 +148,37 @@ def _read_text(path: Path, settings: RawSettings) -> str | None:
 
 def _parse(text: str, settings: RawSettings) -> dict[str, Any]:
     try:
-        loader = _Loader(text)
-        loader.duplicates = []
-        value = loader.get_single_data()
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        value, duplicates = _load(text)
+    except (yaml.YAMLError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
         place = f"{settings.place}:{mark.line + 1}" if mark else settings.place
-        reason = getattr(error, "problem", None) or getattr(error, "reason", "") or "not YAML"
         remedy = "Indent with spaces, and put quotes around values that hold ': ' or '#'"
-        settings.report(place, f"is not readable YAML ({reason})", remedy)
+        settings.report(place, f"is not readable YAML ({_reason(error)})", remedy)
         return {}
-    for line, message in loader.duplicates:
+    for line, message in duplicates:
         settings.report(f"{settings.place}:{line}", message, "Keep the one you mean")
     if value is not None and not isinstance(value, dict):
         remedy = "Write sections with fields, such as `train:` and below it `  max_steps: 100`"
         settings.report(settings.place, f"holds a {type(value).__name__}, not sections", remedy)
         return {}
-    return {str(key): item for key, item in (value or {}).items()}
+    return value or {}
+
+
+def _load(text: str) -> tuple[Any, list[tuple[int, str]]]:
+    """Return the one value of a YAML text, and the lines and messages of keys that are given again.
+
+    Raises:
+        YAMLError: the text, or a value in it, is not what the settings' YAML allows.
+        RecursionError: it is nested too deeply.
+    """
+    loader = _Loader(text)
+    return loader.get_single_data(), loader.duplicates
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, RecursionError):
+        return "nested too deeply"
+    return getattr(error, "problem", None) or getattr(error, "reason", "") or "not YAML"
 
 
 def _put(name: str, value: Any, settings: RawSettings, *, well_formed: bool = True) -> None:

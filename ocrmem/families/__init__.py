@@ -20,7 +20,7 @@ its tokenizer has a chat template; only `ocrmem train --plan` refuses it.
 """
 
 from ocrmem.families.family import DEFAULT, EXAMPLE, MARK_TOKENS, Family, Marks, Shape, with_marks
-from ocrmem.families.registry import FAMILIES, family_of, known_positions, local_config, published_config
+from ocrmem.families.registry import FAMILIES, family_of, known_positions, local_config, published_config, size_faults
 from ocrmem.families.tiny import TINY
 
 __all__ = [
@@ -36,5 +36,6 @@ __all__ = [
     "known_positions",
     "local_config",
     "published_config",
+    "size_faults",
     "with_marks",
 ]

@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ocrmem.errors import shown
 from ocrmem.families.family import Family
 from ocrmem.families.qwen3 import Qwen3
 from ocrmem.families.tiny import TINY, Tiny
 
+# A hundred times what the largest models have.
+_LARGEST = {
+    "num_hidden_layers": 10_000,
+    "hidden_size": 1_000_000,
+    "intermediate_size": 10_000_000,
+    "num_attention_heads": 10_000,
+    "num_key_value_heads": 10_000,
+    "head_dim": 100_000,
+    "vocab_size": 100_000_000,
+    "max_position_embeddings": 1_000_000_000,
+}
 FAMILIES: dict[str, Family] = {family.model_type: family for family in (Qwen3("qwen3"), Tiny(TINY))}
 
 
@@ -39,6 +52,18 @@ def known_positions(name: str) -> int | None:
     values = None if name == TINY else local_config(name)
     positions = (values or published_config(name) or {}).get("max_position_embeddings")
     return positions if isinstance(positions, int) else None
+
+
+def size_faults(name: str) -> Iterator[str]:
+    """Yield what is wrong with each size in a local base model's config.json: no whole number, or beyond all models.
+
+    Building a network of such a size would fail far from its cause, or never end.
+    """
+    values = None if name == TINY else local_config(name)
+    for field, largest in _LARGEST.items():
+        given = (values or {}).get(field)
+        if given is not None and not (type(given) is int and 1 <= given <= largest):
+            yield f'{name}/config.json has "{field}": {shown(given)}, not a whole number from 1 to {largest:,}'
 
 
 def local_config(name: str) -> dict[str, Any] | None:

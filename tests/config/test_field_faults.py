@@ -37,8 +37,12 @@ from ocrmem.errors import ConfigError
         ({"model__precision": "x" * 99}, "xxx.... Use one of"),
         ({"tracking__wandb": False}, "tracking.wandb: is false. Use one of 'offline'"),
         ({"register__gate": 3}, "register.gate: is 3. Give a section"),
+        ({"train__max_steps": 2**64}, "is 18446744073709551616. Give a number at most 9007199254740992"),
+        ({"train__seed": -(2**64)}, "is -18446744073709551616. Give a number at least -9007199254740992"),
+        ({"train__learning_rate": 10**9000}, "is a number of thousands of digits. Give a number at most"),
+        ({"train__max_steps": 10**200}, "is a number of hundreds of digits. Give a number at most"),
     ],
-    ids=range(23),
+    ids=range(27),
 )
 def test_a_faulty_field_is_reported_with_what_would_be_right(changes: dict[str, Any], said: str) -> None:
     values = real(**changes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -87,6 +88,31 @@ def test_sizes_that_do_not_divide_are_reported_for_an_unknown_encoder() -> None:
         RunConfig.from_dict(real(**changes))
     with pytest.raises(ConfigError, match=r"render.line_height: is 48, which does not divide the page"):
         RunConfig.from_dict(real(**changes, render__line_height=48))
+
+
+@pytest.mark.parametrize(
+    ("field", "size"),
+    [
+        ("num_hidden_layers", 2**64),
+        ("hidden_size", 0.5),
+        ("hidden_size", 4096.0),
+        ("num_attention_heads", 0),
+        ("num_key_value_heads", -8),
+        ("head_dim", True),
+        ("intermediate_size", "12288"),
+        ("vocab_size", [1]),
+        ("max_position_embeddings", 10**12),
+    ],
+)
+def test_a_size_that_no_model_has_is_refused_by_field(tmp_path: Path, field: str, size: object) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "qwen3", "head_dim": None, field: size}))
+    with pytest.raises(ConfigError) as caught:
+        RunConfig.from_dict(real(model__base_model_name=str(tmp_path)), place="p")
+    [problem] = [
+        problem for problem in caught.value.problems if field in problem.message and "config" in problem.message
+    ]
+    assert problem.place == "p: model.base_model_name"
+    assert f'config.json has "{field}": {json.dumps(size)}, not a whole number from 1 to' in problem.message
 
 
 def refusals(read: Callable[[], object]) -> set[tuple[str, str, str]]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from ocrmem.config.known_encoders import known_encoder
 from ocrmem.config.rules.rule import Fault, rule
 from ocrmem.config.schema import RunSettings
-from ocrmem.families import TINY, known_positions
+from ocrmem.families import TINY, known_positions, size_faults
 
 
 @rule("model.base_model_name", "model.ocr_model_name")
@@ -17,6 +17,12 @@ def tiny_goes_with_tiny(config: RunSettings) -> Iterator[Fault]:
     if len(others) == 1:
         message = f"is {names[others[0]]!r}, but the other of the two models is tiny"
         yield f"model.{others[0]}", message, "Name two real models, or tiny for both"
+
+
+@rule("model.base_model_name")
+def base_model_has_usable_sizes(config: RunSettings) -> Iterator[Fault]:
+    for message in size_faults(config.model.base_model_name):
+        yield "model.base_model_name", message, "Correct the file, or name another model"
 
 
 @rule("model.device", "model.precision")
