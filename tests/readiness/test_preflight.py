@@ -147,28 +147,28 @@ def test_an_online_run_wants_a_key_and_an_answer(
 # Registry
 
 
-def test_a_sqlite_registry_that_is_there_is_written_to_and_left_as_it_was() -> None:
+def test_a_sqlite_registry_that_an_interrupted_start_left_is_no_problem_and_left_as_it_was() -> None:
     Path("registry").mkdir()
     with sqlite3.connect("registry/mlflow.db") as database:
-        database.execute("create table t (x)")
+        database.execute("create table experiments (experiment_id integer)")
     before = Path("registry/mlflow.db").read_bytes()
     preflight(settings())
     assert Path("registry/mlflow.db").read_bytes() == before
 
 
 def test_a_sqlite_registry_that_cannot_be_written_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ocrmem.registry.mlflow_backend.ANSWER_SECONDS", 0.1)
+    monkeypatch.setattr("ocrmem.registry.mlflow_database.ANSWER_SECONDS", 0.1)
     Path("registry").write_text("a file", encoding="utf-8")
     assert "register.uri: " in only_problem(settings())
     Path("registry").unlink()
     Path("registry").mkdir()
     Path("registry/mlflow.db").write_text("no database " * 100, encoding="utf-8")
-    assert "cannot be written to (file is not a database)" in only_problem(settings())
+    assert "registry/mlflow.db: it is damaged, or no database. Restore a copy" in only_problem(settings())
     Path("registry/mlflow.db").unlink()
     with sqlite3.connect("registry/mlflow.db") as holder:
         holder.execute("create table t (x)")
         holder.execute("begin exclusive")
-        assert "cannot be written to (database is locked)" in only_problem(settings())
+        assert "registry/mlflow.db: another process writes to it. Try again" in only_problem(settings())
 
 
 def test_an_mlflow_server_is_asked(server: Web, monkeypatch: pytest.MonkeyPatch) -> None:
