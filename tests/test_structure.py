@@ -47,6 +47,7 @@ LAYERS = [
     {"encoder"},
     {"gradflow"},
     {"model"},
+    {"objectives"},
     {"smoke_test"},
     {"tracking"},
     {"training"},

@@ -6,9 +6,11 @@ or a device is in `ocrmem.validation`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
+from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
@@ -148,8 +150,45 @@ class SmokeSection(Section):
     """Samples that the smoke test runs on."""
 
 
+Objective = Literal["align", "transcribe", "continue", "answer", "distil"]
+
+
+class StageSection(Section):
+    """A stage of the training: an objective, for how long, at which learning rate."""
+
+    objective: Objective
+    """What proj learns: `align`, `transcribe`, `continue`, `answer` or `distil`."""
+    steps: PositiveInt | None = None
+    """Its optimizer steps; null: it has a share."""
+    share: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Its share of max_steps, in place of steps."""
+    learning_rate: PositiveFloat | None = None
+    """Its peak learning rate; null: train.learning_rate."""
+    warmup_steps: NonNegativeInt | None = None
+    """Its steps of rising learning rate; null: train.warmup_steps."""
+    per_device_batch_size: PositiveInt | None = None
+    """Samples of one process and forward pass; null: train.per_device_batch_size."""
+    mix: dict[Objective, PositiveInt] | None = None
+    """Its batches by objective, as in {answer: 2, transcribe: 1}; null: all of its own objective."""
+
+
+class Stage(NamedTuple):
+    """A stage with every setting resolved; see `StageSection`."""
+
+    objective: str
+    steps: int
+    learning_rate: float
+    warmup_steps: int
+    per_device_batch_size: int
+    mix: dict[str, int]
+
+
 class TrainSection(Section):
     """Training of proj."""
+
+    stages: tuple[StageSection, ...] = ()
+    """Stages, one after the other: objective, steps or share, learning_rate, warmup_steps, per_device_batch_size, mix;
+    none: `answer` over all steps."""
 
     max_steps: PositiveInt = 1000
     """Optimizer steps."""
@@ -176,6 +215,8 @@ class TrainSection(Section):
     """Course of the learning rate after warmup."""
     weight_decay: NonNegativeFloat = 0.0
     """Weight decay of AdamW."""
+    adam_beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    """Decay of AdamW's second moment."""
     max_grad_norm: PositiveFloat = 1.0
     """Gradients are scaled down to this norm."""
     target_loss: PositiveFloat | None = None
@@ -183,7 +224,11 @@ class TrainSection(Section):
     max_attempts: PositiveInt = 1
     """Seeds tried for target_loss; the best one is kept."""
     curriculum: Share = 0.0
-    """Share of the steps over which samples are let in, shortest memory first."""
+    """Share of the steps of each stage over which samples are let in, shortest memory first."""
+    transcribe_instruction: Text = "Repeat the notes."
+    """User message of `transcribe`, behind the memory."""
+    continue_instruction: Text = "Continue the notes."
+    """User message of `continue`, behind the memory."""
     group_by_length: bool = False
     """Make batches of samples of similar length, which need less padding."""
     loader_workers: NonNegativeInt = 0
@@ -196,6 +241,27 @@ class TrainSection(Section):
     """Steps between two checkpoints."""
     save_total_limit: PositiveInt = 2
     """Checkpoints that are kept."""
+
+    def objectives(self) -> list[str]:
+        """Return what the stages name, each once, in the order in which it comes up."""
+        return list(dict.fromkeys(name for stage in self.resolved_stages() for name in (stage.objective, *stage.mix)))
+
+    def resolved_stages(self) -> list[Stage]:
+        """Return the stages; without any, `answer` over all steps."""
+        stages = self.stages or (StageSection(objective="answer", steps=self.max_steps),)
+        sizes = [stage.steps or self.max_steps * (stage.share or 0.0) for stage in stages]
+        ends = [0, *(math.floor(end + 0.5) for end in accumulate(sizes[:-1])), self.max_steps]
+        return [
+            Stage(
+                stage.objective,
+                end - start,
+                self.learning_rate if stage.learning_rate is None else stage.learning_rate,
+                self.warmup_steps if stage.warmup_steps is None else stage.warmup_steps,
+                stage.per_device_batch_size or self.per_device_batch_size,
+                {str(name): count for name, count in (stage.mix or {stage.objective: 1}).items()},
+            )
+            for stage, (start, end) in zip(stages, pairwise(ends), strict=True)
+        ]
 
 
 class EvaluateSection(Section):

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 _SENTINEL = "\ue5c0ocrmem{index}\ue5c1"  # never meets content: content is not rendered
 _SENTINEL_PATTERN = re.compile("\ue5c0ocrmem([0-9]+)\ue5c1")
 _CACHE_ENTRIES = 16_384
+_CACHED_TOKENS = 1 << 20  # of contents: many are short and repeat, and a few may be long
 _CACHED_ROLES = 128  # of longer conversations the template's parts are not kept: they grow with the square
 Key = TypeVar("Key")
 Ids = TypeVar("Ids")
@@ -84,6 +85,7 @@ class SequenceBuilder:
         self.memory = memory_tokens(tokenizer, family)
         self._template_options = family.template_options
         self._content_cache: dict[str, tuple[int, ...]] = {}
+        self._content_tokens = 0
         self._markup_cache: dict[str, tuple[int, ...]] = {}
         self._template_cache: dict[tuple[bool | str, ...], list[tuple[int, ...]]] = {}
         self._length_cache: dict[str, int] = {}
@@ -117,6 +119,10 @@ class SequenceBuilder:
         ids = self._content_cache.get(text)
         if ids is None:
             ids = self._encode_content(text)
+            self._content_tokens += len(ids)
+            if self._content_tokens > _CACHED_TOKENS:
+                self._content_cache.clear()
+                self._content_tokens = len(ids)
             _remember(self._content_cache, text, ids)
         return ids
 

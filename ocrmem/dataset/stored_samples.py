@@ -98,6 +98,16 @@ class StoredSamples(Sequence[Sample]):
                 parts.append(self._open(number).read(columns=[name]).column(name).fill_null(-1).to_numpy())
         return np.concatenate(parts) if parts else np.empty(0, np.int32)
 
+    def page_counts(self) -> np.ndarray:
+        """Return how many pages each sample has, without reading the samples: int32 [n]."""
+        import pyarrow.compute as pc
+
+        parts = [
+            pc.list_value_length(self._open(number).read(columns=["pages"]).column("pages")).to_numpy()
+            for number in range(len(self._shards))
+        ]
+        return np.concatenate(parts) if parts else np.empty(0, np.int32)
+
     def _group(self, number: int) -> _Group:
         """Return a row group, of the last ones read where it is among them."""
         group = self._groups.get(number)

@@ -223,7 +223,7 @@ class MEMModel(PreTrainedModel):
 
     def forward(
         self,
-        input_ids: torch.Tensor,
+        input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
         memory_features: torch.Tensor | None = None,
@@ -232,13 +232,15 @@ class MEMModel(PreTrainedModel):
         memory_embeddings: torch.Tensor | None = None,
         num_items_in_batch: torch.Tensor | int | None = None,
         logits_to_keep: int = 0,
+        text_ids: torch.Tensor | None = None,
+        text_lengths: torch.Tensor | None = None,
     ) -> MEMOutput:
-        """Compute the next-token loss over the supervised positions, or logits.
+        """Compute the next-token loss over the supervised positions, or logits; with ``text_ids``, proj's error.
 
         At most one of the three sources of memory is given; their rows fill the placeholders in batch order.
 
         Args:
-            input_ids: long [B, L].
+            input_ids: long [B, L]; None with ``text_ids``.
             attention_mask: 1 for tokens, 0 for padding [B, L], on either side; None: no padding.
             labels: long [B, L], -100 where nothing is to be predicted; not shifted.
             memory_features: the encoder's features of all kept vision tokens [M, d].
@@ -247,11 +249,20 @@ class MEMModel(PreTrainedModel):
             memory_embeddings: [M, H], used as they are (text baselines).
             num_items_in_batch: divide the summed loss by this instead of by the batch's own count.
             logits_to_keep: without labels, only this many last positions get logits; 0: all.
+            text_ids: long [T], the text under the vision tokens, of one after the other. The loss is then the mean
+                squared difference between each token's memory and the mean of its text's input embeddings, and the
+                language model does not run.
+            text_lengths: long [M], how many of ``text_ids`` each vision token has, at least 1.
 
         Raises:
             BatchError: (a ValueError) the placeholders are not as many as the memory tokens, no label is
                 supervised, or a source of memory cannot be used.
         """
+        if text_ids is not None and text_lengths is not None:
+            features = self._encode(pixel_values, page_kept) if pixel_values is not None else memory_features
+            return self._compare_with_text(features, text_ids, text_lengths, num_items_in_batch)
+        if input_ids is None:
+            raise BatchError.of("input_ids", "is missing", "Give it, or text_ids and text_lengths")
         embeddings, memory_tokens = self._embed(input_ids, memory_features, pixel_values, page_kept, memory_embeddings)
         hidden = self.base_llm_model.base_model(
             inputs_embeds=embeddings,
@@ -273,11 +284,7 @@ class MEMModel(PreTrainedModel):
                 "Label the answer's tokens; check that truncation does not cut the answer off",
             )
         total = F.cross_entropy(head(hidden_ND).float(), targets[supervised], reduction="sum")
-        if num_items_in_batch is None:
-            num_items_in_batch = len(hidden_ND)
-        elif isinstance(num_items_in_batch, torch.Tensor):
-            num_items_in_batch = num_items_in_batch.to(total.device)
-        return MEMOutput(loss=total / num_items_in_batch, memory_tokens=memory_tokens)
+        return MEMOutput(loss=_mean(total, num_items_in_batch, len(hidden_ND)), memory_tokens=memory_tokens)
 
     @torch.no_grad()
     def generate(  # type: ignore[override]
@@ -364,6 +371,32 @@ class MEMModel(PreTrainedModel):
         trainable.check_trainable(self)
         print(trainable.parameter_report(self.trainable_parameters()))
 
+    def _compare_with_text(
+        self,
+        features: torch.Tensor | None,
+        text_ids: torch.Tensor,
+        text_lengths: torch.Tensor,
+        items: torch.Tensor | int | None,
+    ) -> MEMOutput:
+        """Return proj's mean squared error against the mean embedding of each vision token's text."""
+        if features is None or len(features) != len(text_lengths) or int(text_lengths.sum()) != len(text_ids):
+            raise BatchError.of(
+                "text_lengths",
+                f"{len(text_lengths)} lengths of {len(text_ids)} text tokens do not fit the memory features",
+                "Give one length for each vision token; together they are the number of text_ids",
+            )
+        compatibility.check_features(features, self.config.vision_embedding_size)
+        if not len(features):
+            return MEMOutput(loss=self._idle(), memory_tokens=0)
+        text = self.get_input_embeddings()(text_ids).float()
+        wanted = torch.segment_reduce(text, "mean", lengths=text_lengths)
+        total = (self.proj(features).float() - wanted).square().mean(dim=-1).sum()
+        return MEMOutput(loss=_mean(total, items, len(features)), memory_tokens=len(features))
+
+    def _idle(self) -> torch.Tensor:
+        """Return 0, with proj in its graph: every rank has the same parameters in its own."""
+        return self.proj(self.proj.fc1.weight.new_zeros(1, self.config.vision_embedding_size)).sum() * 0.0
+
     def _embed(
         self,
         input_ids: torch.Tensor,
@@ -385,9 +418,7 @@ class MEMModel(PreTrainedModel):
         if features is not None and len(features):
             memory = self.proj(features)
         else:
-            # proj takes part all the same, times zero: every rank has the same parameters in its graph.
-            idle = self.proj(self.proj.fc1.weight.new_zeros(1, self.config.vision_embedding_size))
-            embeddings = embeddings + (idle.sum() * 0.0).to(embeddings.dtype)
+            embeddings = embeddings + self._idle().to(embeddings.dtype)
             memory = embeddings.new_zeros(0, embeddings.shape[-1]) if ready is None else ready
         placeholders = input_ids == self.config.placeholder_token_id
         count = int(placeholders.sum())
@@ -417,3 +448,10 @@ class MEMModel(PreTrainedModel):
                 "Use the mask of pages of this size",
             )
         return features_PND[kept]
+
+
+def _mean(total: torch.Tensor, items: torch.Tensor | int | None, own: int) -> torch.Tensor:
+    """Divide a batch's sum by the items of the optimizer step, or by the batch's own."""
+    if isinstance(items, torch.Tensor):
+        items = items.to(total.device)
+    return total / (own if items is None else items)

@@ -18,8 +18,8 @@ from ocrmem.training.deepspeed import deepspeed_config, prepare_for_cpu, require
 # Fields of params.yaml's section train that have the same name and meaning here.
 _SAME_NAMES = (
     "max_steps", "learning_rate", "gradient_accumulation_steps", "activation_checkpointing", "warmup_steps",
-    "lr_scheduler_type", "weight_decay", "max_grad_norm", "seed", "logging_steps", "save_steps", "save_total_limit",
-    "curriculum",
+    "lr_scheduler_type", "weight_decay", "adam_beta2", "max_grad_norm", "seed", "logging_steps", "save_steps",
+    "save_total_limit", "curriculum",
 )  # fmt: skip
 
 

@@ -6,14 +6,17 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from ocrmem import console
 from ocrmem.signals import on_signals
 from ocrmem.tracking import Run
-from ocrmem.training import collectives
+from ocrmem.training import collectives, optimizer_state
+
+if TYPE_CHECKING:
+    from ocrmem.training.trainer import AdapterOnlyTrainer
 
 Logs = dict[str, float] | None
 
@@ -31,7 +34,8 @@ class BarCallback(TrainerCallback):
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Logs = None, **kwargs: Any) -> None:
         if logs and "loss" in logs:
-            self.bar.describe(f"train (loss {logs['loss']:.4f})")
+            stage = f", stage {logs['stage']}" if "stage" in logs else ""
+            self.bar.describe(f"train{stage} (loss {logs['loss']:.4f})")
 
 
 @dataclass(eq=False)
@@ -71,6 +75,30 @@ class StopCallback(TrainerCallback):
             self.signal = agreed
             control.should_save = True
             control.should_training_stop = True
+
+
+@dataclass(eq=False)
+class LoopEvents(TrainerCallback):
+    """The events of Trainer's loop at which `AdapterOnlyTrainer` acts."""
+
+    trainer: AdapterOnlyTrainer
+
+    def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self.trainer.restore_progress(state)
+
+    def on_step_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self.trainer.seed_missing_random_states(state.global_step)
+        stages = self.trainer.stages
+        if stages is not None and state.global_step in stages.starts[1:]:
+            optimizer_state.forget(self.trainer.optimizer)
+
+    def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        stages = self.trainer.stages
+        if stages is not None and state.global_step in stages.starts[1:]:
+            control.should_log = True  # no entry of the log mixes the losses of two stages
+
+    def on_pre_optimizer_step(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        self.trainer.settle_step()
 
 
 @contextmanager

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -134,3 +136,19 @@ def require_only_proj_moved(before: ModelHashes, after: ModelHashes, *, stopped:
             "is the same after training as before",
             "Run `ocrmem smoke` to see where the gradient is lost, and check train.learning_rate",
         )
+
+
+@contextmanager
+def config_kept(model: nn.Module) -> Iterator[None]:
+    """Undo what Trainer writes into the model's configuration (use_cache, the tokenizer's special tokens).
+
+    It is meant for models that Trainer saves whole; here it would end up in the adapter's config.json.
+    """
+    config = getattr(model, "config", None)
+    before = dict(vars(config)) if config is not None else {}
+    try:
+        yield
+    finally:
+        if config is not None:
+            vars(config).clear()
+            vars(config).update(before)

@@ -56,6 +56,20 @@ def restore(optimizer: Any, proj: nn.Module, path: Path) -> None:
         _into_zero(engine, proj, state)
 
 
+def forget(optimizer: Any) -> None:
+    """Set the state to zeros, which is what it begins with."""
+    for values in _state_of(optimizer).values():
+        for value in values.values():
+            if torch.is_tensor(value):
+                value.zero_()
+
+
+def _state_of(optimizer: Any) -> dict[Any, dict[str, Any]]:
+    engine = _zero(optimizer)
+    state: dict[Any, dict[str, Any]] = (_unwrapped(optimizer) if engine is None else engine.optimizer).state
+    return state
+
+
 def _unwrapped(optimizer: Any) -> Any:
     """Return torch's or DeepSpeed's optimizer inside accelerate's wrapper."""
     return getattr(optimizer, "optimizer", optimizer)

@@ -28,17 +28,19 @@ from ocrmem.facts import ADAPTER_FILES, PACKAGE_FILES, TRAIN_REPORT
 from ocrmem.files import locked, replacing_directory, sha256_json, sha256_tree, write_json, write_text
 from ocrmem.json_files import with_sha256
 from ocrmem.model.adapter_files import write_adapter
-from ocrmem.model.collator import MemoryCollator
 from ocrmem.model.configuration import MEMConfig
 from ocrmem.model.modeling import MEMModel
 from ocrmem.model.trainable import count_parameters
+from ocrmem.objectives import Material, make_objectives
 from ocrmem.tracking import Run, track, tracker_problems
 from ocrmem.training import collectives, zero3
 from ocrmem.training.arguments import AdapterTrainingArguments
 from ocrmem.training.callbacks import TrackingCallback, stop_on_signal
 from ocrmem.training.checkpoint import PREVIOUS, CheckpointStore
 from ocrmem.training.collectives import process_group
+from ocrmem.training.curriculum import memory_lengths
 from ocrmem.training.outputs import PLOT, check_outputs, require_room
+from ocrmem.training.stages import Stages
 from ocrmem.training.trainer import AdapterOnlyTrainer
 from ocrmem.versions import versions
 
@@ -57,6 +59,7 @@ class TrainResult(TypedDict, total=False):
         frozen_sha256, proj_sha256: hashes ``before`` and ``after`` the training.
         seconds_without_data: how long steps waited for batches.
         attempts: seed and last loss of each.
+        stages: objective, steps, ``samples`` that it could use, ``first`` and ``last`` logged loss of each stage.
         summary: what a person reads.
     """
 
@@ -73,6 +76,7 @@ class TrainResult(TypedDict, total=False):
     versions: dict[str, str]
     adapter_sha256: str
     attempts: list[dict[str, Any]]
+    stages: list[dict[str, Any]]
     seconds: float
     summary: list[str]
 
@@ -181,6 +185,7 @@ def _train_once(config: RunConfig, resume: bool, adapter: Path, open_run: ExitSt
     with zero3.partition_while_loading(getattr(arguments, "hf_deepspeed_config", None), DTYPES[config.model.precision]):
         model = MEMModel.from_run_config(config, with_encoder=False)
     model.set_feature_statistics(features.mean, features.std)
+    stages = _stages(config, Material(config, SequenceBuilder.of(config), dataset, features, samples), model)
     checkpoint = _prepare_checkpoints(CheckpointStore(Path(config.paths.checkpoints)), resume)
     run = Run(config, "train")
     if is_main:
@@ -190,21 +195,31 @@ def _train_once(config: RunConfig, resume: bool, adapter: Path, open_run: ExitSt
         trainer = AdapterOnlyTrainer(
             model=model,
             args=arguments,
+            stages=stages,
             identity={
                 "dataset": sha256_json(dataset.manifest),
                 "features": sha256_json([features.manifest[name] for name in ("format", "dataset_pages_sha256")]),
             },
             train_dataset=samples,  # type: ignore[arg-type]  # a list is a map-style dataset
-            data_collator=MemoryCollator(SequenceBuilder.of(config), dataset, features),
             callbacks=[TrackingCallback(run), stop],
         )
         trainer.train(resume_from_checkpoint=checkpoint)
         if stop.signal is not None and trainer.state.global_step < config.train.max_steps:
             _stop(stop.signal, trainer, is_main)
     rows = [entry for entry in trainer.state.log_history if "loss" in entry]
-    report = _report(trainer, samples, rows)
+    report = _report(trainer, stages, samples, rows)
     run.summarize(report)
     return _Trained(model.config, trainer.adapter_tensors(), rows, report, trainer.resumed_step, run.place)
+
+
+def _stages(config: RunConfig, material: Material, model: MEMModel) -> Stages:
+    """Return the run's stages, their objectives prepared for the model."""
+    objectives = make_objectives(config.train.objectives(), material)
+    with zero3.gathered(model.get_input_embeddings().parameters()):
+        for objective in objectives.values():
+            objective.prepare(model)
+    lengths = memory_lengths(material.samples) if config.train.curriculum > 0 else None
+    return Stages(config.train, objectives, lengths)
 
 
 def _open_inputs(config: RunConfig) -> tuple[MemoryDataset, FeatureStore, StoredSamples]:
@@ -253,12 +268,24 @@ def _stop(number: int, trainer: AdapterOnlyTrainer, is_main: bool) -> None:
     raise KeyboardInterrupt
 
 
-def _report(trainer: AdapterOnlyTrainer, samples: StoredSamples, rows: list[dict[str, float]]) -> TrainResult:
+def _report(
+    trainer: AdapterOnlyTrainer, stages: Stages, samples: StoredSamples, rows: list[dict[str, float]]
+) -> TrainResult:
     """Return what train.json says of an attempt."""
     before, after = trainer.hashes()
     return {
         "steps": trainer.state.global_step,
-        "loss": {"first": rows[0]["loss"], "last": rows[-1]["loss"]} if rows else None,
+        "loss": _ends(rows),
+        "stages": [
+            {
+                "objective": stage.objective,
+                "mix": stage.mix,
+                "steps": stage.steps,
+                "samples": len(stages.objectives[stage.objective].eligible()),
+                "loss": _ends([row for row in rows if row.get("stage", 1) == number]),
+            }
+            for number, stage in enumerate(stages.stages, 1)
+        ],
         "samples": {"train": len(samples), "with_memory": int((samples.column("memory_tokens") > 0).sum())},
         "tokens": trainer.state.num_input_tokens_seen,
         "parameters": sum(part.trainable for part in count_parameters(trainer.model)),
@@ -269,6 +296,10 @@ def _report(trainer: AdapterOnlyTrainer, samples: StoredSamples, rows: list[dict
         "seconds_without_data": round(trainer.seconds_without_data, 1),
         "versions": versions(*_VERSIONED),
     }
+
+
+def _ends(rows: list[dict[str, float]]) -> dict[str, float] | None:
+    return {"first": rows[0]["loss"], "last": rows[-1]["loss"]} if rows else None
 
 
 def _write(
@@ -284,7 +315,8 @@ def _write(
             write_adapter(directory, trained.config, trained.tensors)
     # Numbers keep every digit, so equal runs give equal files.
     curve = io.StringIO()
-    writer = csv.DictWriter(curve, _CURVE, extrasaction="ignore", lineterminator="\n")
+    columns = (*_CURVE, *(("stage",) if len(config.train.stages) > 1 else ()))
+    writer = csv.DictWriter(curve, columns, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     writer.writerows(trained.curve)
     write_text(config.paths.report(PLOT), curve.getvalue())
@@ -299,7 +331,7 @@ def _write(
 
 
 def _summary(config: RunConfig, report: TrainResult, adapter: Path, trained: _Trained) -> list[str]:
-    loss, attempts = report["loss"], report["attempts"]
+    attempts = report["attempts"]
     lines = [
         f"Trained {report['parameters']:,} parameters of proj for {report['steps']} steps"
         + (f" (from a checkpoint at step {trained.resumed_step})" if trained.resumed_step else "")
@@ -307,8 +339,10 @@ def _summary(config: RunConfig, report: TrainResult, adapter: Path, trained: _Tr
         + f" in {report['seconds']} s.",
         f"  samples: {report['samples']['train']}, {report['samples']['with_memory']} of them with memory",
     ]
-    if loss:
-        lines.append(f"  loss: {loss['first']:.4f} -> {loss['last']:.4f}")
+    for stage in report["stages"]:
+        if ends := stage["loss"]:
+            of = f" of {stage['objective']} ({stage['steps']} steps)" if config.train.stages else ""
+            lines.append(f"  loss{of}: {ends['first']:.4f} -> {ends['last']:.4f}")
     lines.append(f"  frozen weights unchanged: sha256 {report['frozen_sha256']['after'][:12]} before and after")
     lines.append(f"Adapter: {adapter} (sha256 {report['adapter_sha256'][:12]})")
     lines.append(f"Report: {config.paths.report(TRAIN_REPORT)}; curve: {config.paths.report(PLOT)}")

@@ -9,7 +9,6 @@ import time
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -17,14 +16,13 @@ from typing import Any, cast
 import torch
 from safetensors.torch import save_file
 from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader, Sampler, SequentialSampler
 from transformers import (
     PreTrainedModel,
     PrinterCallback,
     ProgressCallback,
     Trainer,
-    TrainerCallback,
-    TrainerControl,
     TrainerState,
     set_seed,
 )
@@ -37,18 +35,20 @@ from ocrmem.facts import PROJ
 from ocrmem.gradflow import check
 from ocrmem.training import data_workers, optimizer_state
 from ocrmem.training.arguments import AdapterTrainingArguments
-from ocrmem.training.callbacks import BarCallback
+from ocrmem.training.callbacks import BarCallback, LoopEvents
 from ocrmem.training.checkpoint import PROJ_FILE, Checkpoint, CheckpointStore, load_proj, proj_state
 from ocrmem.training.curriculum import GroupedSampler, RunSampler, memory_lengths, sequence_lengths
 from ocrmem.training.finite_guard import SAMPLE_IDS, FiniteGuard, name_samples
 from ocrmem.training.frozen import (
     ModelHashes,
+    config_kept,
     hash_model,
     require_only_proj_moved,
     require_only_proj_trainable,
     require_same_frozen,
 )
 from ocrmem.training.optimizer_state import OPTIMIZER_FILE
+from ocrmem.training.stages import OBJECTIVE, Draws, StageBatches, StageCollator, Stages
 from ocrmem.training.zero3 import skip_broadcast_of_frozen
 
 # What the sequence of losses depends on, besides the global batch; a run is resumed only where these are the
@@ -61,6 +61,7 @@ _IDENTITY_ARGUMENTS = (
 _OWN_ORDERS = ("random", "group_by_length", "sequential")
 # A gradient scaler starts at 2**16 and halves at every overflow: after this many it is at the bottom.
 _SCALER_PATIENCE = 17
+_ADAM_BETA2 = 0.999  # the default; checkpoints of runs that could set no other do not name it
 
 
 class AdapterOnlyTrainer(Trainer):
@@ -75,6 +76,8 @@ class AdapterOnlyTrainer(Trainer):
     Args:
         model: a module whose parameters outside ``proj`` are frozen, such as `ocrmem.MEMModel`.
         args: how to train.
+        stages: objective, samples and learning rate of every step, in place of ``curriculum``, the order of samples
+            and the schedule of ``args``; its samples are ``train_dataset``. None: what the arguments say.
         identity: further plain values that the losses depend on (hashes of data, say); a checkpoint with
             others is not resumed.
         tokenizer: the old name of ``processing_class``; accepted with a warning.
@@ -100,6 +103,7 @@ class AdapterOnlyTrainer(Trainer):
         model: nn.Module,
         args: AdapterTrainingArguments,
         *,
+        stages: Stages | None = None,
         identity: Mapping[str, Any] | None = None,
         tokenizer: Any = None,
         **kwargs: Any,
@@ -127,7 +131,7 @@ class AdapterOnlyTrainer(Trainer):
         dataset: Any = kwargs.get("train_dataset")
         if args.max_steps <= 0 and hasattr(dataset, "__len__"):
             args.max_steps = math.ceil(args.num_train_epochs * len(dataset) / args.global_batch_size)
-        with _config_kept(model):
+        with config_kept(model):
             super().__init__(model=model, args=args, **kwargs)
         for printing in (PrinterCallback, ProgressCallback):
             self.remove_callback(printing)
@@ -141,10 +145,11 @@ class AdapterOnlyTrainer(Trainer):
         self._resumed: Checkpoint | None = None
         self.resumed_step = 0
         self.seconds_without_data = 0.0
+        self.stages = stages
         self._extra_identity = dict(identity or {})
         self._overflows = 0
         self._guard = FiniteGuard()
-        self.add_callback(_LoopEvents(self))
+        self.add_callback(LoopEvents(self))
 
     def train(  # type: ignore[override]
         self, resume_from_checkpoint: str | bool | None = None, **kwargs: Any
@@ -170,7 +175,7 @@ class AdapterOnlyTrainer(Trainer):
         if self._resumed and 0 < self.args.max_steps <= self._resumed.step:
             result = self._take_finished(self._resumed)
         else:
-            with self._bar(), _config_kept(self.model):
+            with self._bar(), config_kept(self.model):
                 path = str(self._resumed.path) if self._resumed else None
                 result = super().train(resume_from_checkpoint=path, **kwargs)
         self._after = hash_model(self.model)
@@ -198,6 +203,10 @@ class AdapterOnlyTrainer(Trainer):
             "samples": len(dataset) if hasattr(dataset, "__len__") else None,
             "frozen": self._before.frozen_hash,
         }
+        if self.stages is not None:
+            values |= self.stages.identity(self._parts)
+        if self.args.adam_beta2 != _ADAM_BETA2:
+            values["adam_beta2"] = self.args.adam_beta2
         # Enumerations as their values, so that what is compared is what JSON gives back.
         return {name: getattr(value, "value", value) for name, value in values.items()} | self._extra_identity
 
@@ -230,13 +239,51 @@ class AdapterOnlyTrainer(Trainer):
             # several processes could only do together.
             if self.args.world_size > 1 or self.is_deepspeed_enabled:
                 raise
-            faults = check(self.model, self._prepare_inputs(dict(inputs)), PROJ).faults()
+            batch = {name: value for name, value in inputs.items() if name != OBJECTIVE}
+            faults = check(self.model, self._prepare_inputs(batch), PROJ).faults()
             if not faults:
                 raise
             raised = (f"step {self.state.global_step + 1}", first_line(error), "See what follows for the cause")
             raise TrainingError([Problem(*fault) for fault in (raised, *faults)]) from error
         self._guard.saw(loss, samples)
         return loss
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> Any:
+        """Return the loss of the batch's objective, or without stages that of forward."""
+        name = inputs.pop(OBJECTIVE, None)
+        if self.stages is None or name is None:
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        loss = self.stages.objectives[name].loss(model, inputs, num_items_in_batch)
+        # The items are those of all processes, whose gradients are averaged.
+        return loss * self.accelerator.num_processes
+
+    def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> torch.Tensor | int | None:
+        """Count what the loss of a step is a mean over, in all its batches and processes."""
+        name = batch_samples[0].get(OBJECTIVE) if batch_samples else None
+        if self.stages is None or name is None:
+            return super()._get_num_items_in_batch(batch_samples, device)
+        objective = self.stages.objectives[name]
+        items = torch.tensor(sum(objective.items(batch) for batch in batch_samples), device=device)
+        return self.accelerator.gather(items).sum()
+
+    def _track_num_input_tokens(self, inputs: dict[str, Any]) -> None:
+        if "input_ids" in inputs:  # Trainer warns at every step of an objective without a language model
+            super()._track_num_input_tokens(inputs)
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """Make the schedule of the learning rate, of all stages; see `transformers.Trainer.create_scheduler`."""
+        if self.stages is None or self.lr_scheduler is not None:
+            return super().create_scheduler(num_training_steps, optimizer)
+        rate = self.stages.rate(self.args.lr_scheduler_type, self.args.learning_rate)
+        self.lr_scheduler = LambdaLR(self.optimizer if optimizer is None else optimizer, rate)
+        self._created_lr_scheduler = True
+        return self.lr_scheduler
 
     def settle_step(self) -> None:
         """Check before the optimizer steps that losses and gradient of this step are finite, on all processes.
@@ -254,6 +301,8 @@ class AdapterOnlyTrainer(Trainer):
         """Record logs; the norm of all trained gradients is proj's, and is named so."""
         if "grad_norm" in logs:
             logs["proj_grad_norm"] = logs.pop("grad_norm")
+        if self.stages is not None and len(self.stages.stages) > 1 and "loss" in logs:
+            logs["stage"] = self.stages.number(self.state.global_step - 1) + 1
         super().log(logs, start_time)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
@@ -303,14 +352,20 @@ class AdapterOnlyTrainer(Trainer):
         """Return batches of the training samples, with their names, in the order of `RunSampler`."""
         args, dataset, collator = self.args, cast(Any, self.train_dataset), cast(Any, self.data_collator)
         naming: Any = partial(name_samples, collator)
-        if not hasattr(dataset, "__len__") or args.train_sampling_strategy not in _OWN_ORDERS:
+        drawing: dict[str, Any] = {}
+        if self.stages is not None:
+            drawing = {"batch_sampler": StageBatches(self.stages, args.max_steps, self._parts)}
+            dataset, naming = Draws(dataset), partial(name_samples, StageCollator(self.stages.objectives))
+        elif hasattr(dataset, "__len__") and args.train_sampling_strategy in _OWN_ORDERS:
+            drawing = {"sampler": self._sampler(dataset), "batch_size": self._train_batch_size}
+            drawing["drop_last"] = args.dataloader_drop_last
+        if not drawing:
             self.data_collator = naming
             try:
                 loader = super().get_train_dataloader()
             finally:
                 self.data_collator = collator
         else:
-            sampler = self._sampler(dataset)
             if args.dataloader_num_workers:
                 # Otherwise each of them warns on stderr that it must not tokenise in parallel.
                 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -318,10 +373,8 @@ class AdapterOnlyTrainer(Trainer):
             loader = self.accelerator.prepare(
                 DataLoader(
                     dataset,
-                    batch_size=self._train_batch_size,
-                    sampler=sampler,
+                    **drawing,
                     collate_fn=naming,
-                    drop_last=args.dataloader_drop_last,
                     num_workers=args.dataloader_num_workers,
                     pin_memory=args.dataloader_pin_memory,
                     persistent_workers=args.dataloader_persistent_workers,
@@ -333,6 +386,11 @@ class AdapterOnlyTrainer(Trainer):
         if loader.num_workers:
             loader.worker_init_fn = data_workers.begin_worker
         return loader
+
+    @property
+    def _parts(self) -> int:
+        """Return the batches of an optimizer step, of all processes."""
+        return self.args.gradient_accumulation_steps * self.args.world_size
 
     def _sampler(self, dataset: Any) -> Sampler[int]:
         args = self.args
@@ -420,35 +478,3 @@ class AdapterOnlyTrainer(Trainer):
         self.state = TrainerState.load_from_json(str(checkpoint.path / TRAINER_STATE_NAME))
         losses = [entry["loss"] for entry in self.state.log_history if "loss" in entry]
         return TrainOutput(self.state.global_step, losses[-1] if losses else math.nan, {})
-
-
-@contextmanager
-def _config_kept(model: nn.Module) -> Iterator[None]:
-    """Undo what Trainer writes into the model's configuration (use_cache, the tokenizer's special tokens).
-
-    It is meant for models that Trainer saves whole; here it would end up in the adapter's config.json.
-    """
-    config = getattr(model, "config", None)
-    before = dict(vars(config)) if config is not None else {}
-    try:
-        yield
-    finally:
-        if config is not None:
-            vars(config).clear()
-            vars(config).update(before)
-
-
-@dataclass(eq=False)
-class _LoopEvents(TrainerCallback):
-    """The events of Trainer's loop at which `AdapterOnlyTrainer` acts."""
-
-    trainer: AdapterOnlyTrainer
-
-    def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        self.trainer.restore_progress(state)
-
-    def on_step_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        self.trainer.seed_missing_random_states(state.global_step)
-
-    def on_pre_optimizer_step(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        self.trainer.settle_step()

@@ -33,6 +33,31 @@ def warmup_ends(config: RunSettings) -> Iterator[Fault]:
     return _below(config, "train.warmup_steps", "train.max_steps", remedy)
 
 
+@rule("train.stages", "train.max_steps", "train.warmup_steps")
+def stages_make_up_the_steps(config: RunSettings) -> Iterator[Fault]:
+    train, faults = config.train, []
+    for number, stage in enumerate(train.stages):
+        name = f"train.stages.{number}"
+        if (stage.steps is None) == (stage.share is None):
+            message = f"has {'neither' if stage.steps is None else 'both'} steps and share"
+            faults.append((name, message, "Give each stage one of them"))
+        if stage.mix is not None and stage.objective not in stage.mix:
+            message = f"leaves out {stage.objective}, the stage's own objective"
+            faults.append((f"{name}.mix", message, f"Add {stage.objective} to it"))
+    yield from faults
+    if faults or not train.stages:
+        return
+    taken = sum(stage.steps or train.max_steps * (stage.share or 0) for stage in train.stages)
+    if abs(taken - train.max_steps) >= 1:
+        remedy = "Make the shares add up to 1" if any(s.share for s in train.stages) else f"Set train.max_steps={taken}"
+        yield "train.stages", f"take {taken:.0f} steps, but train.max_steps is {train.max_steps}", remedy
+        return
+    for number, resolved in enumerate(train.resolved_stages()):
+        if resolved.warmup_steps >= resolved.steps:
+            message = f"has {resolved.steps} steps, and the learning rate rises over {resolved.warmup_steps}"
+            yield f"train.stages.{number}", message, "Give it warmup_steps of its own, a few per cent of its steps"
+
+
 @rule("data.eval_fraction")
 def something_is_left_to_train_on(config: RunSettings) -> Iterator[Fault]:
     if config.data.eval_fraction >= 1:
