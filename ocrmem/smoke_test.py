@@ -25,13 +25,17 @@ from ocrmem.errors import CheckFailed, ConfigError, DataError, Problem
 from ocrmem.facts import MANIFEST, PROJ, SMOKE_REPORT
 from ocrmem.files import locked, locking, write_json, write_text
 from ocrmem.gradflow import Report, check
-from ocrmem.gradflow.catalogue import Place, finding
+from ocrmem.gradflow.catalogue import Finding, Place, finding
 from ocrmem.gradflow.report import ReportDict
 from ocrmem.json_files import with_sha256
 from ocrmem.model.collator import MemoryCollator
 from ocrmem.model.modeling import MEMModel
 from ocrmem.model.trainable import parameter_report
+from ocrmem.objectives import Material, make_objectives
+from ocrmem.objectives.answer import Answer
 from ocrmem.rendering.page import pixel_batch
+
+_CANDIDATES = 64  # samples among which those of an objective's batch are looked for
 
 
 class SmokeResult(ReportDict):
@@ -41,6 +45,7 @@ class SmokeResult(ReportDict):
     samples: NotRequired[list[str]]  # ids of those that were checked
     trainable_parameters: NotRequired[list[str]]  # the table of parameters by part, line by line
     loss_with_other_pages: NotRequired[float | None]  # None where the check failed before
+    losses: NotRequired[dict[str, float | None]]  # of the other objectives of train.stages, where `answer` passed
     model: NotRequired[str]  # ``--model``'s target, in place of the four above
     summary: list[str]
 
@@ -89,7 +94,25 @@ def smoke(config: RunConfig, model: MEMModel | None = None) -> SmokeResult:
         if abs(changed - loss) <= 1e-6 * max(1.0, abs(loss)):
             evidence = f"loss {loss:.6f}, with other pages {changed:.6f}"
             report = replace(report, findings=[*report.findings, finding("GF022", PROJ, Place(PROJ), evidence)])
+    if report.ok:
+        material = Material(config, SequenceBuilder.of(config), dataset, store, everything)
+        details["losses"], findings = _check_objectives(model, material)
+        report = replace(report, findings=[*report.findings, *findings])
     return _conclude(report, Path(config.paths.smoke), details)
+
+
+def _check_objectives(model: MEMModel, material: Material) -> tuple[dict[str, float | None], list[Finding]]:
+    """Check a batch of each objective of ``train.stages`` but `answer`; return their losses and what was found."""
+    names = [name for name in material.config.train.objectives() if name != Answer.name]
+    losses: dict[str, float | None] = {}
+    findings: list[Finding] = []
+    for name, objective in make_objectives(names, material).items():
+        candidates = [material.samples[int(index)] for index in objective.eligible()[:_CANDIDATES]]
+        samples = pick_samples(candidates, material.config.smoke.samples)
+        report = check(model, _to(next(model.proj.parameters()).device, objective(samples)), PROJ)
+        losses[name] = report.recording.loss
+        findings += report.findings
+    return losses, findings
 
 
 def smoke_model(target: str, trainable: str = PROJ, output: Path = Path("smoke")) -> SmokeResult:

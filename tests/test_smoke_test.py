@@ -70,6 +70,28 @@ def test_a_healthy_run_passes_every_check(workspace):
         assert text in summary
 
 
+def staged(run: RunConfig, **paths: str) -> RunConfig:
+    stages = [{"objective": name, "steps": 1} for name in ("align", "transcribe", "answer")]
+    values = run.as_dict()
+    values["train"] |= {"stages": stages, "max_steps": 3}
+    values["paths"] |= paths
+    return RunConfig.from_dict(values)
+
+
+@pytest.mark.parametrize("source", ["stored features", "encoder"])
+def test_every_objective_of_the_stages_is_checked(workspace, tmp_path, source):
+    paths = {"features": str(tmp_path / "none"), "smoke": str(tmp_path / "smoke")} if source == "encoder" else {}
+    result = smoke(staged(workspace, **paths))
+    assert (result["memory_from"], list(result["losses"])) == (source, ["align", "transcribe"])
+    assert all(loss > 0 for loss in result["losses"].values())
+
+
+def test_a_fault_of_one_objective_alone_is_found(workspace, model, monkeypatch):
+    compare = MEMModel._compare_with_text
+    monkeypatch.setattr(MEMModel, "_compare_with_text", torch.no_grad()(compare))
+    assert "GF003" in failing(staged(workspace), model)
+
+
 def test_before_encode_the_pages_go_through_the_encoder(workspace, tmp_path):
     run = workspace.model_copy(
         update={

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from ocrmem.config.schema import FieldPath, field_paths
+from ocrmem.config.schema import ITEM, FieldPath, field_paths
 from ocrmem.config.section import Section
 from ocrmem.config.settings_file import RawSettings
 from ocrmem.errors import Problem
@@ -25,6 +25,7 @@ _WANTED = {
     "model": "a section with fields below it",
     "dict": "a section with fields below it",
     "list": "a list, such as [a, b]",
+    "tuple": "a list, such as [a, b]",
 }
 _BOUNDS = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}
 
@@ -65,7 +66,8 @@ def _problem(settings: RawSettings, path: FieldPath, fault: Any, known: Sequence
 
 
 def _nearest(path: FieldPath, known: Sequence[FieldPath]) -> str:
-    siblings = [other[-1] for other in known if other[:-1] == path[:-1]]
+    around = tuple(ITEM if part.isdigit() else part for part in path[:-1])
+    siblings = [other[-1] for other in known if other[:-1] == around]
     if near := get_close_matches(path[-1].lower(), siblings, 1, cutoff=0.6):
         return f"Did you mean {'.'.join((*path[:-1], near[0]))}? Rename it, or remove it"
     same_name = [other for other in known if other[-1] == path[-1]]

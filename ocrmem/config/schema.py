@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterator
 from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, get_args
 
 from pydantic import BaseModel, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
@@ -19,6 +19,7 @@ from ocrmem.config.section import Section, Share, Text, form
 from ocrmem.families import EXAMPLE, TINY, Family, family_of
 
 FieldPath = tuple[str, ...]
+ITEM = "*"  # stands for the number of an item of a list in a field's path
 
 
 class ModelSection(Section):
@@ -401,5 +402,6 @@ def field_paths(model: type[BaseModel] = RunSettings, prefix: FieldPath = ()) ->
     for name, info in model.model_fields.items():
         path = (*prefix, info.alias or name)
         yield path
-        if isinstance(info.annotation, type) and issubclass(info.annotation, BaseModel):
-            yield from field_paths(info.annotation, path)
+        for inner, place in ((info.annotation, path), *((item, (*path, ITEM)) for item in get_args(info.annotation))):
+            if isinstance(inner, type) and issubclass(inner, BaseModel):
+                yield from field_paths(inner, place)

@@ -34,7 +34,7 @@ class _Under(NamedTuple):
 
 
 class Align(Objective):
-    """Samples with memory; a page that several samples of a batch share counts once."""
+    """Samples with memory."""
 
     name = "align"
 
@@ -61,17 +61,15 @@ class Align(Objective):
             ``memory_features`` [M, d] of the vision tokens that have text (or ``pixel_values`` and ``page_kept``),
             ``text_ids`` long [T] and ``text_lengths`` long [M].
         """
-        pages: dict[str, _Under] = {}
-        for sample in samples:
-            for page, under in zip(sample.pages, self._under(sample), strict=True):
-                pages.setdefault(page, under)
+        pages = [page for sample in samples for page in sample.pages]
+        under = [page for sample in samples for page in self._under(sample)]
         batch = {
-            "text_ids": torch.from_numpy(np.concatenate([under.ids for under in pages.values()])),
-            "text_lengths": torch.from_numpy(np.concatenate([under.lengths for under in pages.values()])),
+            "text_ids": torch.from_numpy(np.concatenate([page.ids for page in under])),
+            "text_lengths": torch.from_numpy(np.concatenate([page.lengths for page in under])),
         }
-        seen, material = [under.seen for under in pages.values()], self.material
+        seen, material = [page.seen for page in under], self.material
         if material.features is not None:
-            return batch | {"memory_features": material.features.gather(list(pages), seen)}
+            return batch | {"memory_features": material.features.gather(pages, seen)}
         pixels = pixel_batch([material.dataset.page(page) for page in pages])
         return batch | {"pixel_values": torch.from_numpy(pixels), "page_kept": torch.from_numpy(np.stack(seen))}
 

@@ -48,8 +48,9 @@ def stages_make_up_the_steps(config: RunSettings) -> Iterator[Fault]:
     if faults or not train.stages:
         return
     taken = sum(stage.steps or train.max_steps * (stage.share or 0) for stage in train.stages)
-    if abs(taken - train.max_steps) >= 1:
-        remedy = "Make the shares add up to 1" if any(s.share for s in train.stages) else f"Set train.max_steps={taken}"
+    shares = any(stage.share for stage in train.stages)
+    if abs(taken - train.max_steps) > (0.005 * train.max_steps if shares else 0):
+        remedy = "Make the shares add up to 1" if shares else f"Set train.max_steps={taken}"
         yield "train.stages", f"take {taken:.0f} steps, but train.max_steps is {train.max_steps}", remedy
         return
     for number, resolved in enumerate(train.resolved_stages()):
