@@ -16,6 +16,7 @@ from typing import Any
 
 from ocrmem.conversations.content import ContentFault, message_text
 from ocrmem.conversations.fields import FORMS, Fault, meaning_faults, media_faults, system_message, unused_fields
+from ocrmem.conversations.sources import conversion
 from ocrmem.conversations.types import ROLES, Message, Role
 from ocrmem.conversations.weights import answer_weight
 from ocrmem.errors import Problem, shown
@@ -53,9 +54,9 @@ def parse_line(raw: bytes, place: str, family: Family = DEFAULT) -> ParsedLine:
         parsed.problems.append(Problem(place, message, remedy))
 
     try:
-        value = _decode_object(raw, report)
+        value = _decode_object(raw, place, report)
         if value is not None:
-            _read(value, family, parsed, report)
+            _read(value, family, parsed, place, report)
     except RecursionError:  # decoding went deep enough, and showing what was decoded goes one deeper
         report("is broken JSON: nested too deeply", _ONE_OBJECT)
     if parsed.problems:
@@ -63,17 +64,17 @@ def parse_line(raw: bytes, place: str, family: Family = DEFAULT) -> ParsedLine:
     return parsed
 
 
-def _read(value: dict[str, Any], family: Family, parsed: ParsedLine, report: Report) -> None:
+def _read(value: dict[str, Any], family: Family, parsed: ParsedLine, place: str, report: Report) -> None:
     for fault in meaning_faults(value):
         report(*fault)
-    parsed.messages = tuple(_messages(value, family, report))
+    parsed.messages = tuple(_messages(value, family, place, report))
     parsed.unused = unused_fields(value)
     parsed.id = _id(value, parsed.messages, report)
     if not parsed.problems:
         _check_turns(parsed.messages, report)
 
 
-def _decode_object(raw: bytes, report: Report) -> dict[str, Any] | None:
+def _decode_object(raw: bytes, place: str, report: Report) -> dict[str, Any] | None:
     if raw.startswith(_BOM):
         remedy = "Save the file as UTF-8 without BOM, or remove it: sed -i 's/^\\xEF\\xBB\\xBF//' FILE"
         report("begins with a byte order mark", remedy)
@@ -84,8 +85,14 @@ def _decode_object(raw: bytes, report: Report) -> dict[str, Any] | None:
     elif isinstance(value, dict):
         return value
     else:
-        report(f"holds {_kind(value)}, not an object", 'Write one conversation a line, as {"messages": [...]}')
+        report(f"holds {_kind(value)}, not an object", _other_form(place))
     return None
+
+
+def _other_form(place: str) -> str:
+    file = place.rpartition(":")[0]
+    other = f". Of another form: {conversion([file])}" if file else ""
+    return f'Write {{"messages": [{{"role": "user", "content": "..."}}, ...]}}{other}'
 
 
 def decode_json(raw: bytes) -> tuple[Any, Fault | None]:
@@ -121,13 +128,12 @@ def no_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
 
 
-def _messages(value: dict[str, Any], family: Family, report: Report) -> list[Message]:
+def _messages(value: dict[str, Any], family: Family, place: str, report: Report) -> list[Message]:
     present = [key for key in FORMS if value.get(key) is not None]
     items = value[present[0]] if present else None
     if not present:
         keys = ", ".join(shown(key) for key in list(value)[:8]) or "no keys"
-        remedy = 'Write {"messages": [{"role": "user", "content": "..."}, ...]}'
-        report(f'has neither "messages" nor "conversations" (it has {keys})', remedy)
+        report(f'has neither "messages" nor "conversations" (it has {keys})', _other_form(place))
     elif len(present) == 2:
         report('has both "messages" and "conversations"', "Keep the one that is meant")
     elif not isinstance(items, list):

@@ -5,19 +5,23 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
 from ocrmem.conversations.types import SPLITS, Split
 from ocrmem.errors import Problem
 
 _SIGNATURES = {
-    b"\xff\xfe": ("is UTF-16, not UTF-8", "Convert it: iconv -f UTF-16 -t UTF-8 FILE"),
-    b"\xfe\xff": ("is UTF-16, not UTF-8", "Convert it: iconv -f UTF-16 -t UTF-8 FILE"),
-    b"\x1f\x8b": ("is compressed with gzip", "Unpack it: gunzip FILE"),
+    b"\xff\xfe": ("is UTF-16, not UTF-8", ""),
+    b"\xfe\xff": ("is UTF-16, not UTF-8", ""),
+    b"\x1f\x8b": ("is compressed with gzip", ""),
     b"\x28\xb5\x2f\xfd": ("is compressed with zstd", "Unpack it: unzstd FILE"),
     b"PK\x03\x04": ("is a zip archive", "Unpack it: unzip FILE"),
-    b"PAR1": ("is a parquet file", "Write its rows as JSON, one conversation a line"),
+    b"PAR1": ("is a parquet file", ""),
 }
+_NAMED_FILES = 5
+_CONVERTIBLE = {".json", ".gz", ".parquet", ".ndjson", ".jsonlines"}  # names of files that `convert` probably reads
 
 
 def data_files(path: Path) -> tuple[list[Path], Problem | None]:
@@ -41,7 +45,21 @@ def data_files(path: Path) -> tuple[list[Path], Problem | None]:
         return found, None
     hint = f"; {shown_path(deeper)} has some, set data.path to it" if deeper else ""
     others = f" but {told_names(beside)}" if (beside := other_files(path)) else ""
-    return [], Problem(name, f"holds no .jsonl file{others}", f"Put conversations there, one JSON object a line{hint}")
+    remedy = f"Put conversations there, one JSON object a line{hint}"
+    if convertible := [file for file in beside if file.suffix in _CONVERTIBLE]:
+        remedy = conversion(convertible)
+    return [], Problem(name, f"holds no .jsonl file{others}", remedy)
+
+
+def conversion(files: Sequence[Path | str], output: str = "converted", options: str = "") -> str:
+    """Return the remedy that is a command of `ocrmem convert`, the same for all who name it."""
+    named = [str(file) for file in files]
+    if len(named) > _NAMED_FILES:
+        folders = sorted({(str(Path(file).parent), Path(file).suffix) for file in named})
+        places = " ".join(f"{shlex.quote(folder)}/*{suffix}" for folder, suffix in folders)
+    else:
+        places = " ".join(map(shlex.quote, named))
+    return f"Run `ocrmem convert {places} --output {output}{options}` and set data.path to {output}"
 
 
 def other_files(path: Path) -> list[Path]:
@@ -53,8 +71,8 @@ def other_files(path: Path) -> list[Path]:
 
 def told_names(files: list[Path]) -> str:
     """Return the names of files for a person, the first five of them."""
-    more = f" and {len(files) - 5} more" if len(files) > 5 else ""
-    return ", ".join(shown_path(Path(file.name)) for file in files[:5]) + more
+    more = f" and {len(files) - _NAMED_FILES} more" if len(files) > _NAMED_FILES else ""
+    return ", ".join(shown_path(Path(file.name)) for file in files[:_NAMED_FILES]) + more
 
 
 def shown_path(path: Path) -> str:
@@ -90,12 +108,12 @@ def whole_file_fault(file: Path) -> Problem | None:
         opening = handle.read(1 << 16)
     for signature, (message, remedy) in _SIGNATURES.items():
         if opening.startswith(signature):
-            return Problem(f"{name}:1", message, remedy.replace("FILE", name))
+            return Problem(f"{name}:1", message, remedy.replace("FILE", name) or conversion([name]))
     first = opening.partition(b"\n")[0].strip()
     if first == b"[" or (re.match(rb"\[\s*{", first) and not _is_json(first)):
-        return Problem(f"{name}:1", "is one JSON list, not one object a line", f"Convert it: jq -c '.[]' {name}")
+        return Problem(f"{name}:1", "is one JSON list, not one object a line", conversion([name]))
     if first == b"{":
-        return Problem(f"{name}:1", "is JSON spread over lines, not one object a line", f"Convert it: jq -c . {name}")
+        return Problem(f"{name}:1", "is JSON spread over lines, not one object a line", conversion([name]))
     return None
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from ocrmem.conversations.content import ContentFault, part_text
-from ocrmem.conversion.draft import Draft, objects, text_of
+from ocrmem.conversion.draft import Draft, objects, text_of, word
 from ocrmem.errors import shown
 
 _ASIDE = {
@@ -26,7 +26,7 @@ def has_blocks(record: Any) -> bool:
     """Return whether a record has ``messages`` with blocks that only Anthropic's form has."""
     items = record.get("messages") if isinstance(record, dict) else None
     return any(
-        isinstance(part, dict) and part.get("type") in BLOCKS
+        isinstance(part, dict) and word(part.get("type")) in BLOCKS
         for item in (items if isinstance(items, list) else ())
         if isinstance(item, dict) and isinstance(item.get("content"), list)
         for part in item["content"]
@@ -59,12 +59,11 @@ def read_export(record: dict[str, Any], draft: Draft) -> None:
     if left := len(items) - len(shown_ones):
         draft.aside["messages of other branches"] += left
     for item in shown_ones:
-        attached = [part for part in item.get("attachments") or [] if isinstance(part, dict)]
+        attached = objects(item.get("attachments") or [], "attachments")
         texts = [f"{part.get('file_name', '')}\n{part['extracted_content']}" for part in attached if _extracted(part)]
-        names = {part.get("file_name") for part in attached if _extracted(part)}
-        files = [part for part in (item.get("files") or []) if isinstance(part, dict)]
-        for part in (*attached, *files):
-            if part.get("file_name") not in names:
+        names = {word(part.get("file_name")) for part in attached if _extracted(part)}
+        for part in (*attached, *objects(item.get("files") or [], "files")):
+            if word(part.get("file_name")) not in names:
                 raise ContentFault(f"has a file without its text, {shown(part.get('file_name'))}", _REMEDY)
         _say(item.get("sender"), item.get("content") or item.get("text"), draft, texts)
 
@@ -75,12 +74,12 @@ def _extracted(part: dict[str, Any]) -> bool:
 
 def _branch(items: list[dict[str, Any]], leaf: Any) -> list[dict[str, Any]]:
     """Return the messages from the first to the leaf, or to the last one, where they name their parents."""
-    by_name = {item.get("uuid"): item for item in items}
-    if not items or not any(item.get("parent_message_uuid") in by_name for item in items):
+    by_name = {name: item for item in items if (name := word(item.get("uuid")))}
+    if not any(word(item.get("parent_message_uuid")) in by_name for item in items):
         return items
-    at = by_name.get(leaf) or items[-1]
+    at = by_name.get(word(leaf)) or items[-1]
     path = [at]
-    while (at := by_name.get(at.get("parent_message_uuid"), {})) and len(path) <= len(items):
+    while (at := by_name.get(word(at.get("parent_message_uuid")), {})) and len(path) < len(items):
         path.append(at)
     return path[::-1]
 
@@ -88,7 +87,9 @@ def _branch(items: list[dict[str, Any]], leaf: Any) -> list[dict[str, Any]]:
 def _say(who: Any, content: Any, draft: Draft, attached: list[str] | None = None) -> None:
     """Add what one message says, calls and gets back, in its order."""
     role = "user" if who in ("human", "user") else who
-    blocks = [{"type": "text", "text": content}] if isinstance(content, str) else content or []
+    blocks = [content] if isinstance(content, str) else content or []
+    if isinstance(blocks, list):
+        blocks = [{"type": "text", "text": block} if isinstance(block, str) else block for block in blocks]
     texts = list(attached or [])
     own: dict[str, Any] | None = None  # this message's part that is being said
 
@@ -117,8 +118,8 @@ def _say(who: Any, content: Any, draft: Draft, attached: list[str] | None = None
             flush()
             own = None
             draft.give_back(text_of(block.get("content")), block.get("tool_use_id"))
-        elif kind in _ASIDE:
-            draft.aside[_ASIDE[kind]] += 1
+        elif (name := word(kind)) in _ASIDE:
+            draft.aside[_ASIDE[name]] += 1
         else:
             raise ContentFault(f"has a block of type {shown(kind)}", _REMEDY)
     flush()

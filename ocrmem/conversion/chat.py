@@ -85,7 +85,8 @@ def read_question(record: dict[str, Any], draft: Draft) -> None:
     draft.used.update(keys, _BELOW, ("history",))
     draft.name(record, "id")
     draft.system(record)
-    for number, pair in enumerate(record.get("history") or [], 1):
+    history = record.get("history") or []
+    for number, pair in enumerate(history if isinstance(history, list) else [history], 1):
         if not isinstance(pair, list) or len(pair) != 2:
             raise ContentFault(f"has a history whose round {number} is not a question and an answer", "Leave it out")
         draft.say("user", text_of(pair[0]))

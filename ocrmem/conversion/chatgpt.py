@@ -11,7 +11,7 @@ import json
 from typing import Any
 
 from ocrmem.conversations.content import ContentFault
-from ocrmem.conversion.draft import Draft
+from ocrmem.conversion.draft import Draft, word
 from ocrmem.errors import shown
 
 # Kinds of content that no one was shown, or that only describe others.
@@ -73,7 +73,7 @@ def _say(message: dict[str, Any], draft: Draft) -> None:
     role = author.get("role") if isinstance(author, dict) else None
     content, metadata = message.get("content"), message.get("metadata")
     content = content if isinstance(content, dict) else {}
-    kind = content.get("content_type")
+    kind = word(content.get("content_type"))
     if kind in _ASIDE:
         draft.aside[_ASIDE[kind]] += 1
         return

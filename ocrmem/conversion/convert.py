@@ -58,6 +58,7 @@ class _Account:
 
     read: int = 0
     written: int = 0
+    joined: int = 0  # to the conversation of a record before it
     left_out: int = 0
     forms: Counter[str] = field(default_factory=Counter)
     problems: ProblemList = field(default_factory=ProblemList)
@@ -69,6 +70,7 @@ class _Account:
             "forms": dict(self.forms.most_common()),
             "read": self.read,
             "written": self.written,
+            "joined": self.joined,
             "left_out": self.left_out,
             "reasons": [problem.as_dict() for problem in self.problems.listed()],
             "left_aside": dict(self.aside.most_common()),
@@ -270,6 +272,7 @@ class _Writer:
         else:
             lines.write(line + b"\n")
             account.written += 1
+            account.joined += len(others)
         group.clear()
 
     def _leave_out(self, record: Record, problems: list[Problem], account: _Account) -> None:
@@ -312,7 +315,11 @@ def _conversations(records: Iterator[Record]) -> Iterator[Record]:
 
 def _summary(described: Sequence[dict[str, Any]], target: Path, written: int) -> Iterator[str]:
     for file in described:
-        counts = f"{file['read']:,} read, {file['written']:,} written, {file['left_out']:,} left out"
+        counts = ", ".join(
+            f"{file[key]:,} {key.replace('_', ' ')}"
+            for key in ("read", "written", "joined", "left_out")
+            if key != "joined" or file[key]
+        )
         forms = ", ".join(f"{title} ({count:,})" for title, count in file["forms"].items()) or "no form"
         yield f"{file['source']}: {file['container']} of {forms}: {counts}"
         for reason in file["reasons"]:

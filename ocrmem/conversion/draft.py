@@ -60,6 +60,11 @@ class Draft:
         self.say("tool", content, **({} if call_id is None else {"tool_call_id": call_id}))
 
 
+def word(value: Any) -> str:
+    """Return what names a kind or another thing, if it is text; otherwise an empty text, which names nothing."""
+    return value if isinstance(value, str) else ""
+
+
 def text_of(content: Any) -> str:
     """Return a content that is a string, a list of text parts, or nothing.
 

@@ -10,7 +10,7 @@ import json
 from typing import Any
 
 from ocrmem.conversations.content import ContentFault
-from ocrmem.conversion.draft import Draft, objects, text_of
+from ocrmem.conversion.draft import Draft, objects, text_of, word
 from ocrmem.errors import shown
 
 _ASIDE = {
@@ -34,7 +34,8 @@ _REMEDY = "Only text can be kept: leave the conversation out with --skip-bad, or
 
 def is_item(item: Any) -> bool:
     """Return whether an object is an item that only this form has."""
-    return isinstance(item, dict) and (item.get("type") in _ITEMS or (item.get("type") == "message" and "role" in item))
+    kind = word(item.get("type")) if isinstance(item, dict) else ""
+    return kind in _ITEMS or (kind == "message" and "role" in item)
 
 
 def has_items(record: Any) -> bool:
@@ -87,8 +88,8 @@ def _add(item: dict[str, Any], draft: Draft) -> None:
         if not all(isinstance(log, str) for log in logs):
             raise ContentFault("has an output of code that is not text", _REMEDY)
         draft.give_back("\n".join(str(log) for log in logs), item.get("id"))
-    elif kind in _ASIDE:
-        draft.aside[_ASIDE[kind]] += 1
+    elif (name := word(kind)) in _ASIDE:
+        draft.aside[_ASIDE[name]] += 1
     else:
         raise ContentFault(f"has an item of type {shown(kind)}", _REMEDY)
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from pathlib import Path
 from typing import NotRequired, TypedDict
 
 from ocrmem.config import RunConfig
 from ocrmem.conversations import SPLITS, Conversation, split_turns
+from ocrmem.conversations.sources import conversion, data_files
 from ocrmem.errors import DataError, Problem, ProblemList
+
+_MEASURED = 100  # conversations whose length tells how many single questions fill a memory
 
 
 class SampleCounts(TypedDict):
@@ -52,6 +56,7 @@ class SampleCounter:
             "context_threshold": config.model.context_threshold,
         }
         self._tokens = self._unknown = 0
+        self._measured: list[int] = []  # tokens of the first conversations
 
     def add(self, conversation: Conversation) -> None:
         """Count one conversation."""
@@ -60,6 +65,8 @@ class SampleCounter:
         samples = split_turns(conversation, self._config.data.recent_turns)
         try:
             longest = builder.count(samples[-1].history)
+            if len(self._measured) < _MEASURED:
+                self._measured.append(builder.count(conversation.messages))
             # Each history continues the one before it, so their lengths only grow.
             first = bisect_right(samples, threshold, key=lambda sample: builder.count(sample.history))
             for sample in samples:
@@ -91,21 +98,27 @@ class SampleCounter:
                     f"{self._config.model.base_model_name}: the model can neither read nor say them"
                 )
         if any(self.conversations.values()) and not counts["samples_with_memory"]["train"]:
-            self.problems.add(_nothing_to_remember(counts))
+            self.problems.add(self._nothing_to_remember())
         elif any(self.conversations.values()) and not counts["samples_with_memory"]["eval"]:
             notes.append("no held-out sample gets memory, so evaluate would have nothing to measure")
         return counts
 
-
-def _nothing_to_remember(counts: SampleCounts) -> Problem:
-    if any(counts["samples_with_memory"].values()):
-        remedy = "Name files for training other than eval*.jsonl, or lower data.eval_fraction"
-        return Problem("data.path", "no training sample gets memory, only held-out ones do", remedy)
-    longest = counts["longest_history_tokens"]
-    lower = f"Lower it below {longest}, give" if longest else "Give"
-    return Problem(
-        "model.context_threshold",
-        f"is {counts['context_threshold']}, and the longest of {sum(counts['samples'].values())} histories has "
-        f"{longest} tokens: no sample would get memory, so proj would take no part in the loss",
-        f"{lower} longer conversations, or lower data.recent_turns",
-    )
+    def _nothing_to_remember(self) -> Problem:
+        counts, data = self._counts, self._config.data
+        if any(counts["samples_with_memory"].values()):
+            remedy = "Name files for training other than eval*.jsonl, or lower data.eval_fraction"
+            return Problem("data.path", "no training sample gets memory, only held-out ones do", remedy)
+        longest, threshold = counts["longest_history_tokens"], counts["context_threshold"]
+        remedies = [f"Lower it below {longest}"] if longest else []
+        remedies += ["lower data.recent_turns"] if data.recent_turns > 1 else []
+        if not remedies:
+            # The earlier ones of a group are the history of its last, and must be longer than the threshold together.
+            average = max(sum(self._measured) // len(self._measured), 1)
+            join = conversion(data_files(Path(data.path))[0], "joined", f" --join {3 * threshold // (2 * average) + 2}")
+            remedies = [f"Give conversations of several turns. Or make some of single questions: {join}"]
+        return Problem(
+            "model.context_threshold",
+            f"is {threshold}, and the longest of {sum(counts['samples'].values())} histories has {longest} tokens: no "
+            "sample would get memory, so proj would take no part in the loss",
+            ", or ".join([*remedies, "give longer conversations"] if longest else remedies),
+        )

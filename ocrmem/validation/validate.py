@@ -109,7 +109,7 @@ def validate(config: RunConfig) -> ValidateResult:
     if told := reader.unused.told():
         notes.append(f"fields that are not used, and how many conversations have them: {told}")
     if beside := other_files(data):
-        notes.append(f"files of {shown_path(data)} that are not read: {told_names(beside)}")
+        notes.append(f"files of {shown_path(data)} that are not read: {told_names(beside)}; `ocrmem convert` may")
     splits = counter.conversations
     notes += unpinned(config)
     samples, memory = counts["samples"], counts["samples_with_memory"]

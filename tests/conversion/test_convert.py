@@ -136,7 +136,8 @@ def test_single_questions_are_joined_into_conversations_with_a_history(tmp_path:
         ("q5", "b", 7),
     ]
     assert [message.role for message in made[0].messages].count("system") == 1
-    assert report(tmp_path / "out")["read"] == 8
+    found = report(tmp_path / "out")
+    assert [found[key] for key in ("read", "written", "joined", "left_out")] == [8, 3, 5, 0]
 
 
 def test_an_id_given_twice_is_left_to_the_content(tmp_path: Path) -> None:

@@ -101,7 +101,7 @@ def test_memory_only_in_held_out_data_is_refused(folder: Path) -> None:
 def test_single_turn_data_is_refused(folder: Path) -> None:
     for name in ("train", "eval", "counterfactual"):
         (folder / "data" / f"{name}.jsonl").write_text(say(f"ask {name}", "tea"))
-    with pytest.raises(CheckFailed, match=r"has 0 tokens: no sample would get memory.*Give longer"):
+    with pytest.raises(CheckFailed, match=r"has 0 tokens: no sample would get memory.*Give conversations of several"):
         validate(config_of(folder))
 
 
