@@ -144,11 +144,14 @@ class FeatureFormat(TypedDict):
 class FeatureManifest(TypedDict):
     """manifest.json of a feature store."""
 
-    version: Literal[1]
+    version: Literal[2]
     format: FeatureFormat
-    shape: list[Count]
-    statistics: str
+    shape: Annotated[list[Count], Field(min_length=3, max_length=3)]
+    journal_sha256: Digest
+    statistics: PathWithin
+    statistics_sha256: Digest
     dataset_pages_sha256: str
+    sha256: Digest
 
 
 class SmokeReport(TypedDict):

@@ -11,9 +11,10 @@ import torch
 
 from ocrmem.config import RunConfig
 from ocrmem.console import progress_bar
+from ocrmem.dataset.hash_index import HashIndex
 from ocrmem.dataset.memory_dataset import MemoryDataset
 from ocrmem.encoder.deepencoder import load_encoder
-from ocrmem.encoder.feature_store import RowFormat, row_tensor
+from ocrmem.encoder.feature_store import RowFormat, damaged_row, row_tensor, same
 from ocrmem.encoder.feature_writer import FeatureWriter, publish
 from ocrmem.encoder.page_encoding import Encoder, batch_size, encode_pages
 from ocrmem.errors import CheckFailed, ConfigError, DataError, Problem
@@ -83,7 +84,7 @@ def encode_dataset(config: RunConfig, encoder: Encoder | None = None) -> EncodeR
         missing = writer.missing(hashes)
         _encode_missing(dataset, missing, encoder, writer)
         rows = len(writer)
-        mean, std = _statistics(dataset, writer.rows(hashes), writer.rows_path, format_, encoder)
+        mean, std = _statistics(dataset, writer, encoder)
         manifest = publish(
             directory,
             format_,
@@ -172,21 +173,14 @@ def _check_page(name: str, page: Page) -> None:
         raise DataError.of(f"page {name}", "has other pixels than its hash says", "Run `ocrmem render` again")
 
 
-def _statistics(
-    dataset: MemoryDataset, rows: np.ndarray, path: Path, format_: RowFormat, encoder: Encoder
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return mean and standard deviation over kept tokens; check that features depend on the page.
-
-    Args:
-        rows: int64 [pages]; the row of each page of the dataset.
-        path: the rows' file.
-    """
-    hashes = dataset.page_hashes()
+def _statistics(dataset: MemoryDataset, writer: FeatureWriter, encoder: Encoder) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return mean and standard deviation over kept tokens; check that features depend on the page."""
+    hashes, format_ = dataset.page_hashes(), writer.format
     total = torch.zeros(format_.feature_size, dtype=torch.float64)
     squares = torch.zeros_like(total)
     count = 0
     span = _PageRange()
-    for page, features in zip(hashes, _rows(rows, path, format_), strict=True):
+    for page, features in zip(hashes, _rows(hashes, writer), strict=True):
         kept = features[torch.from_numpy(np.asarray(dataset.kept(page)))].double()
         total += kept.sum(dim=0)
         squares += kept.square().sum(dim=0)
@@ -200,14 +194,18 @@ def _statistics(
     return mean.float(), variance.sqrt().float()
 
 
-def _rows(rows: np.ndarray, path: Path, format_: RowFormat) -> Iterator[torch.Tensor]:
-    """Yield the features of these rows, float32 [n, d] each."""
-    shape = (format_.tokens, format_.feature_size)
-    with progress_bar("checking features", total=len(rows)) as bar, path.open("rb") as file:
+def _rows(pages: HashIndex, writer: FeatureWriter) -> Iterator[torch.Tensor]:
+    """Yield the features of these pages, float32 [n, d] each; those of earlier runs are as they were written."""
+    format_, journal = writer.format, writer.journal()
+    shape, rows = (format_.tokens, format_.feature_size), journal.pages.places(pages)
+    with progress_bar("checking features", total=len(rows)) as bar, writer.rows_path.open("rb") as file:
         # Read, not mapped: what was mapped once would count as memory of this process to the end.
         for row in rows.tolist():
             file.seek(row * format_.row_bytes)
-            values = np.frombuffer(bytearray(file.read(format_.row_bytes)), format_.numpy_dtype).reshape(shape)
+            content = bytearray(file.read(format_.row_bytes))
+            if not same(journal, row, content):
+                raise damaged_row(writer.rows_path, journal.pages[row])
+            values = np.frombuffer(content, format_.numpy_dtype).reshape(shape)
             yield row_tensor(values, format_).float()
             bar.advance()
 

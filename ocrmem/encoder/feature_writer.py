@@ -17,10 +17,11 @@ import torch
 from safetensors.torch import save
 
 from ocrmem.dataset.hash_index import HashIndex
-from ocrmem.encoder.feature_store import FORMAT, RowFormat, read_journal
+from ocrmem.encoder.feature_store import FORMAT, Journal, RowFormat, read_journal
 from ocrmem.errors import CheckFailed
 from ocrmem.facts import MANIFEST
 from ocrmem.files import locked, naming, replacing_file, write_bytes, write_json
+from ocrmem.json_files import with_sha256
 
 
 class FeatureWriter:
@@ -48,9 +49,10 @@ class FeatureWriter:
     def __enter__(self) -> FeatureWriter:
         self._open.enter_context(locked(self.rows_path.parent, "encode"))
         try:
-            for path in (self.rows_path, self.journal_path):
-                if not path.exists():
-                    write_bytes(path, b"")
+            if not self.rows_path.exists():
+                write_bytes(self.rows_path, b"")
+            if not self.journal_path.exists():
+                self._begin_journal()
             self._cut()
         except BaseException:
             self._open.close()
@@ -70,9 +72,9 @@ class FeatureWriter:
         """Return the places of those pages that had no row when the block was entered, int64 [m]."""
         return np.flatnonzero(self._found.places(pages) < 0)
 
-    def rows(self, pages: HashIndex) -> np.ndarray:
-        """Return the rows of these pages, int64 [n]; -1 for a page that has none."""
-        return read_journal(self.journal_path).places(pages)
+    def journal(self) -> Journal:
+        """Return what is known of the rows, those of this run included."""
+        return read_journal(self.journal_path)
 
     def append(self, pages: Sequence[str], features: torch.Tensor) -> torch.Tensor:
         """Write one batch.
@@ -98,9 +100,10 @@ class FeatureWriter:
                 "Check the encoder's weights; with float16 set model.precision to bfloat16 or float32",
             )
         rows, journal = self._files()
+        written = stored.view(torch.uint8).numpy().tobytes()
         for path, file, content in (
-            (self.rows_path, rows, stored.view(torch.uint8).numpy().tobytes()),
-            (self.journal_path, journal, (" ".join(pages) + "\n").encode("ascii")),
+            (self.rows_path, rows, written),
+            (self.journal_path, journal, _line(pages, written, self.format.row_bytes)),
         ):
             with naming(path):
                 file.write(content)
@@ -120,12 +123,24 @@ class FeatureWriter:
             )
         return self._appending
 
+    def _begin_journal(self) -> None:
+        """Begin with the rows of an earlier ocrmem, which kept no hashes of them; they are taken as they are."""
+        old = self.rows_path.with_name(self.format.old_journal_name)
+        lines = old.read_text("ascii", "replace").splitlines(keepends=True) if old.is_file() else []
+        with replacing_file(self.journal_path) as target, self.rows_path.open("rb") as rows:
+            for line in lines:
+                pages = line.split()
+                content = rows.read(len(pages) * self.format.row_bytes)
+                if not line.endswith("\n") or len(content) < len(pages) * self.format.row_bytes:
+                    break
+                target.write(_line(pages, content, self.format.row_bytes))
+
     def _cut(self) -> None:
         whole = self.rows_path.stat().st_size // self.format.row_bytes
         kept, count = 0, 0
         with self.journal_path.open("rb") as lines:
             for line in lines:
-                pages = len(line.split())
+                pages = len(line.split()) // 2
                 if not line.endswith(b"\n") or count + pages > whole:
                     break
                 kept += len(line)
@@ -135,7 +150,7 @@ class FeatureWriter:
             rows, journal = self._files()
             journal.truncate(kept)
             rows.truncate(sizes[0])
-        self._found = read_journal(self.journal_path)
+        self._found = self.journal().pages
         self._count = count
 
 
@@ -162,15 +177,23 @@ def publish(
         "shape": [rows, format_.tokens, format_.feature_size],
         "rows": format_.rows_name,
         "pages": format_.journal_name,
+        "journal_sha256": read_journal(directory / format_.journal_name, rows).sha256(),
         "statistics": statistics,
+        "statistics_sha256": _sha256(content),
     }
-    write_json(directory / MANIFEST, manifest)
+    write_json(directory / MANIFEST, with_sha256(manifest))
     named = {format_.rows_name, format_.journal_name, statistics}
     for pattern in ("rows-*.bin", "rows-*.txt", "statistics-*.safetensors"):
         for path in directory.glob(pattern):
             if path.name not in named:
                 path.unlink()
     return manifest
+
+
+def _line(pages: Sequence[str], content: bytes, size: int) -> bytes:
+    """Return the journal's line for a batch: each page, and the sha256 of its row of ``size`` bytes."""
+    hashes = (_sha256(content[at : at + size]) for at in range(0, len(pages) * size, size))
+    return (" ".join(f"{page} {digest}" for page, digest in zip(pages, hashes, strict=True)) + "\n").encode("ascii")
 
 
 def _own(path: Path) -> None:

@@ -12,12 +12,14 @@ from ocrmem.files.atomic import (
 from ocrmem.files.faults import disk_errors, naming
 from ocrmem.files.hashing import sha256_file, sha256_json, sha256_tree
 from ocrmem.files.locks import locked, locking
-from ocrmem.files.verified import hashing_threads, sha256_of_all, sha256_once
+from ocrmem.files.verified import Identity, hashing_threads, identity_of, sha256_of_all, sha256_once
 
 __all__ = [
+    "Identity",
     "check_replaceable",
     "disk_errors",
     "hashing_threads",
+    "identity_of",
     "is_leftover",
     "locked",
     "locking",

@@ -12,19 +12,26 @@ from ocrmem.files.hashing import sha256_file
 
 # A file that changes twice within its file system's resolution keeps its time, so a young file is hashed every time.
 _YOUNG_SECONDS = 2.0
-_known: dict[tuple[int, int, int, int], str] = {}
+Identity = tuple[int, int, int, int]
+_known: dict[Identity, str] = {}
 
 
 def sha256_once(path: Path) -> str:
     """Return the hex sha256 of a file's bytes, computed again only if the file's size or time has changed."""
-    stat = path.stat()
-    identity = (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns)
-    digest = _known.get(identity)
+    identity = identity_of(path)
+    digest = _known.get(identity) if identity else None
     if digest is None:
         digest = sha256_file(path)
-        if time.time() - stat.st_mtime > _YOUNG_SECONDS:
+        if identity:
             _known[identity] = digest
     return digest
+
+
+def identity_of(path: Path) -> Identity | None:
+    """Return what changes when the file does; None for one so young that it may change and keep its time."""
+    stat = path.stat()
+    young = time.time() - stat.st_mtime <= _YOUNG_SECONDS
+    return None if young else (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns)
 
 
 def sha256_of_all(paths: Iterable[Path]) -> list[str]:

@@ -172,12 +172,21 @@ def test_an_interrupted_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
     encoder.stop = interrupt
     with pytest.raises(KeyboardInterrupt):
         encode_dataset(run_config(tmp_path / "stopped"), encoder)
-    with pytest.raises(MissingInputError, match=r"is not there\. .*run `ocrmem encode` again"):
+    with pytest.raises(MissingInputError, match=r"is not there\. Run `ocrmem encode`"):
         FeatureStore.open(tmp_path / "stopped" / "features")
     encoder = counting_encoder()
     result = encode_dataset(run_config(tmp_path / "stopped"), encoder)
     assert encoder.pages == result["encoded"] == len(drawn) - KILL_AFTER * BATCH
     assert content(tmp_path / "stopped") == content(tmp_path / "whole")
+
+
+def test_a_row_that_was_damaged_since_it_was_encoded_is_not_published_again(tmp_path: Path) -> None:
+    write_page_dataset(tmp_path / "dataset", pages(3))
+    encode_dataset(run_config(tmp_path), counting_encoder())
+    rows = next((tmp_path / "features").glob("rows-*.bin"))
+    rows.write_bytes(b"?" + rows.read_bytes()[1:])
+    with pytest.raises(MissingInputError, match="was changed or damaged: the features of page"):
+        encode_dataset(run_config(tmp_path), counting_encoder())
 
 
 @pytest.mark.slow

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
+import random
 import tracemalloc
 from pathlib import Path
 
@@ -13,10 +15,12 @@ import torch
 from support.held import held_elsewhere
 
 from ocrmem.dataset.hash_index import HashIndex
+from ocrmem.encoder import feature_store
 from ocrmem.encoder.feature_store import FeatureStore, RowFormat, read_journal
 from ocrmem.encoder.feature_writer import FeatureWriter, publish
 from ocrmem.errors import BusyError, CheckFailed, MissingInputError
 from ocrmem.files import sha256_json
+from ocrmem.json_files import with_sha256
 
 TOKENS, WIDTH = 4, 3
 
@@ -139,7 +143,7 @@ def damage_statistics(path: Path) -> None:
 def change_manifest(**values: object) -> object:
     def change(path: Path) -> None:
         manifest = json.loads((path / "manifest.json").read_text()) | values
-        (path / "manifest.json").write_text(json.dumps(manifest))
+        (path / "manifest.json").write_text(json.dumps(with_sha256(manifest)))
 
     return change
 
@@ -149,15 +153,15 @@ def change_manifest(**values: object) -> object:
     [
         (damage_rows, "fewer rows than the 2 of its manifest"),
         (damage_journal, "fewer rows"),
-        (damage_statistics, "is incomplete"),
+        (damage_statistics, "statistics-.*: was changed or damaged"),
         (lambda path: next(path.glob("rows-*.bin")).unlink(), "is incomplete"),
         (lambda path: next(path.glob("statistics-*")).unlink(), "is incomplete"),
         (lambda path: (path / "manifest.json").unlink(), "is not there.*ocrmem encode"),
         (lambda path: (path / "manifest.json").write_text("{"), "not valid JSON"),
-        (lambda path: (path / "manifest.json").write_text("[]"), "as ocrmem writes it"),
+        (lambda path: (path / "manifest.json").write_text("[]"), "not an object"),
         (change_manifest(version=99), "version: Input should be"),
         (change_manifest(format={"dtype": "int4"}), "format.weights_sha256: Field required"),
-        (change_manifest(shape=[]), "is incomplete"),
+        (change_manifest(shape=[]), "shape: List should have"),
     ],
 )
 def test_a_damaged_store_is_refused_with_a_remedy(tmp_path: Path, damage: object, message: str) -> None:
@@ -217,10 +221,11 @@ def test_what_a_kill_left_is_cut_back_to_whole_batches(
 
 def test_a_line_that_was_cut_short_does_not_count(tmp_path: Path) -> None:
     path = tmp_path / "rows.txt"
-    assert list(read_journal(path)) == []
-    path.write_text(f"{name(1)} {name(2)}\n{name(3)} {name(4)}")
-    assert list(read_journal(path)) == [name(1), name(2)]
-    assert list(read_journal(path, 1)) == [name(1)]
+    assert list(read_journal(path).pages) == []
+    path.write_text(f"{name(1)} {name(11)} {name(2)} {name(12)}\n{name(3)} {name(13)}")
+    assert list(read_journal(path).pages) == [name(1), name(2)]
+    assert list(HashIndex(read_journal(path).digests)) == [name(11), name(12)]
+    assert list(read_journal(path, 1).pages) == [name(1)]
 
 
 def test_a_journal_of_something_else_is_an_error_not_a_traceback(tmp_path: Path) -> None:
@@ -281,3 +286,92 @@ def test_the_old_store_is_readable_until_the_new_one_is_published(tmp_path: Path
     write(tmp_path, 2, weights="other")
     assert torch.equal(FeatureStore.open(tmp_path).get(name(0)), row(5))
     assert len(list(tmp_path.iterdir())) == 4
+
+
+@pytest.mark.parametrize("pattern", ["rows-*.bin", "rows-*.txt", "statistics-*", "manifest.json"])
+def test_no_bit_of_a_store_can_change(tmp_path: Path, pattern: str) -> None:
+    write(tmp_path, 5)
+    path = next(tmp_path.glob(pattern))
+    content, chosen = path.read_bytes(), random.Random(pattern)
+    for _ in range(100):
+        place = chosen.randrange(len(content))
+        path.write_bytes(content[:place] + bytes([content[place] ^ 1 << chosen.randrange(8)]) + content[place + 1 :])
+        with pytest.raises(MissingInputError, match=r"`ocrmem encode`"):
+            FeatureStore.open(tmp_path)
+    path.write_bytes(content)
+    FeatureStore.open(tmp_path)
+
+
+def test_a_damaged_row_names_its_page(tmp_path: Path) -> None:
+    pages = write(tmp_path, 5)
+    rows = next(tmp_path.glob("rows-*.bin"))
+    content = bytearray(rows.read_bytes())
+    content[3 * TOKENS * WIDTH * 4] ^= 1
+    rows.write_bytes(content)
+    with pytest.raises(MissingInputError, match=f"features of page {pages[3]}"):
+        FeatureStore.open(tmp_path)
+
+
+@pytest.fixture
+def hashed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The rows that are compared with their hashes, as it happens."""
+    rows: list[int] = []
+    compare = feature_store.same
+
+    def counted(journal: feature_store.Journal, row: int, content: bytes) -> bool:
+        rows.append(row)
+        return compare(journal, row, content)
+
+    monkeypatch.setattr(feature_store, "same", counted)
+    return rows
+
+
+def test_rows_are_hashed_once_a_process_and_not_again_in_its_workers(tmp_path: Path, hashed: list[int]) -> None:
+    write(tmp_path, 5)
+    rows = next(tmp_path.glob("rows-*.bin"))
+    os.utime(rows, (1_000_000_000, 1_000_000_000))
+    store = FeatureStore.open(tmp_path)
+    FeatureStore.open(tmp_path)
+    pickle.loads(pickle.dumps(store))
+    assert sorted(hashed) == list(range(5))
+    os.utime(rows)
+    pickle.loads(pickle.dumps(store))
+    assert len(hashed) == 5
+    FeatureStore.open(tmp_path)
+    assert len(hashed) == 10
+
+
+def test_the_processes_of_a_machine_share_the_rows(
+    tmp_path: Path, hashed: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, 5)
+    monkeypatch.setattr(feature_store, "_AT_A_TIME", 1)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    for rank, expected in (("0", [0, 2, 4]), ("1", [1, 3])):
+        monkeypatch.setenv("LOCAL_RANK", rank)
+        hashed.clear()
+        FeatureStore.open(tmp_path)
+        assert sorted(hashed) == expected
+
+
+def test_the_rows_of_an_earlier_store_are_kept_and_get_their_hashes(tmp_path: Path) -> None:
+    pages = write(tmp_path, 4)
+    journal = next(tmp_path.glob("rows-*.txt"))
+    rows, whole = next(tmp_path.glob("rows-*.bin")).read_bytes(), journal.read_bytes()
+    old = tmp_path / row_format().old_journal_name
+    # As format 1 had it, with a batch whose rows a kill left out.
+    lines = [" ".join(line.split()[::2]) for line in whole.decode().splitlines()]
+    old.write_text("\n".join([*lines, name(9), ""]))
+    journal.unlink()
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    for later in ("sha256", "journal_sha256", "statistics_sha256"):
+        del manifest[later]
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest | {"version": 1}))
+    with pytest.raises(MissingInputError, match=r"an earlier ocrmem wrote it.*`ocrmem encode`: it keeps the rows"):
+        FeatureStore.open(tmp_path)
+    with FeatureWriter(tmp_path, row_format()) as writer:
+        assert writer.missing(HashIndex.of(pages)).tolist() == []
+    assert write(tmp_path, 4) == pages
+    assert (next(tmp_path.glob("rows-*.bin")).read_bytes(), journal.read_bytes()) == (rows, whole)
+    assert not old.exists()
+    assert len(FeatureStore.open(tmp_path, pages=pages)) == 4
