@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import shutil
 import sqlite3
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -82,6 +83,8 @@ class MlflowBackend(Backend):
         experiment = self._experiment(name)
         for run in client.search_runs([experiment], f"tags.`{PACKAGE_TAG}` = '{digest}'"):
             # An interrupted upload: a run that a version refers to would have been found.
+            if self._database:  # MLflow keeps the files of what it deletes
+                shutil.rmtree(self._database.artifacts / run.info.run_id, ignore_errors=True)
             client.delete_run(run.info.run_id)
         run = client.create_run(experiment, tags=dict(tags), run_name=f"{name} {digest[:12]}")
         self._log_run(run.info.run_id, provenance, metrics)

@@ -216,6 +216,8 @@ def test_a_kill_before_the_version_leaves_nothing_that_a_rerun_trips_over(
     client = mlflow.MlflowClient(tracking_uri=run.registry.uri)
     experiment = client.get_experiment_by_name("ocrmem-adapter")
     assert [found.info.run_id for found in client.search_runs([experiment.experiment_id])] == [version.run_id]
+    folders = [path.name for path in (registry_directory(run) / "artifacts").iterdir()]
+    assert folders == [version.run_id], "the files of what was cut off are gone"
 
 
 def test_a_kill_before_the_alias_moves_is_made_up_for(run: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
