@@ -52,9 +52,8 @@ def memory_tokens(tokenizer: PreTrainedTokenizerBase, family: Family) -> MemoryT
     """Return the ids of the family's marks in a tokenizer's vocabulary.
 
     Raises:
-        ModelError: the vocabulary lacks one of them, or there is no chat template.
+        ModelError: the vocabulary lacks them, or there is no chat template.
     """
     vocabulary = tokenizer.get_vocab()
-    family.check_tokenizer(tokenizer.name_or_path, vocabulary, tokenizer.chat_template)
-    marks = family.marks
+    marks = family.check_tokenizer(tokenizer.name_or_path, vocabulary, tokenizer.chat_template)
     return MemoryTokens(vocabulary[marks.start], vocabulary[marks.placeholder], vocabulary[marks.end])

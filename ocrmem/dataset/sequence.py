@@ -71,7 +71,7 @@ class SequenceBuilder:
     """Builds sequences with a tokenizer's chat template.
 
     Args:
-        tokenizer: with a chat template and the family's three marks.
+        tokenizer: with a chat template and three tokens that mark memory (see `ocrmem.families`).
         max_seq_length: most tokens of a sequence, memory and answer included.
         family: of the base model.
 
@@ -296,10 +296,12 @@ class SequenceBuilder:
         """Return tokens that content must never give, the unknown word's excepted: the text may well be unknown."""
         added = self.tokenizer.added_tokens_decoder
         control = {number: token.content for number, token in added.items() if token.special}
-        for name in ("start", "placeholder", "end"):
-            number = getattr(self.memory, name)
-            control[number] = str(self.tokenizer.convert_ids_to_tokens(number))
         control.pop(self.tokenizer.unk_token_id, None)
+        memory = self.memory
+        for number in (memory.start, memory.placeholder, memory.end):
+            # Around memory may stand ordinary text, which content may well give.
+            if number in added or number == memory.placeholder:
+                control[number] = str(self.tokenizer.convert_ids_to_tokens(number))
         return control
 
     def _closing(self) -> tuple[int, ...]:

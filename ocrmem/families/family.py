@@ -15,11 +15,19 @@ EXAMPLE = "Qwen/Qwen3-8B"  # named in messages that ask for another base model
 
 @dataclass(frozen=True)
 class Marks:
-    """Tokens of the vocabulary that open memory, stand for one vision token each, and close memory."""
+    """Tokens of the vocabulary that open memory, stand for one vision token each, and close memory.
 
-    start: str = "<|vision_start|>"
-    placeholder: str = "<|image_pad|>"
-    end: str = "<|vision_end|>"
+    The first and the last are read as any token is. The placeholder's own embedding is never used: it only has to be a
+    token that no text gives.
+    """
+
+    start: str
+    placeholder: str
+    end: str
+
+
+VISION = Marks("<|vision_start|>", "<|image_pad|>", "<|vision_end|>")  # Qwen2 and later
+BRACKETS = Marks("[", "<unk>", "]")  # where nothing is reserved: ordinary text, and the token of unknown bytes
 
 
 def with_marks(vision_tokens: int) -> int:
@@ -72,15 +80,27 @@ class Shape:
 
 
 class Family:
-    """Base models of one ``model_type`` that share a vocabulary's marks, a chat template and an architecture."""
+    """Base models of one ``model_type`` that share a chat template's options and an architecture.
 
-    marks = Marks()  # they must be in the vocabulary
+    Args:
+        model_type: of config.json.
+        marks: what may mark memory, best first; None: the family's own. Vocabularies of one ``model_type`` differ
+            (Llama 3's, SmolLM2's), so the first whose tokens are all there are taken.
+    """
+
+    marks: tuple[Marks, ...] = (VISION,)
     # What the chat template is given besides messages: no thinking before the answer, in the most common spelling,
     # which templates without such a switch ignore.
     template_options: Mapping[str, Any] = {"enable_thinking": False}
 
-    def __init__(self, model_type: str) -> None:
+    def __init__(self, model_type: str, marks: tuple[Marks, ...] | None = None) -> None:
         self.model_type = model_type
+        if marks is not None:
+            self.marks = marks
+
+    def marks_in(self, vocabulary: Collection[str]) -> Marks | None:
+        """Return what marks memory in a vocabulary; None where it has none of the family's marks whole."""
+        return next((marks for marks in self.marks if all(mark in vocabulary for mark in astuple(marks))), None)
 
     def tool_call(self, name: str, arguments: str) -> str:
         """Return an assistant's call of a function as text of the transcript; ``arguments`` is the caller's JSON."""
@@ -95,21 +115,23 @@ class Family:
         """Return the shape that a config.json describes; None where `train --plan` has no arithmetic for it."""
         return None
 
-    def check_tokenizer(self, name: str, vocabulary: Collection[str], chat_template: object) -> None:
-        """Check that a base model's tokenizer has what samples need.
+    def check_tokenizer(self, name: str, vocabulary: Collection[str], chat_template: object) -> Marks:
+        """Check that a base model's tokenizer has what samples need, and return what marks memory in it.
 
         Raises:
-            ModelError: it lacks a chat template or one of the marks.
+            ModelError: it lacks a chat template, or all of the marks.
         """
         place = "model.base_model_name"
         if not chat_template:
             raise ModelError.of(place, f"{name!r} has no chat template", f"Use a chat model such as {EXAMPLE}")
-        missing = [mark for mark in astuple(self.marks) if mark not in vocabulary]
-        if missing:
-            message = f"the tokenizer of {name!r} (family {self.model_type}) has no {', '.join(missing)}"
-            remedy = "Add them as special tokens, resize the model's embeddings and save both to a directory, or name "
-            remedy += f"other tokens in a file of ocrmem/families, or use a model such as {EXAMPLE}"
+        marks = self.marks_in(vocabulary)
+        if marks is None:
+            tried = "; or ".join(", ".join(astuple(marks)) for marks in self.marks)
+            message = f"the tokenizer of {name!r} (family {self.model_type}) has no tokens to mark memory with: {tried}"
+            remedy = "Add three of them as special tokens, resize the model's embeddings and save both to a directory, "
+            remedy += f"or name other tokens in a file of ocrmem/families, or use a model such as {EXAMPLE}"
             raise ModelError.of(place, message, remedy)
+        return marks
 
 
 DEFAULT = Family("default")

@@ -8,7 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from ocrmem.errors import shown
-from ocrmem.families.family import Family
+from ocrmem.families.family import BRACKETS, Family, Marks
+from ocrmem.families.gemma import Gemma
+from ocrmem.families.llama import Llama
+from ocrmem.families.mistral import Mistral
+from ocrmem.families.qwen2 import Qwen2
 from ocrmem.families.qwen3 import Qwen3
 from ocrmem.families.tiny import TINY, Tiny
 
@@ -23,7 +27,17 @@ _LARGEST = {
     "vocab_size": 100_000_000,
     "max_position_embeddings": 1_000_000_000,
 }
-FAMILIES: dict[str, Family] = {family.model_type: family for family in (Qwen3("qwen3"), Tiny(TINY))}
+FAMILIES: dict[str, Family] = {
+    family.model_type: family
+    for family in (
+        Qwen3("qwen3"),
+        Qwen2("qwen2"),
+        Llama("llama"),
+        Mistral("mistral"),
+        *(Gemma(model_type) for model_type in ("gemma", "gemma2", "gemma3_text")),
+        Tiny(TINY),
+    )
+}
 
 
 def family_of(name: str, revision: str | None = None) -> Family:
@@ -39,7 +53,15 @@ def family_of(name: str, revision: str | None = None) -> Family:
                 return family
         values = _cached_config(name, revision) or {}
     model_type = str(values.get("model_type", "unknown"))
-    return FAMILIES.get(model_type) or Family(model_type)
+    return FAMILIES.get(model_type) or Family(model_type, _every_mark())
+
+
+def _every_mark() -> tuple[Marks, ...]:
+    """Return the marks of all families: an unknown base model may well share its vocabulary with one of them."""
+    return (
+        *dict.fromkeys(marks for family in FAMILIES.values() for marks in family.marks if marks != BRACKETS),
+        BRACKETS,
+    )
 
 
 def published_config(name: str) -> dict[str, Any] | None:

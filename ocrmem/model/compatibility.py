@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from ocrmem.config import TINY, RunConfig
 from ocrmem.errors import ModelError, Problem
 from ocrmem.facts import PROJ
-from ocrmem.families import EXAMPLE, family_of
+from ocrmem.families import EXAMPLE
 from ocrmem.model.configuration import InvalidModelConfig, MEMConfig
 
 # Fields of an adapter that must agree with the run that uses it: MEMConfig name -> params.yaml section.
@@ -57,9 +57,8 @@ def check_parts(config: MEMConfig, base: PreTrainedModel, encoder: nn.Module | N
         faults.append(("hidden_size", message, "Use the language model that the adapter was made for"))
     vocabulary = cast(nn.Embedding, base.get_input_embeddings()).num_embeddings
     if config.placeholder_token_id >= vocabulary:
-        placeholder = family_of(config.base_model_name, config.base_revision).marks.placeholder
         message = f"is {config.placeholder_token_id}, but the language model has {vocabulary} tokens"
-        faults.append(("placeholder_token_id", message, f"Set it to the id of {placeholder} in its tokenizer"))
+        faults.append(("placeholder_token_id", message, "Set it to the id of its memory placeholder (docs/model.md)"))
     scaled = [name for name in _HEAD_SCALES if getattr(base.config.get_text_config(), name, None) is not None]
     if scaled:
         message = f"the language model sets {', '.join(scaled)}, which the loss here leaves out"

@@ -18,7 +18,7 @@ UNKNOWN = "<unk>"
 PAD = "<|endoftext|>"
 TURN_START = "<|im_start|>"
 TURN_END = "<|im_end|>"
-MARKS = FAMILIES[TINY].marks
+MARKS = FAMILIES[TINY].marks[0]
 NEWLINE = "\n"
 
 _SPECIAL = (UNKNOWN, PAD, TURN_START, TURN_END, MARKS.start, MARKS.end, MARKS.placeholder)

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 from support.live_bytes import saved_bytes
-from support.models import VISION, small_config
+from support.models import VISION as SMALL_VISION
+from support.models import small_config
 from support.planned import made_batch, saved_loss_bytes
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
@@ -19,7 +20,7 @@ from ocrmem.config import RunConfig
 from ocrmem.conversations import ConversationReader, locate_conversations, read_conversations
 from ocrmem.dataset.sequence import SequenceBuilder
 from ocrmem.errors import ModelError
-from ocrmem.families import DEFAULT, FAMILIES, Family, Marks, Shape, family_of, known_positions
+from ocrmem.families import FAMILIES, Family, Marks, Shape, family_of, known_positions
 from ocrmem.generation.question import read_question
 from ocrmem.model.modeling import MEMModel
 from ocrmem.planning.activations import Projection, activations
@@ -29,13 +30,14 @@ from ocrmem.planning.workload import BatchShape
 from ocrmem.synthetic.tokenizer import build_tiny_tokenizer
 from ocrmem.tokens import load_tokenizer
 
+GEMMA_3 = "<image_soft_token>"
 OTHER_MARKS = Marks("<memory>", "<token>", "</memory>")
 
 
-class Llama(Family):
+class Memories(Family):
     """A family as a later file would write it."""
 
-    marks = OTHER_MARKS
+    marks = (OTHER_MARKS,)
 
     def tool_call(self, name: str, arguments: str) -> str:
         return f'{{"name": "{name}", "parameters": {arguments}}}'
@@ -46,7 +48,7 @@ class Llama(Family):
 
 @pytest.fixture
 def llama(monkeypatch) -> Family:
-    monkeypatch.setitem(FAMILIES, "llama", Llama("llama"))
+    monkeypatch.setitem(FAMILIES, "llama", Memories("llama"))
     return FAMILIES["llama"]
 
 
@@ -84,6 +86,7 @@ def named(base: str) -> RunConfig:
         ("tiny", "tiny"),
         ("Qwen/Qwen3-8B", "qwen3"),
         ("qwen/qwen3-4b-instruct-2507", "qwen3"),
+        ("HuggingFaceTB/SmolLM2-135M-Instruct", "llama"),
         ("someone/else", "unknown"),
         ("no/directory/of/that/name", "unknown"),
     ],
@@ -94,8 +97,9 @@ def test_a_name_says_whose_family_it_is(name, model_type):
 
 def test_a_directory_says_it_by_its_config_json(tmp_path):
     assert family_of(write_config(tmp_path, model_type="qwen3")) is FAMILIES["qwen3"]
-    other = family_of(write_config(tmp_path, model_type="llama"))
-    assert (other.model_type, other.marks) == ("llama", DEFAULT.marks)
+    assert family_of(write_config(tmp_path, model_type="llama")) is FAMILIES["llama"]
+    other = family_of(write_config(tmp_path, model_type="exaone"))
+    assert (other.model_type, family_of("exaone") in FAMILIES.values()) == ("exaone", False)
 
 
 def test_a_model_in_the_hub_cache_says_it_too(tmp_path, monkeypatch):
@@ -107,6 +111,34 @@ def test_a_model_in_the_hub_cache_says_it_too(tmp_path, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     assert family_of("someone/tuned") is FAMILIES["qwen3"]
     assert family_of("someone/tuned", "abc") is FAMILIES["qwen3"]
+
+
+@pytest.mark.parametrize(
+    ("model_type", "vocabulary", "start", "placeholder"),
+    [
+        ("qwen2", ["<|vision_start|>", "<|image_pad|>", "<|vision_end|>"], "<|vision_start|>", "<|image_pad|>"),
+        ("llama", ["[", "]", "<unk>"], "[", "<unk>"),
+        ("llama", ["<issue_start>", "<empty_output>", "<issue_closed>", "["], "<issue_start>", "<empty_output>"),
+        ("mistral", ["[", "]", "<unk>", "[control_768]"], "[", "<unk>"),
+        ("gemma2", ["<unused0>", "<unused1>", "<unused2>"], "<unused0>", "<unused1>"),
+        ("gemma3_text", ["<start_of_image>", "<image_soft_token>", "<end_of_image>"], "<start_of_image>", GEMMA_3),
+        ("of nobody", ["<unused0>", "<unused1>", "<unused2>", "<unk>"], "<unused0>", "<unused1>"),
+    ],
+)  # fmt: skip
+def test_memory_is_marked_with_the_first_tokens_that_the_vocabulary_has(
+    tmp_path, model_type, vocabulary, start, placeholder
+):
+    family = family_of(write_config(tmp_path, model_type=model_type))
+    marks = family.marks_in(vocabulary)
+    assert (marks.start, marks.placeholder) == (start, placeholder)
+
+
+def test_ordinary_text_around_memory_stays_text_in_a_message(tmp_path):
+    tokenizer = build_tiny_tokenizer()
+    marks = (Marks("usr", "<|image_pad|>", "bot"),)
+    builder = SequenceBuilder(tokenizer, 64, family=Family("plain", marks))
+    assert builder.memory.start in builder.encode_content("usr ana bot")
+    assert builder.memory.placeholder not in builder.encode_content("<|image_pad|>")
 
 
 def test_every_file_of_the_package_is_in_the_table():
@@ -126,7 +158,8 @@ def test_a_tokenizer_without_the_marks_is_refused_by_family_and_token(tmp_path):
         load_tokenizer(named(name))
     said = str(refused.value)
     assert said.startswith(f"model.base_model_name: the tokenizer of '{name}' (family llama) has no ")
-    assert "has no <|vision_start|>, <|image_pad|>. Add them as special tokens" in said
+    assert "mark memory with: <|reserved_special_token_0|>, " in said
+    assert "; or [, <unk>, ]. Add three of them as special tokens" in said
 
 
 def test_a_family_chooses_its_own_marks(tmp_path, llama):
@@ -172,7 +205,7 @@ def test_a_family_without_head_norms_is_planned_to_the_byte_and_the_operation(ll
     batch = made_batch(padded=True)
     rows, length = batch["input_ids"].shape
     memory, answers = len(batch["memory_features"]), int((batch["labels"] != -100).sum())
-    shape, proj = shape_of(base.config), Projection(VISION, 80, False)
+    shape, proj = shape_of(base.config), Projection(SMALL_VISION, 80, False)
     size = BatchShape(rows, length, length**2, memory, answers, padded=True)
     if not checkpointing:
         kept = saved_bytes(lambda: model(**batch), model.parameters())

@@ -1,0 +1,15 @@
+"""Qwen2 and Qwen2.5: Qwen3's marks and chat form, and attention without norms of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ocrmem.families.family import Family, Shape
+
+
+class Qwen2(Family):
+    """Marks and tool calls are the defaults, as Qwen2's tokenizer and template have them."""
+
+    def shape(self, config: Mapping[str, Any]) -> Shape | None:
+        return Shape.of(config, head_norms=False)
