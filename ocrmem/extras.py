@@ -14,6 +14,7 @@ EXTRA_OF = {
     "dvc_s3": "dvc-s3",
     "fontTools": "fonts",
     "fsspec": "dvc",
+    "gguf": "model",
     "great_expectations": "quality",
     "huggingface_hub": "model",
     "kfp": "pipelines",

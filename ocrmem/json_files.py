@@ -44,6 +44,13 @@ class BaseReport(TypedDict):
     sha256: Digest
 
 
+class ModelSource(TypedDict):
+    """source.json: whose copy lies in ``models/base``."""
+
+    name: str
+    revision: str | None
+
+
 class Shard(TypedDict):
     """A parquet file of a dataset."""
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from ocrmem.config import TINY, RunConfig
 from ocrmem.errors import ModelError, first_line
 from ocrmem.families import Family
+from ocrmem.model_places import locate
 from ocrmem.retry import retrying
 
 if TYPE_CHECKING:
@@ -36,13 +37,14 @@ def load_tokenizer(config: RunConfig) -> PreTrainedTokenizerBase:
         return build_tiny_tokenizer()
     from transformers import AutoTokenizer
 
+    location = locate(name, config.paths.models, "base", revision)
     try:
-        tokenizer = retrying(f"hub, {name}", lambda: AutoTokenizer.from_pretrained(name, revision=revision))
+        tokenizer = retrying(f"hub, {name}", lambda: AutoTokenizer.from_pretrained(location, revision=revision))
     except (OSError, ValueError) as error:
         raise ModelError.of(
             "model.base_model_name",
             f"no tokenizer loads from {name!r} ({first_line(error)})",
-            "Give a directory with tokenizer.json or a hub name that this machine can reach",
+            "Run `ocrmem base`, which fetches it, or give a directory with tokenizer.json",
         ) from None
     config.model.family.check_tokenizer(name, tokenizer.get_vocab(), tokenizer.chat_template)
     return tokenizer

@@ -26,6 +26,7 @@ LAYERS = [
         "package",
         "environment",
         "console",
+        "model_places",
         "places",
         "signals",
         "versions",

@@ -391,11 +391,6 @@ class RunSettings(Section):
         """Return plain values under the names of params.yaml."""
         return self.model_dump(mode="json", by_alias=True)
 
-    @property
-    def encoder_location(self) -> str:
-        """Where the encoder loads from: the built tiny one, or the configured name."""
-        return str(self.paths.encoder) if self.model.ocr_model_name == TINY else self.model.ocr_model_name
-
 
 def field_paths(model: type[BaseModel] = RunSettings, prefix: FieldPath = ()) -> Iterator[FieldPath]:
     """Yield the path of every section and field, by the names that the settings file uses."""

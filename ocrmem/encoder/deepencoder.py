@@ -20,13 +20,14 @@ import torch
 from torch import nn
 from transformers import UnlimitedOcrVisionConfig, UnlimitedOcrVisionModel
 
-from ocrmem.config import TINY, RunConfig
+from ocrmem.config import RunConfig
 from ocrmem.encoder.architecture import clip_of, safe_to_initialize
 from ocrmem.encoder.attention import attend_in_blocks
 from ocrmem.encoder.device import DTYPES, pick_device
 from ocrmem.encoder.weights import check_tensors, open_encoder, save_native
-from ocrmem.errors import ConfigError, MissingInputError, ModelError
+from ocrmem.errors import ConfigError, ModelError
 from ocrmem.facts import tokens_per_page
+from ocrmem.model_places import locate
 
 if TYPE_CHECKING:
     from transformers.models.unlimited_ocr.modeling_unlimited_ocr import (
@@ -170,15 +171,11 @@ def load_encoder(config: RunConfig) -> DeepEncoder:
         ModelError: the encoder does not load.
         ConfigError: the configured device is not there.
     """
-    if config.model.ocr_model_name == TINY and not (config.paths.encoder / "config.json").is_file():
-        raise MissingInputError.of(
-            str(config.paths.encoder), "the tiny encoder is not there", "Run `ocrmem base` first"
-        )
-    device = pick_device(config.model.device)
-    dtype = DTYPES[config.model.precision] if device.type == "cuda" else torch.float32
-    encoder = DeepEncoder.from_pretrained(
-        config.encoder_location, revision=config.model.ocr_revision, features=config.model.features, dtype=dtype
-    )
+    names = config.model
+    location = locate(names.ocr_model_name, config.paths.models, "encoder", names.ocr_revision)
+    device = pick_device(names.device)
+    dtype = DTYPES[names.precision] if device.type == "cuda" else torch.float32
+    encoder = DeepEncoder.from_pretrained(location, revision=names.ocr_revision, features=names.features, dtype=dtype)
     return encoder.to(device)
 
 

@@ -6,10 +6,12 @@ hour later.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, NotRequired, TypedDict, cast
 
 from ocrmem.config import TINY, RunConfig
 from ocrmem.errors import ConfigError
+from ocrmem.model.fetching import CARRIED, fetch
 
 
 class BaseResult(TypedDict):
@@ -19,7 +21,7 @@ class BaseResult(TypedDict):
         settings, settings_hash, encoder, language_model, threads, cached: of the tiny preset; the hash vouches for
             the build, and ``cached`` says that it was there already.
         base_model, base_parameters, encoder_parameters, vocabulary, tokens_per_page: of named models, whose
-            ``encoder`` is a name.
+            ``encoder`` is a name; ``fetched_from`` where ``models/base`` is a copy.
         summary: what a person reads.
     """
 
@@ -35,10 +37,11 @@ class BaseResult(TypedDict):
     encoder_parameters: NotRequired[int]
     vocabulary: NotRequired[int]
     tokens_per_page: NotRequired[int]
+    fetched_from: NotRequired[str]
 
 
 def build_base(config: RunConfig) -> BaseResult:
-    """Build the tiny preset under ``paths.models``, or load the named models once.
+    """Build the tiny preset under ``paths.models``, or fetch and load the named models once.
 
     Raises:
         ConfigError: one of the two names is ``tiny`` and the other is not.
@@ -56,7 +59,14 @@ def build_base(config: RunConfig) -> BaseResult:
             "only one of them is 'tiny'",
             "Name two real models, or leave both at 'tiny'",
         )
-    return _load_named(config)
+    names, came_from = config.model, None
+    if names.base_model_name in CARRIED:
+        came_from = fetch(names.base_model_name, names.base_revision, Path(config.paths.models))
+    result = _load_named(config)
+    if came_from:
+        result["fetched_from"] = came_from
+        result["summary"].insert(0, f"base: {names.base_model_name} from {came_from}, in {config.paths.base_model}")
+    return result
 
 
 def _load_named(config: RunConfig) -> BaseResult:

@@ -11,13 +11,14 @@ from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.integrations import is_deepspeed_zero3_enabled
 
-from ocrmem.config import TINY, RunConfig
+from ocrmem.config import RunConfig
 from ocrmem.encoder.deepencoder import DeepEncoder, load_encoder
 from ocrmem.encoder.device import DTYPES, pick_device
-from ocrmem.errors import MissingInputError, ModelError, first_line
+from ocrmem.errors import ModelError, first_line
 from ocrmem.model.compatibility import check_identity
 from ocrmem.model.configuration import MEMConfig
 from ocrmem.model.fingerprint import fingerprint
+from ocrmem.model_places import locate
 from ocrmem.retry import retrying
 from ocrmem.tokens import load_tokenizer, memory_tokens
 
@@ -31,8 +32,8 @@ def parts_of_run(config: RunConfig, *, with_encoder: bool) -> tuple[MEMConfig, P
         InvalidModelConfig: the settings contradict themselves.
     """
     names = config.model
-    base_at = locate(names.base_model_name, config.paths.models, "base")
-    encoder_at = locate(names.ocr_model_name, config.paths.models, "encoder")
+    base_at = locate(names.base_model_name, config.paths.models, "base", names.base_revision)
+    encoder_at = locate(names.ocr_model_name, config.paths.models, "encoder", names.ocr_revision)
     adapter_config = MEMConfig.from_run_config(
         config,
         base_fingerprint=fingerprint(base_at, names.base_revision),
@@ -62,14 +63,15 @@ def parts_of_adapter(
     """
     revision = None
     if base is None:
-        base_at, revision = locate(config.base_model_name, models, "base"), config.base_revision
+        base_at = locate(config.base_model_name, models, "base", config.base_revision)
+        revision = config.base_revision
         base = load_base(base_at, revision=revision, dtype=dtype, device=device)
     else:
         base_at = str(getattr(base.config, "_name_or_path", "") or "")  # empty for one that was built in memory
     found = fingerprint(base_at, revision) if base_at else None
     check_identity("base", config.base_model_name, config.base_fingerprint, base_at, found)
     if with_encoder and encoder is None:
-        encoder_at = locate(config.ocr_model_name, models, "encoder")
+        encoder_at = locate(config.ocr_model_name, models, "encoder", config.ocr_revision)
         found = fingerprint(encoder_at, config.ocr_revision)
         check_identity("ocr", config.ocr_model_name, config.ocr_fingerprint, encoder_at, found)
         encoder = DeepEncoder.from_pretrained(
@@ -79,20 +81,6 @@ def parts_of_adapter(
             dtype=torch.float32 if device.type == "cpu" else dtype,  # bfloat16 takes about twice as long there
         )
     return base, encoder
-
-
-def locate(name: str, models: Path | str, part: str) -> str:
-    """Return where ``name`` loads from: ``models``/``part`` for the tiny preset, else the name itself.
-
-    Raises:
-        MissingInputError: the tiny preset has not been built there.
-    """
-    if name != TINY:
-        return name
-    directory = Path(models) / part
-    if not (directory / "config.json").is_file():
-        raise MissingInputError.of(str(directory), "holds no tiny model", "Run `ocrmem base` first")
-    return str(directory)
 
 
 def load_base(

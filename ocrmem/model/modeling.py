@@ -26,8 +26,9 @@ from ocrmem.model import compatibility, trainable
 from ocrmem.model.adapter_files import WEIGHTS, read_config, read_weights, write_adapter
 from ocrmem.model.compatibility import BatchError
 from ocrmem.model.configuration import MEMConfig
-from ocrmem.model.frozen_parts import load_base, locate, parts_of_adapter, parts_of_run
+from ocrmem.model.frozen_parts import load_base, parts_of_adapter, parts_of_run
 from ocrmem.model.projector import Projector
+from ocrmem.model_places import locate
 
 _ENOUGH_TOKENS = 8  # fewer say nothing about a standard deviation
 
@@ -72,7 +73,7 @@ class MEMModel(PreTrainedModel):
         config.check()
         super().__init__(config)
         if base_llm_model is None:
-            location = locate(config.base_model_name, "models", "base")
+            location = locate(config.base_model_name, "models", "base", config.base_revision)
             base_llm_model = load_base(location, revision=config.base_revision)
         hidden_size = cast(nn.Embedding, base_llm_model.get_input_embeddings()).embedding_dim
         if config.hidden_size is None:

@@ -12,6 +12,7 @@ from ocrmem.extras import missing_package
 from ocrmem.families import EXAMPLE
 from ocrmem.health import ANSWER_SECONDS
 from ocrmem.json_files import WeightIndex, read_json
+from ocrmem.model_places import Part, left_by_base
 from ocrmem.readiness.outcome import CheckOutcome
 from ocrmem.secrets import redact
 
@@ -28,8 +29,11 @@ def available(config: RunConfig, *, directories: bool) -> CheckOutcome:
         ("model.ocr_model_name", model.ocr_model_name, model.ocr_revision),
     ):
         try:
+            part: Part = "base" if field == "model.base_model_name" else "encoder"
             if name == TINY:
                 details.append("tiny (`ocrmem base` builds it)")
+            elif left_by_base(name, config.paths.models, part, revision):
+                details.append(f"{name} is in {Path(config.paths.models) / part}")
             elif not (name.startswith((".", "/", "~")) or os.path.isdir(name)):
                 details.append(_on_the_hub(field, name, revision))
             else:

@@ -8,11 +8,12 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from ocrmem.config import TINY, PathsSection, RunConfig, VolumeSection
+from ocrmem.config import PathsSection, RunConfig, VolumeSection
 from ocrmem.errors import ConfigError
 from ocrmem.facts import RUN_ID
 from ocrmem.files import replacing_directory, sha256_tree
 from ocrmem.json_files import TrainReport, read_json
+from ocrmem.model_places import left_by_base
 from ocrmem.workflow.records import run_directory
 
 
@@ -37,8 +38,9 @@ def train_in_job(config: RunConfig, reports: Path) -> dict[str, Any]:
     volumes = config.kubernetes.volumes
     places = {"dataset": _staged(config.paths.dataset, volumes.dataset)}
     places["features"] = _staged(config.paths.features, volumes.features)
-    tiny = config.model.base_model_name == TINY
-    places["models"] = _staged(config.paths.models, volumes.models) if tiny else volumes.models.path
+    names = config.model
+    made = left_by_base(names.base_model_name, config.paths.models, "base", names.base_revision)
+    places["models"] = _staged(config.paths.models, volumes.models) if made else volumes.models.path
     # This task's own directories are no business of the job: with them, a second try would be another job.
     job = config.model_copy(update={"paths": PathsSection(**places)})
     # Beside the tasks' records: an output of a task that fails is not kept.
