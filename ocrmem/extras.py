@@ -6,6 +6,7 @@ from ocrmem.errors import ConfigError, Problem
 
 EXTRA_OF = {
     "aiohttp": "model-registry",
+    "alembic": "registry",
     "boto3": "dvc-s3",
     "botocore": "dvc-s3",
     "deepspeed": "deepspeed",
@@ -30,6 +31,7 @@ EXTRA_OF = {
     "pyarrow": "dataset",
     "requests": "registry",
     "safetensors": "model",
+    "sqlalchemy": "registry",
     "tokenizers": "dataset",
     "torch": "model",
     "transformers": "model",

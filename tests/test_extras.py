@@ -38,21 +38,21 @@ BROUGHT_BY = {
     "mr_openapi": "kubeflow[hub]",
     "pydantic_core": "pydantic",
     "requests": "mlflow-skinny",
+    "typing_extensions": "pydantic",
     "yaml": "pyyaml",
 }
 # Distributions that are declared although nothing in ocrmem/ imports them.
 NOT_IMPORTED = {
     "accelerate": "transformers' Trainer imports it",
-    "alembic": "MLflow migrates a SQLite registry with it",
     "deepseek-ocr-encoder": "a user hands one of its encoders to WrappedEncoder",
     "kfp-kubernetes": "kfp reads the pipelines' Kubernetes settings with it",
-    "sqlalchemy": "MLflow's SQLite registry",
     "sqlparse": "MLflow's SQLite registry",
 }
 # The extras of each part of the package, which it may import besides the base dependencies; the longest path counts.
 FEATURES = {
     "": set(),
     "cluster": {"kubernetes"},
+    "conversion": {"dataset"},
     "dataset": {"dataset", "quality"},
     "encoder": {"model"},
     "evaluation": {"model"},
@@ -60,6 +60,7 @@ FEATURES = {
     "generation": {"model"},
     "gradflow": {"model"},
     "model": {"model"},
+    "objectives": {"model"},
     "planning": {"model", "dataset"},
     "readiness": {"model"},
     "registry": {"registry", "model-registry"},
