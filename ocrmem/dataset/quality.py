@@ -6,9 +6,11 @@ The only module that knows Great Expectations, and it imports it where it is use
 from __future__ import annotations
 
 import html
+import logging
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypedDict
@@ -119,8 +121,26 @@ def _validate(
             name = entry["expectation_config"]["meta"]["name"]
             outcome = _outcome(entry, next(e for e in expected if e.name == name))
             outcomes[name] = _together(outcomes[name], outcome) if name in outcomes else outcome
-    context.build_data_docs()
+    with _errors_raised():
+        context.build_data_docs()
     return [outcomes[expectation.name] for expectation in expected]
+
+
+@contextmanager
+def _errors_raised() -> Iterator[None]:
+    """Raise what Great Expectations only logs: a page of the data docs that could not be made or written."""
+    logger, records = logging.getLogger("great_expectations"), list[str]()
+    handler = logging.Handler(logging.ERROR)
+    handler.emit = lambda record: records.append(record.getMessage())  # type: ignore[method-assign]
+    propagated, logger.propagate = logger.propagate, False
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = propagated
+    if records:
+        raise RuntimeError(records[0])
 
 
 def _definition(context: Any, source: Any, table: str, expected: Sequence[Expectation]) -> Any:

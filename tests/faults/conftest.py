@@ -1,13 +1,15 @@
-"""A workspace after `ocrmem encode` that the fault tests share, and settings for runs on it."""
+"""Workspaces that the fault tests share, settings for runs on them, and a process that runs verbs without imports."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from support.finished import finish
 from support.models import small_settings, small_workspace
+from support.verbs import Verbs, running_verbs
 
 
 @pytest.fixture(scope="session")
@@ -28,3 +30,17 @@ def values(inputs: Path) -> Callable[..., dict[str, Any]]:
         return made
 
     return make
+
+
+@pytest.fixture(scope="session")
+def verbs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Verbs]:
+    with running_verbs(tmp_path_factory.mktemp("printed")) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def finished(verbs: Verbs, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace in which all verbs have run but `check`, whose library takes long to import."""
+    root = tmp_path_factory.mktemp("finished")
+    finish(root, verbs, ("validate", "render", "encode", "smoke", "train", "evaluate", "register", "version"))
+    return root
