@@ -5,7 +5,6 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from itertools import accumulate
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,8 +15,9 @@ from ocrmem.dataset.schema import PageRow, Sample
 from ocrmem.dataset.sequence import SequenceBuilder
 from ocrmem.errors import DataError, Problem
 from ocrmem.facts import tokens_per_page
-from ocrmem.rendering import Page, transcript
+from ocrmem.rendering import Page
 from ocrmem.rendering.history import HistoryRenderer, NewestPages
+from ocrmem.rendering.transcript import message_ends
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -61,19 +61,23 @@ class SampleMaker:
         """Make the samples and pages of a conversation."""
         made = Made()
         turns = split_turns(conversation, self.config.data.recent_turns)
+        longest = turns[-1].history if turns else ()
         try:
-            lengths = [self.builder.count(turn.history) for turn in turns]
+            lengths = self.builder.count_each(longest, [len(turn.history) for turn in turns])
         except DataError as error:
             made.problems = [replace(problem, place=conversation.place) for problem in error.problems]
             return made
         made.longest_history = max(lengths, default=0)
         rows: dict[str, PageRow] = {}
         over = [length > self.config.model.context_threshold for length in lengths]
-        memories = self.renderer.draw_each([turn.history for turn, yes in zip(turns, over, strict=True) if yes])
+        memories = self.renderer.draw_each(
+            longest, [len(turn.history) for turn, yes in zip(turns, over, strict=True) if yes]
+        )
+        places = message_ends(longest, self.config.render.labels)
         for turn, length, becomes_memory in zip(turns, lengths, over, strict=True):
             memory = next(memories) if becomes_memory else None
             try:
-                made.samples.append(self._sample(turn, length, memory, rows))
+                made.samples.append(self._sample(turn, length, memory, rows, places))
             except DataError as error:
                 place = f"{conversation.place}: sample {turn.id}"
                 made.problems += [_of_sample(problem, place) for problem in error.problems]
@@ -82,8 +86,14 @@ class SampleMaker:
         return made
 
     def _sample(
-        self, turn: TurnSample, history_tokens: int, memory: NewestPages | None, rows: dict[str, PageRow]
+        self,
+        turn: TurnSample,
+        history_tokens: int,
+        memory: NewestPages | None,
+        rows: dict[str, PageRow],
+        places: Sequence[int],
     ) -> Sample:
+        """Make one sample; ``rows`` gets its pages, ``places`` are the ends of the history's messages."""
         tokens = 0
         names: list[str] = []
         every = tokens_per_page(self.config.render.page_size, self.config.render.token_size)
@@ -118,17 +128,17 @@ class SampleMaker:
             answer_tokens=sequence.answer_tokens,
             dropped_tokens=sequence.dropped_tokens,
             dropped_pages=memory.dropped if memory else 0,
-            pictured_tokens=self._shown_tokens(turn.history, memory.start) if memory and memory.dropped else None,
+            pictured_tokens=self._shown_tokens(turn.history, memory.start, places)
+            if memory and memory.dropped
+            else None,
         )
 
-    def _shown_tokens(self, history: Sequence[Message], start: int) -> int:
+    def _shown_tokens(self, history: Sequence[Message], start: int, places: Sequence[int]) -> int:
         """Return the text tokens of what a history's transcript shows from character ``start`` on."""
-        lengths = [len(transcript([message], self.config.render.labels)) for message in history]
-        ends = list(accumulate(lengths))
-        first = bisect_right(ends, start)
+        first = bisect_right(places, start)
         content = history[first].content
-        label = lengths[first] - len(content) - 1  # the rest is the newline that ends a message
-        shown = content[max(start - ends[first] + lengths[first] - label, 0) :]
+        # What is shown of it, the newline that ends a message left out; its label may be shown too.
+        shown = content[max(len(content) + 1 - (places[first] - start), 0) :]
         return self.builder.count([replace(history[first], content=shown), *history[first + 1 :]])
 
 

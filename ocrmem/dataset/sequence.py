@@ -12,6 +12,7 @@ import re
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import TYPE_CHECKING, Self, TypeVar
 
 from jinja2.exceptions import TemplateError
@@ -32,6 +33,7 @@ _SENTINEL_PATTERN = re.compile("\ue5c0ocrmem([0-9]+)\ue5c1")
 _CACHE_ENTRIES = 16_384
 _CACHED_TOKENS = 1 << 20  # of contents: many are short and repeat, and a few may be long
 _CACHED_ROLES = 128  # of longer conversations the template's parts are not kept: they grow with the square
+_FEW = 4  # histories for which nothing is gained by rendering the template once
 Key = TypeVar("Key")
 Ids = TypeVar("Ids")
 
@@ -113,6 +115,25 @@ class SequenceBuilder:
             return 0
         markup = self._markup_length([message.role for message in messages])
         return markup + sum(len(self.encode_content(message.content)) for message in messages)
+
+    def count_each(self, messages: Sequence[Message], ends: Sequence[int]) -> list[int]:
+        """Return `count` of ``messages[:end]`` for each end: ascending, each in front of a user's turn.
+
+        A long conversation's template is rendered once instead of for each of its turns, if what it writes up to a
+        user's turn does not depend on what follows; the shortest and a middle one are compared.
+        """
+        exact = [end for end in ends if end <= _CACHED_ROLES]
+        long = ends[len(exact) :]
+        if len(long) < _FEW:
+            return [self.count(messages[:end]) for end in ends]
+        roles = [message.role for message in messages]
+        content = [0, *accumulate(len(self.encode_content(message.content)) for message in messages)]
+        parts = [len(part) for part in self._markup([*roles[: long[-1]], "user"])]
+        rest = parts[-1] - sum(map(len, self._markup(["user"])))
+        markup = [length + rest for length in accumulate(parts)]
+        if any(markup[end] != self._markup_length(roles[:end]) for end in (long[0], long[len(long) // 2])):
+            return [self.count(messages[:end]) for end in ends]
+        return [self.count(messages[:end]) for end in exact] + [markup[end] + content[end] for end in long]
 
     def encode_content(self, text: str) -> tuple[int, ...]:
         """Return the token ids of a message's content. No control token comes out, whatever the text says."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -68,39 +67,24 @@ def render_text(text: str, settings: RenderSection, atlas: Atlas) -> Rendering:
         ConfigError: the sizes do not fit each other.
     """
     geometry = Geometry.of(settings)
-    grid, spans, escaped = lay_out(text, settings, atlas)
-    return Rendering(list(paginate(grid, geometry, atlas)), spans, geometry, escaped)
+    grid = lay_out(text, settings, atlas)
+    starts = range(0, len(grid.cells), geometry.rows)
+    pages = [draw_page(grid.cells[start : start + geometry.rows], geometry, atlas) for start in starts]
+    return Rendering(pages, grid.spans, geometry, grid.escaped)
 
 
-def paginate(
-    grid: np.ndarray, geometry: Geometry, atlas: Atlas, begun: Page | None = None, filled: int = 0
-) -> Iterator[Page]:
-    """Yield rows, as `lay_out` gives them, as pages; the last one may be partly filled.
+def draw_page(cells: np.ndarray, geometry: Geometry, atlas: Atlas) -> Page:
+    """Draw the rows of a page, at most as many as it has; where some are missing it stays blank.
 
     Args:
-        begun: a page on which the rows continue; None: a blank one.
-        filled: rows of ``begun``.
+        cells: int32 [rows, columns], of `lay_out`.
     """
-    while len(grid):
-        room = geometry.rows - filled
-        yield _blit(grid[:room], geometry, atlas, begun, filled)
-        grid, begun, filled = grid[room:], None, 0
-
-
-def _blit(grid: np.ndarray, geometry: Geometry, atlas: Atlas, below: Page | None, first: int) -> Page:
-    """Draw int32 [rows, columns] of cell numbers on a page, from row ``first`` on."""
     size, height, across, box_rows = geometry.page_size, geometry.line_height, geometry.across, geometry.box_rows
-    bits = np.zeros((size, size // 8), np.uint8) if below is None else below.bits.copy()
-    band, before = divmod(first, across * box_rows)  # boxes stand side by side in bands of lines
-    after = -(before + len(grid)) % (across * box_rows)
-    if before or after:
-        grid = np.pad(grid, ((before, after), (0, 0)))
-    grid = grid.reshape(-1, across, box_rows, geometry.columns).swapaxes(1, 2).reshape(-1, across * geometry.columns)
-    lines = bits[band * box_rows * height :][: len(grid) * height].reshape(len(grid), height, -1)
-    cells = lines[:, geometry.top : geometry.top + CELL_HEIGHT]
-    drawn = np.take(atlas.cells, grid, axis=0).swapaxes(1, 2)
-    if before:
-        cells |= drawn  # beside the boxes that are there
-    else:
-        cells[:] = drawn
+    bits = np.zeros((size, size // 8), np.uint8)
+    missing = -len(cells) % (across * box_rows)  # boxes stand side by side in bands of lines
+    if missing:
+        cells = np.pad(cells, ((0, missing), (0, 0)))
+    cells = cells.reshape(-1, across, box_rows, geometry.columns).swapaxes(1, 2).reshape(-1, across * geometry.columns)
+    lines = bits[: len(cells) * height].reshape(len(cells), height, -1)
+    lines[:, geometry.top : geometry.top + CELL_HEIGHT] = np.take(atlas.cells, cells, axis=0).swapaxes(1, 2)
     return Page(bits, atlas.version)

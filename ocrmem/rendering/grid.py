@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -25,39 +26,81 @@ class Piece(NamedTuple):
     offset: int
 
 
-def lay_out(text: str, settings: RenderSection, atlas: Atlas) -> tuple[np.ndarray, np.ndarray, int]:
+class Grid(NamedTuple):
+    """A text laid out.
+
+    Attributes:
+        cells: int32 [rows, columns]; the number of the cell that stands at each place.
+        spans: int64 [rows, 2]; start and end in the source of every row.
+        escaped: characters drawn as escapes.
+        open: units of the last row or box, where newlines flow: what follows the text may change it, and nothing
+            before it.
+    """
+
+    cells: np.ndarray
+    spans: np.ndarray
+    escaped: int
+    open: Units | None
+
+
+def lay_out(text: str, settings: RenderSection, atlas: Atlas, begun: Units | None = None) -> Grid:
     """Lay out a text piece by piece.
 
-    Returns:
-        int32 [rows, columns] of cell numbers; int64 [rows, 2], start and end in the source of every row; the
-        characters drawn as escapes.
+    Args:
+        text: any str.
+        settings: sizes, newlines and tab width.
+        atlas: of `load_atlas(settings.atlas)`.
+        begun: `Grid.open` of the text that this one follows. Its row is laid out again in front, so spans begin
+            ``begun.length`` characters before the text.
     """
     columns = Geometry.of(settings).columns
     grids: list[np.ndarray] = []
     spans: list[np.ndarray] = []
-    escaped = 0
-    for units, rows, offset in pieces(text, settings, atlas):
-        grids.append(_grid(units, rows, columns, atlas))
+    escaped, units = 0, None
+    for units, rows, offset in pieces(text, settings, atlas, begun):
+        grids.append(_cells(units, rows, columns, atlas))
         spans.append(source_spans(units, rows.starts) + offset)
         escaped += units.escaped
+    opened = units if settings.newlines == "flow" else None
     if len(grids) == 1:
-        return grids[0], spans[0], escaped
+        return Grid(grids[0], spans[0], escaped, opened)
     nothing = np.empty((0, columns), np.int32), np.empty((0, 2), np.int64)
-    return np.concatenate((nothing[0], *grids)), np.concatenate((nothing[1], *spans)), escaped
+    return Grid(np.concatenate((nothing[0], *grids)), np.concatenate((nothing[1], *spans)), escaped, opened)
 
 
-def pieces(text: str, settings: RenderSection, atlas: Atlas) -> Iterator[Piece]:
-    """Yield a text in pieces of whole rows; layout starts afresh behind a newline that breaks the line."""
+def pieces(text: str, settings: RenderSection, atlas: Atlas, begun: Units | None = None) -> Iterator[Piece]:
+    """Yield a text in pieces of whole rows.
+
+    A piece ends behind a newline. Where that breaks the line, layout starts afresh; where newlines flow, the last row
+    or box of a piece is laid out again at the head of the next one, and the last piece is the last row or box alone.
+
+    Args:
+        text, settings, atlas, begun: as for `lay_out`.
+    """
     geometry = Geometry.of(settings)
-    offset = 0
-    for piece in _cut(text) if settings.newlines == "break" else (text,):
-        units = to_units(piece, atlas, settings.newlines, settings.tab_width)
+
+    def rows_of(units: Units) -> Rows:
         if settings.align == "token":
-            rows = fill_boxes(units, geometry.columns, geometry.box_rows)
-        else:
-            rows = wrap(units, geometry.columns)
-        yield Piece(units, rows, offset)
-        offset += len(piece)
+            return fill_boxes(units, geometry.columns, geometry.box_rows)
+        return wrap(units, geometry.columns)
+
+    offset = 0 if begun is None else -begun.length
+    for piece in _cut(text):
+        units = to_units(piece, atlas, settings.newlines, settings.tab_width)
+        if settings.newlines == "break":
+            yield Piece(units, rows_of(units), offset)
+            offset += len(piece)
+            continue
+        if begun is not None:
+            units = begun.followed_by(units)
+        rows = rows_of(units)
+        last = int(rows.starts[-1 - geometry.box_rows])
+        begun = units.part(last, len(units.widths))
+        final = replace(units.part(0, last), escaped=units.escaped)
+        yield Piece(final, Rows(rows.starts[: -geometry.box_rows], rows.cells[: last + 1]), offset)
+        offset += final.length
+    if begun is not None:
+        yield Piece(begun, rows_of(begun), offset)
 
 
 def _cut(text: str) -> Iterator[str]:
@@ -86,7 +129,7 @@ def source_spans(units: Units, starts: np.ndarray) -> np.ndarray:
     return np.stack((edges[:-1], ends), axis=1)
 
 
-def _grid(units: Units, rows: Rows, columns: int, atlas: Atlas) -> np.ndarray:
+def _cells(units: Units, rows: Rows, columns: int, atlas: Atlas) -> np.ndarray:
     """Return int32 [rows, columns]: the number of the cell that stands at each place."""
     grid = np.zeros(len(rows) * columns, np.int32)
     corner = np.arange(len(rows)) * columns - rows.cells[rows.starts[:-1]]

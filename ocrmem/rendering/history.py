@@ -1,12 +1,11 @@
 """From a history to the pages that become memory: drawn, at most render.max_pages of them, none without ink.
 
-What is on a full page is never drawn again, so the histories of one conversation, each of which continues the last,
-cost little more than the longest of them.
+What is on a full page is never drawn again, and a page that is dropped not at all, so the histories of one
+conversation, each of which continues the last, cost little more than the longest of them.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -15,12 +14,13 @@ import numpy as np
 from ocrmem.config import RenderSection
 from ocrmem.conversations import Message
 from ocrmem.rendering.atlas_choice import load_atlas
-from ocrmem.rendering.drawing import paginate
+from ocrmem.rendering.drawing import draw_page
 from ocrmem.rendering.geometry import Geometry
 from ocrmem.rendering.grid import lay_out
 from ocrmem.rendering.page import Page
+from ocrmem.rendering.text_units import Units
 from ocrmem.rendering.token_spans import TokenSpans, token_spans
-from ocrmem.rendering.transcript import transcript
+from ocrmem.rendering.transcript import message_ends, transcript
 
 
 @dataclass(frozen=True)
@@ -67,15 +67,20 @@ class HistoryRenderer:
 
     def draw(self, history: Sequence[Message]) -> NewestPages:
         """Draw the messages that become memory; a page without ink (many empty lines) is left out."""
-        return next(self.draw_each([history]))
+        return next(self.draw_each(history, [len(history)]))
 
-    def draw_each(self, histories: Sequence[Sequence[Message]]) -> Iterator[NewestPages]:
-        """Draw histories each of which continues the last, such as those of a conversation's turns: `draw` of each.
+    def draw_each(self, messages: Sequence[Message], ends: Sequence[int]) -> Iterator[NewestPages]:
+        """Yield `draw` of ``messages[:end]`` for each end, such as the histories of a conversation's turns.
 
-        They are laid out together, which takes less time than one by one.
+        The work is that of the longest one: all are laid out once, and a page that none keeps is not drawn.
+
+        Args:
+            messages: of the longest history.
+            ends: ascending.
         """
-        texts = [transcript(history, self.settings.labels) for history in histories]
-        for newest in self._growing.draw_each(texts):
+        places = [0, *message_ends(messages, self.settings.labels)]
+        text = transcript(messages, self.settings.labels)
+        for newest in self._growing.draw_each(text, [places[end] for end in ends]):
             yield replace(newest, pages=[page for page in newest.pages if page.bits.any()])
 
     def under_tokens(self, history: Sequence[Message]) -> MemoryText:
@@ -95,14 +100,16 @@ class GrowingPages:
     """Draws a text as `render_text` does, and one that continues it from its last page on.
 
     Args:
-        settings: sizes, newlines, tab width; the newest ``max_pages`` full pages are kept in memory.
+        settings: sizes, newlines, tab width; the newest ``max_pages`` pages are kept in memory.
     """
 
     _text: str
-    _full: deque[tuple[Page, int]]  # full pages, and the first character of each
-    _count: int  # full pages, those that are no longer kept included
-    _last: tuple[Page, int] | None  # the page after them, where it has rows
-    _filled: int  # its rows
+    _known: int  # characters of it that are laid out
+    _first: int  # number of the page that the kept rows begin with
+    _cells: np.ndarray  # of the kept rows, without those that may still change
+    _starts: np.ndarray  # the first character of each
+    _open: Units | None  # the row or box that may still change
+    _drawn: dict[int, tuple[int, Page]]  # newest pages by number, with the rows on each
 
     def __init__(self, settings: RenderSection) -> None:
         self.settings = settings
@@ -113,56 +120,67 @@ class GrowingPages:
     def draw(self, text: str) -> NewestPages:
         """Return the newest pages of a text.
 
-        Where it begins with the text of the last call, whose rows a closing newline made final, only what follows is
-        laid out and drawn. Any other text is drawn from its start, and so is every text where newlines flow.
+        Where it begins with the text of the last call, which a newline closed, only what follows is laid out, and only
+        pages that it changes are drawn. Any other text is drawn from its start.
         """
-        return next(self.draw_each([text]))
+        return next(self.draw_each(text, [len(text)]))
 
-    def draw_each(self, texts: Sequence[str]) -> Iterator[NewestPages]:
-        """Yield `draw` of each text; those that continue each other are laid out together."""
-        at = 0
-        while at < len(texts):
-            if not self._continues(self._text, texts[at]):
-                self._forget()
-            end = at + 1
-            while end < len(texts) and self._continues(texts[end - 1], texts[end]):
-                end += 1
-            known = len(self._text)
-            grid, spans, _ = lay_out(texts[end - 1][known:], self.settings, self._atlas)
-            starts = spans[:, 0] + known
-            row = 0
-            for text in texts[at:end]:
-                last = int(np.searchsorted(starts, len(text)))
+    def draw_each(self, text: str, ends: Sequence[int]) -> Iterator[NewestPages]:
+        """Yield `draw` of ``text[:end]`` for each end.
+
+        Args:
+            text: the longest one.
+            ends: ascending; all but the last lie behind newlines, or are 0.
+        """
+        if not ends:
+            return
+        known = self._text[: self._known]
+        if not (known.endswith("\n") and text.startswith(known) and len(known) <= ends[0]):
+            self._forget()
+        self._text = text
+        # Where newlines break, rows are final: all are laid out together.
+        for group in [ends] if self.settings.newlines == "break" else [[end] for end in ends]:
+            cells, starts = self._lay_out(group[-1])
+            for end in group:
+                last = int(np.searchsorted(starts, end))
                 last += -last % self._geometry.box_rows  # the rest of its box stays empty
-                self._text = text
-                yield self._append(grid[row:last], starts[row:last])
-                row = last
-            at = end
+                yield self._newest(cells[:last], starts[:last])
 
-    def _continues(self, before: str, text: str) -> bool:
-        return self.settings.newlines == "break" and before.endswith("\n") and text.startswith(before)
-
-    def _append(self, grid: np.ndarray, starts: np.ndarray) -> NewestPages:
-        """Draw more rows, whose first characters are given."""
+    def _lay_out(self, end: int) -> tuple[np.ndarray, np.ndarray]:
+        """Lay out the text as far as ``end``; return cells and first characters of the rows from page `_first` on."""
         rows = self._geometry.rows
-        begun, begun_start = self._last or (None, 0)
-        places = starts[-self._filled % rows :: rows].tolist()
-        if begun is not None:
-            places.insert(0, begun_start)
-        drawn = list(paginate(grid, self._geometry, self._atlas, begun, self._filled))
-        if begun is not None and not drawn:
-            drawn = [begun]
-        pages = list(zip(drawn, places, strict=True))
-        full, self._filled = divmod(self._filled + len(grid), rows)
-        self._full.extend(pages[:full])
-        self._count += full
-        self._last = pages[full] if self._filled else None
-        newest = [*self._full, *pages[full:]][-self.settings.max_pages :]
-        dropped = self._count + len(pages) - full - len(newest)
-        return NewestPages([page for page, _ in newest], dropped, newest[0][1] if newest else 0)
+        unused = max(-(-len(self._cells) // rows) - self.settings.max_pages, 0)
+        self._first += unused
+        laid = lay_out(self._text[self._known : end], self.settings, self._atlas, self._open)
+        cells = np.concatenate((self._cells[unused * rows :], laid.cells))
+        starts = np.concatenate((self._starts[unused * rows :], laid.spans[:, 0] + self._known))
+        self._known, self._open = end, laid.open
+        final = len(cells) - (self._geometry.box_rows if laid.open else 0)
+        self._cells, self._starts = cells[:final], starts[:final]
+        return cells, starts
+
+    def _newest(self, cells: np.ndarray, starts: np.ndarray) -> NewestPages:
+        """Return the newest pages of a text whose rows from page `_first` on are given; draw what is not there."""
+        rows = self._geometry.rows
+        pages = self._first + -(-len(cells) // rows)
+        oldest = max(pages - self.settings.max_pages, 0)
+        newest = []
+        for number in range(oldest, pages):
+            begin = (number - self._first) * rows
+            on_page = cells[begin : begin + rows]
+            count, page = self._drawn.get(number, (0, None))
+            if page is None or count != len(on_page):
+                page = draw_page(on_page, self._geometry, self._atlas)
+                if begin + len(on_page) <= len(self._cells):
+                    self._drawn[number] = len(on_page), page
+            newest.append(page)
+        self._drawn = {number: drawn for number, drawn in self._drawn.items() if number >= oldest}
+        start = int(starts[(oldest - self._first) * rows]) if newest else 0
+        return NewestPages(newest, oldest, start)
 
     def _forget(self) -> None:
-        self._text = ""
-        self._full = deque(maxlen=self.settings.max_pages)
-        self._count = self._filled = 0
-        self._last = None
+        self._text, self._known, self._first = "", 0, 0
+        self._cells = np.empty((0, self._geometry.columns), np.int32)
+        self._starts = np.empty(0, np.int64)
+        self._open = None
+        self._drawn = {}

@@ -43,6 +43,25 @@ class Units:
     length: int
     escaped: int
 
+    def part(self, start: int, stop: int) -> Units:
+        """Return units ``start`` to ``stop``; the first one's character is character 0. ``escaped`` stays behind."""
+        kept = self.code_points[start:stop], self.widths[start:stop], self.classes[start:stop]
+        if self.origin is None:
+            return Units(*kept, None, stop - start, 0)
+        first, end = np.append(self.origin, self.length)[[start, stop]].tolist()
+        return Units(*kept, self.origin[start:stop] - first, end - first, 0)
+
+    def followed_by(self, more: Units) -> Units:
+        """Return these units and others, whose characters follow."""
+        arrays = zip(self._arrays(), more._arrays(), strict=True)
+        code_points, widths, classes, origin = (np.concatenate(pair) for pair in arrays)
+        origin[len(self.widths) :] += self.length
+        return Units(code_points, widths, classes, origin, self.length + more.length, self.escaped + more.escaped)
+
+    def _arrays(self) -> tuple[np.ndarray, ...]:
+        origin = np.arange(self.length) if self.origin is None else self.origin
+        return self.code_points, self.widths, self.classes, origin
+
 
 def code_points_of(text: str) -> np.ndarray:
     """Return uint32 [len(text)]; lone surrogates are kept as they are."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 
 from ocrmem.config import LabelSection
 from ocrmem.conversations import Message
@@ -15,3 +16,9 @@ def transcript(messages: Sequence[Message], labels: LabelSection) -> str:
     """
     prefix = labels.model_dump()
     return "".join(f"{prefix[message.role]}{message.content}\n" for message in messages)
+
+
+def message_ends(messages: Sequence[Message], labels: LabelSection) -> list[int]:
+    """Return where each message ends in the transcript, its newline included."""
+    prefix = labels.model_dump()
+    return list(accumulate(len(prefix[message.role]) + len(message.content) + 1 for message in messages))

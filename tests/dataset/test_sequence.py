@@ -219,6 +219,30 @@ def test_the_template_is_rendered_once_for_a_length_of_history_however_long(qwen
     assert len(rendered) <= 2
 
 
+FROM_THE_END = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}{{ 'x ' * loop.revindex }}{{ m.content }}<|im_end|>{% endfor %}"
+)
+
+
+@pytest.mark.parametrize(("template", "most"), [(PLAIN, 4), (FROM_THE_END, 200)], ids=["plain", "looks back"])
+def test_the_histories_of_a_long_conversation_are_counted_together(make_tokenizer, monkeypatch, template, most):
+    """Under a template that looks at what follows, each history is counted by itself."""
+    messages = OLD * 60
+    ends = list(range(0, len(messages) + 1, 20))
+    apart = SequenceBuilder(make_tokenizer(template), 512)
+    counts = [apart.count(messages[:end]) for end in ends]
+    builder, long = SequenceBuilder(make_tokenizer(template), 512), []
+    real = builder._render
+
+    def render(roles, generation):
+        long.extend([len(roles)] * (len(roles) > 129))
+        return real(roles, generation)
+
+    monkeypatch.setattr(builder, "_render", render)
+    assert builder.count_each(messages, ends) == counts
+    assert len(long) <= most
+
+
 def test_count_leaves_out_a_system_message_that_the_template_makes_up(make_tokenizer):
     default = "{% if messages[0].role != 'system' %}<|im_start|>You are helpful<|im_end|>{% endif %}"
     plain = SequenceBuilder(make_tokenizer(PLAIN), 512)

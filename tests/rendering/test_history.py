@@ -6,8 +6,10 @@ import random
 
 import pytest
 
-from ocrmem.config import RenderSection
-from ocrmem.rendering import history, load_atlas, render_text
+from ocrmem.config import LabelSection, RenderSection
+from ocrmem.conversations import Message
+from ocrmem.rendering import HistoryRenderer, history, load_atlas, render_text, transcript
+from ocrmem.rendering.drawing import draw_page
 from ocrmem.rendering.grid import lay_out
 from ocrmem.rendering.history import GrowingPages
 
@@ -48,8 +50,11 @@ def test_pages_are_those_of_the_whole_text(seed: int, align: str, newlines: str,
     growing = GrowingPages(section)
     shown = texts(seed, 25)
     if together:
+        shown[-1] += "user: no newline"
+        drawn = growing.draw_each(shown[-1], list(map(len, shown)))
+    else:
         shown += [*texts(seed + 1, 3), *shown[10:], "user: no newline", "user: no newline, but more"]
-    drawn = growing.draw_each(shown) if together else map(growing.draw, shown)
+        drawn = map(growing.draw, shown)
     for text, newest in zip(shown, drawn, strict=True):
         whole = render_text(text, section, ATLAS)
         kept = whole.pages[-section.max_pages :]
@@ -88,7 +93,7 @@ def test_texts_that_continue_each_other_are_laid_out_once(monkeypatch: pytest.Mo
     monkeypatch.setattr(history, "lay_out", lambda text, *rest: laid_out.append(text) or lay_out(text, *rest))
     line = "user: one line\n"
     growing = GrowingPages(settings())
-    assert len(list(growing.draw_each([line * 3, line * 9, line * 20]))) == 3
+    assert len(list(growing.draw_each(line * 20, [len(line) * lines for lines in (3, 9, 20)]))) == 3
     growing.draw(line * 21)
     assert laid_out == [line * 20, line]
 
@@ -96,4 +101,27 @@ def test_texts_that_continue_each_other_are_laid_out_once(monkeypatch: pytest.Mo
 def test_no_more_full_pages_are_kept_than_the_settings_allow() -> None:
     growing = GrowingPages(settings(max_pages=2))
     newest = growing.draw("user: one line\n" * 8 * 30)
-    assert (len(newest.pages), newest.dropped, len(growing._full)) == (2, 28, 2)
+    assert (len(newest.pages), newest.dropped, len(growing._drawn)) == (2, 28, 2)
+
+
+@pytest.mark.parametrize("align", ["none", "token"])
+@pytest.mark.parametrize("newlines", ["break", "flow"])
+def test_the_work_grows_with_the_text_and_not_with_its_square(
+    monkeypatch: pytest.MonkeyPatch, newlines: str, align: str
+) -> None:
+    """Pages drawn and characters laid out for all histories of a conversation: a dropped page is not drawn."""
+    drawn: list[int] = []
+    laid_out: list[int] = []
+    monkeypatch.setattr(history, "draw_page", lambda *of: drawn.append(1) or draw_page(*of))
+    monkeypatch.setattr(history, "lay_out", lambda text, *of: laid_out.append(len(text)) or lay_out(text, *of))
+    turns = 200
+    messages = [Message("user", f"Where is item {n} of the list?") for n in range(turns)]
+    renderer = HistoryRenderer(settings(max_pages=1, newlines=newlines, align=align, token_size=64))
+    newest = list(renderer.draw_each(messages, range(turns + 1)))
+    assert newest[-1].dropped > 10
+    assert (len(newest), newest[0].pages) == (turns + 1, [])
+    assert len(drawn) <= turns
+    assert sum(laid_out) == len(transcript(messages, LabelSection()))
+    alone = HistoryRenderer(settings(max_pages=1, newlines=newlines, align=align, token_size=64)).draw(messages[:150])
+    assert [page.hash for page in alone.pages] == [page.hash for page in newest[150].pages]
+    assert len(drawn) <= turns + 1  # of the pages of 150 messages, one
