@@ -12,6 +12,8 @@ def _options(parser: ArgumentParser) -> None:
     parser.add_argument("--count", type=positive, default=100, help="training conversations (default 100)")
     parser.add_argument("--eval-count", type=positive, default=20, help="held-out conversations (default 20)")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--facts", type=positive, help="facts of a conversation (default 8 in en, 5 in zh and mixed)")
+    parser.add_argument("--words", type=positive, default=120, help="en: words of a conversation's notes (default 120)")
 
 
 STEP = Step(
@@ -20,6 +22,6 @@ STEP = Step(
     function="ocrmem.synthetic.synth:synth",
     page="conversations.md",
     options=_options,
-    passes=("output", "style", "count", "eval_count", "seed"),
+    passes=("output", "style", "count", "eval_count", "seed", "facts", "words"),
     takes_config=False,
 )

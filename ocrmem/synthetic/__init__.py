@@ -1,1 +1,1 @@
-"""Made-up conversations that ask for what was said before: a tiny dialect, and English and Chinese chat."""
+"""Made-up conversations that ask for what was said before: a tiny dialect, notes in English, chat in two languages."""

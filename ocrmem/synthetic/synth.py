@@ -15,6 +15,7 @@ from ocrmem.console import progress_bar
 from ocrmem.errors import ConfigError
 from ocrmem.files import locked, write_text
 from ocrmem.synthetic.chat import chat_conversations
+from ocrmem.synthetic.notes import note_conversations
 from ocrmem.synthetic.tiny import tiny_conversations
 
 Style = Literal["tiny", "en", "zh", "mixed"]
@@ -38,20 +39,25 @@ def synth(
     eval_count: int = 20,
     seed: int = 0,
     turns: int = 30,
-    facts: int = 5,
+    facts: int | None = None,
+    words: int = 120,
 ) -> SynthResult:
     """Write train.jsonl, eval.jsonl and counterfactual.jsonl.
 
-    Held-out conversations state values that training never states; the counterfactual ones are the held-out
-    ones with only the asked value changed.
+    Held-out conversations state values (in style "en" facts: who, what and value together) that training never states;
+    the counterfactual ones are the held-out ones with only the asked value changed.
 
     Args:
         output: folder; files of these names in it are replaced.
-        style: "tiny" for the embedded default's vocabulary, "en", "zh", or "mixed" for both by halves.
+        style: "en" for notes in English that state facts of many kinds, each conversation with several questions;
+            "zh" for Chinese chat, "mixed" for English and Chinese chat by halves; "tiny" for the embedded default's
+            vocabulary.
         count: training conversations.
         eval_count: held-out conversations.
         seed: another seed gives other conversations.
-        turns, facts: user turns and facts of a conversation ("tiny" has its own).
+        turns: user turns of a chat.
+        facts: facts of a conversation ("tiny" has its own); None: 8 in notes, 5 in chat.
+        words: of a conversation's notes, about.
 
     Raises:
         ConfigError: the numbers contradict each other, or the folder cannot be written.
@@ -66,7 +72,7 @@ def synth(
         for name, (number, kind) in parts.items():
             path = Path(output) / f"{name}.jsonl"
             lines = []
-            for conversation in _made(style, number, seed, turns, facts, kind):
+            for conversation in _made(style, number, seed, turns, facts, words, kind):
                 lines.append(json.dumps(conversation, ensure_ascii=False) + "\n")
                 bar.advance()
             try:
@@ -85,9 +91,12 @@ def synth(
 
 
 def _made(
-    style: Style, count: int, seed: int, turns: int, facts: int, kind: dict[str, bool]
+    style: Style, count: int, seed: int, turns: int, facts: int | None, words: int, kind: dict[str, bool]
 ) -> Iterator[dict[str, Any]]:
-    if style in ("en", "zh"):
+    if style == "en":
+        return note_conversations(count, seed, 8 if facts is None else facts, words, **kind)
+    facts = 5 if facts is None else facts
+    if style == "zh":
         return chat_conversations(count, seed, style, turns, facts, **kind)
     if style == "mixed":
         english = chat_conversations(count - count // 2, seed, "en", turns, facts, **kind)

@@ -1,0 +1,323 @@
+"""Notes in plain English that state facts of many kinds, and questions about them.
+
+A conversation opens with a few notes: sentences that state facts among sentences that state none. Then come questions,
+each asked of one fact and answered in a few words. The same person has several facts and several people have facts of
+one kind, so a name or a kind alone gives no answer away.
+
+Which facts are held out is decided by a hash over who or what, the kind and the value: training never states one that
+held-out conversations do. Half of the held-out conversations also ask in a phrasing that training never uses.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib.resources import files
+from typing import Any, Literal
+
+from pydantic import TypeAdapter
+
+from ocrmem.errors import ConfigError
+
+QUESTIONS = 4  # of a conversation, at most
+REPHRASED = "-rephrased"  # ends the id of a held-out conversation whose phrasings are held out too
+_HELD_OUT = 10  # one fact in ten
+_PERSON_SHARE = 0.65  # facts about people
+_SAME_KIND_SHARE = 0.35  # facts of a kind that the conversation states already
+_ABOUT_SHARE = 0.4  # sentences without a fact that speak of someone who has facts
+_FIRST_NAME_SHARE = 0.6  # people named before in a note who are then called by their first name
+_PARAGRAPH_SHARE = 0.1  # sentences that end a paragraph
+_LETTERS = "ABCDEFGHJKLMNPQRSTUVWXYZ"
+_ATTEMPTS = 10_000
+
+
+@dataclass(frozen=True)
+class Relation:
+    """A kind of fact.
+
+    Attributes:
+        name: short name, part of no text.
+        of: what it is said of.
+        value: what it may be: ``{list}`` is a word of that list, ``#`` a digit, ``@`` a letter.
+        statements: with ``{s}`` for the subject, ``{v}`` for the value and ``{an}`` for its article.
+        questions: with ``{s}``; the last is for held-out conversations only.
+    """
+
+    name: str
+    of: Literal["person", "thing", "event", "place", "project"]
+    value: str
+    statements: tuple[str, ...]
+    questions: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Phrases:
+    """What notes are made of: notes_en.json beside this file.
+
+    Attributes:
+        system: the system message.
+        openings: first sentences of notes.
+        talk: sentences that state nothing.
+        about: the same, about someone (``{s}``).
+        acknowledgements: the assistant's, after a note.
+        lead_ins: in front of a question.
+        words: lists of words, each one text with commas.
+        relations: the kinds of facts.
+    """
+
+    system: str
+    openings: tuple[str, ...]
+    talk: tuple[str, ...]
+    about: tuple[str, ...]
+    acknowledgements: tuple[str, ...]
+    lead_ins: tuple[str, ...]
+    words: dict[str, str]
+    relations: tuple[Relation, ...]
+
+    def draw(self, rng: random.Random, template: str) -> str:
+        """Fill ``{list}``, ``#`` and ``@`` of a template."""
+        text = re.sub(r"\{(\w+)\}", lambda match: rng.choice(self._list(match[1])), template)
+        text = re.sub("#", lambda _: rng.choice("0123456789"), text)
+        return re.sub("@", lambda _: rng.choice(_LETTERS), text)
+
+    def name(self, rng: random.Random) -> str:
+        """Draw a person's first name and surname."""
+        return self.draw(rng, "{first} {last}")
+
+    def _list(self, name: str) -> list[str]:
+        return _split(self.words[name])
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One thing that a note states."""
+
+    subject: str
+    relation: Relation
+    value: str
+
+    @property
+    def held_out(self) -> bool:
+        """Whether it is kept for held-out conversations."""
+        return zlib.crc32(f"{self.subject}|{self.relation.name}|{self.value}".encode()) % _HELD_OUT == 0
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """A sentence of a note.
+
+    Attributes:
+        template: with the places of a statement, or none.
+        subject: as it is called here.
+        fact: what it states, if anything.
+        end: what stands between it and the next one.
+    """
+
+    template: str
+    subject: str = ""
+    fact: Fact | None = None
+    end: str = " "
+
+    @property
+    def text(self) -> str:
+        """What is written."""
+        value = self.fact.value if self.fact else ""
+        article = "an" if value[:1].lower() in "aeiou" else "a"
+        text = self.template.format(s=self.subject, v=value, an=article)
+        return text[0].upper() + text[1:]
+
+
+@cache
+def load_phrases() -> Phrases:
+    """Read notes_en.json."""
+    text = files("ocrmem.synthetic").joinpath("notes_en.json").read_text(encoding="utf-8")
+    return TypeAdapter(Phrases).validate_json(text)
+
+
+@cache
+def _split(words: str) -> list[str]:
+    return words.split(", ")
+
+
+def note_conversations(
+    count: int,
+    seed: int,
+    facts: int = 8,
+    words: int = 120,
+    *,
+    held_out: bool = False,
+    counterfactual: bool = False,
+) -> Iterator[dict[str, Any]]:
+    """Generate conversations in OpenAI form.
+
+    Args:
+        count: how many.
+        seed: another seed gives other conversations; the same gives the same on every machine.
+        facts: facts that a conversation's notes state.
+        words: of all its notes together, about; each conversation draws half to one and a half times as many, and
+            never fewer than its facts take.
+        held_out: state facts that training never states.
+        counterfactual: the same conversations with only the value changed that the last question asks for; earlier
+            answers have weight 0.
+
+    Yields:
+        ``{"id", "messages"}``; the assistant's messages but the answers have weight 0.
+
+    Raises:
+        ConfigError: no facts, or more than can be told apart.
+    """
+    if not 1 <= facts <= 40 or words < 1:
+        message = f"{facts} facts in {words} words cannot be told apart"
+        raise ConfigError.of("synth", message, "Use 1 to 40 facts (--facts), and words (--words)")
+    phrases = load_phrases()
+    part = "eval" if held_out else "train"
+    for index in range(count):
+        name = f"en-{part}-{seed}-{index:05d}"
+        rephrased = held_out and index % 2 == 1
+        # Seeding with text goes through sha512: the same in every process, unlike hash().
+        messages = _conversation(random.Random(name), phrases, facts, words, held_out, rephrased, counterfactual)
+        name += REPHRASED if rephrased else ""
+        yield {"id": f"{name}-changed" if counterfactual else name, "messages": messages}
+
+
+def _conversation(
+    rng: random.Random, phrases: Phrases, facts: int, words: int, held_out: bool, rephrased: bool, changed: bool
+) -> list[dict[str, Any]]:
+    for _ in range(_ATTEMPTS):
+        stated = _draw_facts(rng, phrases, facts, held_out)
+        asked = rng.sample(stated, min(QUESTIONS, facts))
+        other = _other_value(rng, phrases, asked[-1], stated)
+        notes = _notes(rng, phrases, stated, int(words * rng.uniform(0.5, 1.5)))
+        told = "\n".join(map(_text, notes))
+        if other and not _says(told, other.value) and all(_says(told, fact.value) == 1 for fact in asked):
+            break
+    else:
+        raise ConfigError.of("synth", "no notes could be made whose facts differ", "Use fewer facts (--facts)")
+    questions = [_question(rng, phrases, fact, rephrased) for fact in asked]
+    if changed:
+        notes = [[replace(line, fact=other) if line.fact is asked[-1] else line for line in note] for note in notes]
+        asked[-1] = other
+    messages: list[dict[str, Any]] = [{"role": "system", "content": phrases.system}]
+    for note in notes:
+        reply = rng.choice(phrases.acknowledgements)
+        messages += {"role": "user", "content": _text(note)}, {"role": "assistant", "content": reply, "weight": 0}
+    for fact, question in zip(asked, questions, strict=True):
+        answer = {"role": "assistant", "content": fact.value}
+        weightless = changed and fact is not asked[-1]
+        messages += {"role": "user", "content": question}, answer | ({"weight": 0} if weightless else {})
+    return messages
+
+
+def _text(note: Sequence[Sentence]) -> str:
+    return "".join(sentence.text + sentence.end for sentence in note).strip()
+
+
+def _says(text: str, value: str) -> int:
+    """Return how often a text says a value, as words of its own."""
+    return len(re.findall(rf"(?<!\w){re.escape(value)}(?!\w)", text, re.IGNORECASE))
+
+
+def _draw_facts(rng: random.Random, phrases: Phrases, count: int, held_out: bool) -> list[Fact]:
+    """Draw facts no two of which have a value, or subject and kind, in common."""
+    people: list[str] = []
+    while len(people) < 2 + count // 3:
+        name = phrases.name(rng)
+        if not any(set(name.split()) & set(other.split()) for other in people):
+            people.append(name)
+    of_people = [relation for relation in phrases.relations if relation.of == "person"]
+    of_others = [relation for relation in phrases.relations if relation.of != "person"]
+    facts: list[Fact] = []
+    for _ in range(_ATTEMPTS):
+        if len(facts) == count:
+            return facts
+        if facts and rng.random() < _SAME_KIND_SHARE:
+            relation = rng.choice(facts).relation
+        else:
+            relation = rng.choice(of_people if rng.random() < _PERSON_SHARE else of_others)
+        subject = rng.choice(people) if relation.of == "person" else phrases.draw(rng, f"{{{relation.of}}}")
+        fact = Fact(subject, relation, _value(rng, phrases, relation))
+        told = any(fact.subject == other.subject and relation is other.relation for other in facts)
+        if fact.held_out == held_out and not told and not _clashes(fact, facts, people):
+            facts.append(fact)
+    raise ConfigError.of("synth", f"{count} facts that differ could not be drawn", "Use fewer facts (--facts)")
+
+
+def _value(rng: random.Random, phrases: Phrases, relation: Relation) -> str:
+    return phrases.name(rng) if relation.value == "{name}" else phrases.draw(rng, relation.value)
+
+
+def _clashes(fact: Fact, facts: Sequence[Fact], people: Sequence[str]) -> bool:
+    """Whether a value could be taken for another one, or for somebody's name."""
+    names = [word for person in people for word in person.split()]
+    taken = [*names, *(other.value for other in facts), *(other.subject for other in facts), fact.subject]
+    value = fact.value.lower()
+    if any(value in other.lower() or other.lower() in value for other in taken):
+        return True
+    return any(value in other.subject.lower() for other in facts)
+
+
+def _other_value(rng: random.Random, phrases: Phrases, fact: Fact, facts: Sequence[Fact]) -> Fact | None:
+    """Draw the fact with another value, held out if it is; None if there is none at hand."""
+    people = [other.subject for other in facts if other.relation.of == "person"]
+    for _ in range(200):
+        other = replace(fact, value=_value(rng, phrases, fact.relation))
+        if other.held_out == fact.held_out and other.value != fact.value and not _clashes(other, facts, people):
+            return other
+    return None
+
+
+class _Deck:
+    """Choices drawn one after the other; one comes again only after all others."""
+
+    def __init__(self, rng: random.Random, choices: Sequence[str]) -> None:
+        self._rng, self._choices = rng, choices
+        self._left: list[str] = []
+
+    def draw(self) -> str:
+        self._left = self._left or self._rng.sample(self._choices, len(self._choices))
+        return self._left.pop()
+
+
+def _notes(rng: random.Random, phrases: Phrases, facts: Sequence[Fact], words: int) -> list[list[Sentence]]:
+    """Spread facts over one to three notes, with sentences between them until there are about so many words."""
+    count = rng.randint(1, min(3, len(facts)))
+    parts: list[list[Fact | None]] = [[] for _ in range(count)]
+    for fact in rng.sample(facts, len(facts)):
+        rng.choice(parts).append(fact)
+    spare = words - sum(len(fact.relation.statements[0].split()) for fact in facts)
+    for _ in range(max(spare // 8, 0)):  # the sentences without a fact have about 8 words
+        part = rng.choice(parts)
+        part.insert(rng.randint(0, len(part)), None)
+    talk, about = _Deck(rng, phrases.talk), _Deck(rng, phrases.about)
+    people = [fact.subject for fact in facts if fact.relation.of == "person"]
+    notes = []
+    for part in filter(None, parts):
+        note = [Sentence(phrases.draw(rng, rng.choice(phrases.openings)))]
+        named: set[str] = set()
+        ends = rng.choice((" ", " ", "\n"))
+        for said in part:
+            if said:
+                subject, template = said.subject, rng.choice(said.relation.statements)
+            elif people and rng.random() < _ABOUT_SHARE:
+                subject, template = rng.choice(people), about.draw()
+            else:
+                subject, template = "", talk.draw()
+            called = subject
+            if subject in people and subject in named and rng.random() < _FIRST_NAME_SHARE:
+                called = subject.split()[0]
+            named.add(subject)
+            note.append(Sentence(template, called, said, "\n\n" if rng.random() < _PARAGRAPH_SHARE else ends))
+        notes.append(note)
+    return notes
+
+
+def _question(rng: random.Random, phrases: Phrases, fact: Fact, rephrased: bool) -> str:
+    """Ask for a fact's value."""
+    *familiar, kept_back = fact.relation.questions
+    question = (kept_back if rephrased else rng.choice(familiar)).format(s=fact.subject)
+    lead_in = rng.choice(phrases.lead_ins)
+    return lead_in + (question[0].lower() + question[1:] if lead_in.endswith(", ") else question)
