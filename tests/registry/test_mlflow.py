@@ -14,13 +14,14 @@ from urllib.parse import unquote
 
 import pytest
 from support.registered import change_json, finished_run
+from support.web import web
 
 from ocrmem.adapter import package_adapter
 from ocrmem.config import RunConfig
 from ocrmem.errors import CheckFailed, ConfigError, MissingInputError, ModelError
 from ocrmem.files import sha256_tree
 from ocrmem.package import verify_package
-from ocrmem.registry import register, registration, registry_directory, resolve_adapter
+from ocrmem.registry import backend_of, register, registration, registry_directory, resolve_adapter
 
 mlflow = pytest.importorskip("mlflow")
 
@@ -321,6 +322,32 @@ def test_a_directory_is_its_own_answer(run: RunConfig, tmp_path: Path) -> None:
 def test_a_reference_to_nothing_says_so(run: RunConfig, reference: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         resolve_adapter(reference, run)
+
+
+def test_a_file_of_a_server_is_taken_by_its_name_and_a_missing_one_is_told(tmp_path: Path) -> None:
+    source = "mlflow-artifacts:/1/run/artifacts/adapter"
+    served, api = "/api/2.0/mlflow-artifacts/artifacts", "/api/2.0/mlflow"
+    version = {"name": "a", "version": "1", "source": source, "run_id": "run", "status": "READY"}
+    listed = {"path": "config.json", "is_dir": False}
+    with web() as server:
+        server.answers = {
+            f"{served}?path=1%2Frun%2Fartifacts%2Fadapter": (200, {"files": [listed]}, {}),
+            f"{served}/1/run/artifacts/adapter/config.json": (200, {"served": True}, {}),
+            f"{api}/model-versions/get-download-uri": (200, {"artifact_uri": source}, {}),
+            f"{api}/model-versions/get": (200, {"model_version": version}, {}),
+            f"{api}/registered-models/get": (
+                200, {"registered_model": {"name": "a", "aliases": [{"alias": "champion", "version": "1"}]}}, {}
+            ),
+        }  # fmt: skip
+        run = finished_run(tmp_path, register={"uri": server.url})
+        with backend_of(run).open(run) as backend:
+            assert backend.holder("a", "absent") is None
+            found = backend.holder("a", "champion")
+            assert found is not None
+            backend.fetch(found, "config.json", tmp_path / "taken")
+            with pytest.raises(FileNotFoundError):
+                backend.fetch(found, "provenance.json", tmp_path / "absent")
+    assert json.loads((tmp_path / "taken").read_text(encoding="utf-8")) == {"served": True}
 
 
 def test_an_unreachable_server_is_one_problem_without_the_password(
