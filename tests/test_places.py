@@ -56,7 +56,7 @@ def test_a_verb_that_cannot_write_its_output_does_no_work(
     if verb not in ("train", "validate"):  # these two ask by themselves: their outputs depend on more than settings
         monkeypatch.setattr(Step, "load", lambda self: pytest.fail("began"))
     module = importlib.import_module("ocrmem.validation.validate")
-    monkeypatch.setattr(module, "scan_conversations", lambda *_, **__: pytest.fail("began"))
+    monkeypatch.setattr(module, "ConversationReader", lambda *_, **__: pytest.fail("began"))
     assert main([verb, "--config", str(PARAMS), "--set", f"{MOVED[verb]}=file/x"]) == 2
     lines = capsys.readouterr().err.splitlines()
     assert any(line.startswith("file/x") and "cannot be written" in line for line in lines)

@@ -14,7 +14,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from ocrmem.config import RunConfig
-from ocrmem.conversations import Conversation, scan_conversations
+from ocrmem.conversations import Conversation, ConversationReader
 from ocrmem.dataset.samples import SampleMaker
 from ocrmem.dataset.schema import Sample
 from ocrmem.rendering import Page
@@ -62,7 +62,7 @@ class Inputs:
 
 def conversations(path: Path) -> list[Conversation]:
     """The training conversations of a directory."""
-    return [found for found in scan_conversations(path, 0.1).conversations if found.split == "train"]
+    return [found for found, _, _ in ConversationReader(path, 0.1).read() if found.split == "train"]
 
 
 def tiny_config(path: Path = TINY) -> RunConfig:

@@ -16,7 +16,7 @@ from ocrmem.errors import ConfigError
     [
         ({"model__max_steps": 1}, "model.max_steps: is an unknown field. Did you mean train.max_steps?"),
         ({"train__learningrate": 1}, "Did you mean train.learning_rate?"),
-        ({"train__lr": 1}, "train.lr: is an unknown field. Remove it; known here are max_steps"),
+        ({"train__lr": 1}, "train.lr: is an unknown field. Remove it; known here are stages, max_steps"),
         ({"modle__x": 1}, "modle: is an unknown section. Did you mean model?"),
         ({"registry__x": 1}, "registry: is an unknown section. Did you mean register?"),
         ({"train__max_steps": "many"}, "train.max_steps: is 'many'. Give a whole number"),
