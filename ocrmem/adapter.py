@@ -10,6 +10,7 @@ provenance.json       git commit, data and dataset hashes, params, versions, met
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 from collections.abc import Mapping
@@ -98,7 +99,7 @@ def check_reports(config: RunConfig) -> None:
     actual = adapter_sha256(Path(config.paths.adapter))
     for name, schema, verb in ((EVALUATION, Evaluation, "evaluate"), (TRAIN_REPORT, TrainReport, "train")):
         path = config.paths.report(name)
-        if verb == "train" and not path.exists():
+        if verb == "train" and not os.path.lexists(path):
             continue  # an imported adapter was not trained here
         recorded = read_json(path, schema, made_by=verb)["adapter_sha256"]
         if recorded != actual:

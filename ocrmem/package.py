@@ -104,10 +104,10 @@ def verify_package(path: Path, package: str | None = None) -> Provenance:
 
 def _refuse_links(path: Path) -> None:
     """Refuse a package of which a file lies elsewhere: what is read there is not what was packed."""
-    home = path.resolve()
+    home = os.path.realpath(path)
     for name in PACKAGE_FILES:
         file = path / name
-        if file.is_symlink() and file.resolve().parent != home:
+        if file.is_symlink() and os.path.dirname(os.path.realpath(file)) != home:
             remedy = "Copy the package with the files that its links name (`cp -rL`), if you trust them"
             raise ModelError.of(str(file), f"is a link out of the package, to {file.readlink()}", remedy)
 

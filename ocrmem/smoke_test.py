@@ -7,6 +7,7 @@ forward pass shows that the loss changes with another page.
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -66,7 +67,7 @@ def smoke(config: RunConfig, model: MEMModel | None = None) -> SmokeResult:
         CheckFailed: with one problem for each error found.
     """
     dataset = MemoryDataset.open(Path(config.paths.dataset))
-    stored = (Path(config.paths.features) / MANIFEST).is_file()
+    stored = os.path.lexists(Path(config.paths.features) / MANIFEST)
     store = FeatureStore.open(Path(config.paths.features), pages=dataset.page_hashes()) if stored else None
     everything = dataset.samples("train")
     if not everything:

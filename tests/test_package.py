@@ -118,6 +118,13 @@ def test_a_link_out_of_a_package_is_not_followed(package: Path, name: str, link:
         verify_package(package)
 
 
+def test_a_link_that_leads_to_itself_is_no_file(package: Path) -> None:
+    (package / "README.md").unlink()
+    (package / "README.md").symlink_to("README.md")
+    with pytest.raises(ModelError, match="is not there, although"):
+        verify_package(package)
+
+
 def test_a_bare_adapter_is_no_package_and_a_package_without_provenance_is_damaged(package: Path) -> None:
     adapter = package.parent / "adapter"
     assert not is_package(adapter)

@@ -7,6 +7,7 @@ with probability (i/n)^B - ((i-1)/n)^B. Batches of like length are taken as B ne
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,7 +65,7 @@ def workload(config: RunConfig, answer_tokens: int | None = None) -> Workload:
         DataError, MissingInputError: the dataset is broken.
     """
     directory = Path(config.paths.dataset)
-    if not (directory / MANIFEST).is_file():
+    if not os.path.lexists(directory / MANIFEST):
         return _bounds(config, answer_tokens, ())
     manifest = read_manifest(directory)
     if manifest["config"] != dataset_config(config):

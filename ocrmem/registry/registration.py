@@ -167,7 +167,7 @@ def _origin_tags(provenance: dict[str, Any]) -> dict[str, str]:
 def _dataset_tag(config: RunConfig, provenance: dict[str, Any]) -> dict[str, str]:
     """Return the dataset's hash in DVC, if `version` has pushed the dataset that the adapter was trained on."""
     path = config.paths.report(VERSION)
-    if not path.exists():
+    if not os.path.lexists(path):
         return {}
     pushed = read_json(path, PushedVersion, made_by="version")
     same = pushed["dataset_manifest_sha256"] == provenance["data"]["dataset_manifest_sha256"]
@@ -208,7 +208,7 @@ def _log_to_wandb(
         return None
     logged = {"artifact": config.registry.name, "project": config.tracking.project, "mode": config.tracking.wandb}
     path = config.paths.report(REGISTRATION)
-    if path.exists():
+    if os.path.lexists(path):
         before = read_json(path, LastRegistration, made_by="register")
         if before["package_sha256"] == provenance["package_sha256"] and before["wandb"] == logged:
             return logged
