@@ -27,6 +27,8 @@ from ocrmem.facts import MANIFEST, PROJ, SMOKE_REPORT
 from ocrmem.files import locked, locking, write_json, write_text
 from ocrmem.gradflow import Report, check
 from ocrmem.gradflow.catalogue import Finding, Place, finding
+from ocrmem.gradflow.parts import Trainable
+from ocrmem.gradflow.probe import line_of
 from ocrmem.gradflow.report import ReportDict
 from ocrmem.json_files import with_sha256
 from ocrmem.model.collator import MemoryCollator
@@ -116,25 +118,28 @@ def _check_objectives(model: MEMModel, material: Material) -> tuple[dict[str, fl
     return losses, findings
 
 
-def smoke_model(target: str, trainable: str = PROJ, output: Path = Path("smoke")) -> SmokeResult:
+def smoke_model(target: str, trainable: Trainable = PROJ, output: Path = Path("smoke")) -> SmokeResult:
     """Run `gradflow.check` on another model.
 
     Args:
         target: ``package.module:function``; the function takes nothing and returns ``(model, batch)``, the
             batch being the keyword arguments of forward. Modules of the working directory are found.
-        trainable: path of the module that is to be trained.
+        trainable: what is to be trained, as `gradflow.check` takes it.
         output: folder for report.json and report.html.
 
     Raises:
-        ConfigError: the function cannot be imported or returns something else, or ``trainable`` names nothing.
+        ConfigError: the function cannot be imported or returns something else, ``trainable`` names nothing, or
+            function or model raise an error of their own, which is given with its line.
         CheckFailed: with one problem for each error found.
     """
     with locked(output, "smoke"):
         model, batch = _made_by(target)
         try:
             report = check(model, batch, trainable)
-        except ValueError as error:
-            raise ConfigError.of(target, str(error), "Fix the function, or pass --trainable") from None
+        except Exception as error:  # noqa: BLE001  # another's code may raise anything
+            if isinstance(error, ValueError) and _is_ours(error):
+                raise ConfigError.of(target, str(error), "Fix the function, or pass --trainable") from None
+            raise _error_of_theirs(error, target) from None
         return _conclude(report, output, {"model": target})
 
 
@@ -163,15 +168,41 @@ def _made_by(target: str) -> tuple[torch.nn.Module, Mapping[str, Any]]:
     sys.path.insert(0, "")
     try:
         function = getattr(importlib.import_module(module), name)
+        made = function()
     except (ImportError, AttributeError) as error:
-        raise ConfigError.of("--model", f"{target} cannot be imported ({error})", remedy) from None
+        if _is_ours(error):
+            raise ConfigError.of("--model", f"{target} cannot be imported ({error})", remedy) from None
+        raise _error_of_theirs(error, target) from None
+    except Exception as error:  # noqa: BLE001  # another's code may raise anything
+        raise _error_of_theirs(error, target) from None
     finally:
         sys.path.remove("")
-    match function():
+    match made:
         case (torch.nn.Module() as model, Mapping() as batch):
             return model, batch
-        case made:
+        case _:
             raise ConfigError.of("--model", f"{target}() returned {type(made).__name__}, not (model, batch)", remedy)
+
+
+def _is_ours(error: Exception) -> bool:
+    """Return whether no code of the model's author raised this error or called what did."""
+    return line_of(error).startswith((f"{__file__}:", "<frozen importlib", importlib.__file__ or ""))
+
+
+def _error_of_theirs(error: Exception, target: str) -> Exception:
+    """Return what to say about an error in another's code; one of our own stays as it is."""
+    if isinstance(error, SyntaxError):
+        place = f"{error.filename}:{error.lineno}"
+    elif _is_ours(error):
+        return error
+    else:
+        place = line_of(error)
+    module, _, name = target.partition(":")
+    show = f'python -c "import {module}; model, batch = {module}.{name}(); model(**batch)"'
+    said = str(error).strip().splitlines() or [""]
+    return ConfigError.of(
+        place, f"{target} raised {type(error).__name__}: {said[0]}", f"Mend it; {show} shows it alone"
+    )
 
 
 def pick_samples(samples: Sequence[Sample], count: int) -> list[Sample]:

@@ -249,12 +249,36 @@ def frozen():
 
 def wrong():
     return Model()
+
+class Broken(Model):
+    def forward(self, x):
+        return {"loss": self.head(x[0, "column"])}
+
+def broken():
+    return Broken(), {"x": torch.randn(3, 2)}
+
+def mismatched():
+    return Model(), {"x": torch.randn(3, 5)}
+
+def unmade():
+    raise OSError("no weights here")
+
+def unfinished():
+    import a_module_that_nobody_has
+
+class Vector(Model):
+    def forward(self, x):
+        return {"loss": self.head(self.body(x)).squeeze(1)}
+
+def vector():
+    return Vector(), {"x": torch.randn(3, 2)}
 """
 
 
 @pytest.fixture
 def elsewhere(tmp_path, monkeypatch):
     (tmp_path / "their_model.py").write_text(MODULE, encoding="utf-8")
+    (tmp_path / "unreadable.py").write_text("def make(:\n", encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     yield tmp_path
     sys.modules.pop("their_model", None)
@@ -263,6 +287,7 @@ def elsewhere(tmp_path, monkeypatch):
 def test_a_model_that_is_not_ours(elsewhere):
     assert smoke_model("their_model:healthy", "head")["ok"]
     assert (elsewhere / "smoke" / "report.html").is_file()
+    assert smoke_model("their_model:healthy", ["head.weight", "head.bias"])["trainable"] == ["head.weight", "head.bias"]
     with pytest.raises(CheckFailed, match="GF002"):
         smoke_model("their_model:frozen", "head")
 
@@ -275,6 +300,12 @@ def test_a_model_that_is_not_ours(elsewhere):
         ("their_model:nothing", "head", "cannot be imported"),
         ("their_model:wrong", "head", r"not \(model, batch\)"),
         ("their_model:healthy", "haed", "did you mean 'head'"),
+        ("their_model:vector", "head", r"the loss has 3 elements .*loss.mean\(\)"),
+        ("their_model:broken", "head", r"their_model.py:26: .* raised (Type|Index)Error"),
+        ("their_model:mismatched", "head", r"their_model.py:11: .* raised RuntimeError: .*mat1 and mat2"),
+        ("their_model:unmade", "head", r"their_model.py:35: .* raised OSError: no weights here"),
+        ("their_model:unfinished", "head", r"their_model.py:38: .*a_module_that_nobody_has"),
+        ("unreadable:make", "head", r"unreadable.py:1: .* raised SyntaxError"),
     ],
 )
 def test_a_wrong_target_is_an_error_of_usage(elsewhere, target, trainable, message):

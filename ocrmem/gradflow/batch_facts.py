@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -73,8 +74,8 @@ def page_dependence(values: torch.Tensor, facts: BatchFacts) -> float | None:
         The difference relative to the features' mean size; None where it cannot be known.
     """
     values = values.detach().float()
-    scale = float(values.abs().mean())
-    if scale == 0 or not torch.isfinite(values).all():
+    scale = float(values.abs().mean()) or 1.0
+    if not math.isfinite(scale):
         return None
     if values.dim() >= 3 and len(values) > 1:
         return float((values[1:] - values[:1]).abs().mean()) / scale

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ocrmem.gradflow.catalogue import Finding
-from ocrmem.gradflow.probe import Recording, is_under
+from ocrmem.gradflow.parts import Part, is_under
+from ocrmem.gradflow.probe import Recording
 
 MAX_DEPTH = 2  # deeper modules are shown only around the trained part and at a cut
 
@@ -25,8 +26,9 @@ class ChainNode:
     findings: list[str] = field(default_factory=list)  # codes of those placed here
 
 
-def chain_of(recording: Recording, findings: Sequence[Finding], trained: Sequence[str]) -> list[ChainNode]:
+def chain_of(recording: Recording, findings: Sequence[Finding], parts: Sequence[Part]) -> list[ChainNode]:
     """Merge each module's calls into one node, in the order of first calls, leaving deep frozen parts out."""
+    trained = [path for part in parts for path in part.paths]
     placed = {finding.module: [f.code for f in findings if f.module == finding.module] for finding in findings}
     nodes: dict[str, ChainNode] = {}
     for call in recording.calls:
@@ -44,7 +46,8 @@ def chain_of(recording: Recording, findings: Sequence[Finding], trained: Sequenc
         node.calls += 1
         if state == "cut":
             node.state = state
-    for path in trained:
+    single = {parameter for part in parts for parameter in part.parameters}
+    for path in (path for path in trained if path not in single):
         nodes.setdefault(path, ChainNode(path, "", 1, 0, "not called", None, placed.get(path, [])))
     return list(nodes.values())
 

@@ -12,6 +12,7 @@ import jinja2
 from ocrmem.gradflow.batch_facts import BatchFacts
 from ocrmem.gradflow.catalogue import Finding
 from ocrmem.gradflow.chain import ChainNode, chain_of, finite_or_none, tree_lines
+from ocrmem.gradflow.parts import Part
 from ocrmem.gradflow.probe import Recording
 
 SCHEMA = "urn:ocrmem:gradflow-report:1"
@@ -42,13 +43,13 @@ class Report:
         findings: one for each cause, the nearest first; empty when all is well.
         recording: every module call and parameter, as `Probe` saw them.
         facts: what the batch held.
-        trained: paths of the modules that are to be trained.
+        parts: what is to be trained.
     """
 
     findings: list[Finding]
     recording: Recording
     facts: BatchFacts
-    trained: tuple[str, ...]
+    parts: tuple[Part, ...]
 
     @property
     def errors(self) -> list[Finding]:
@@ -73,7 +74,7 @@ class Report:
 
     def chain(self) -> list[ChainNode]:
         """Return the modules from the inputs to the loss, with the state of the gradient in each."""
-        return chain_of(self.recording, self.findings, self.trained)
+        return chain_of(self.recording, self.findings, self.parts)
 
     def measured(self) -> list[str]:
         """Say what forward and backward gave, line by line."""
@@ -84,8 +85,8 @@ class Report:
             f"loss {record.loss:.4g} requires_grad {record.loss_requires_grad}",
             f"backward failed: {record.backward_error}" if record.backward_error else "backward ok",
         ]
-        norms = [p.gradient_norm for p in record.trained if p.gradient_norm]
-        names = ", ".join(self.trained)
+        norms = [p.gradient_norm for p in record.trained if p.gradient_norm and p.finite]
+        names = ", ".join(part.label for part in self.parts)
         if len(norms) == len(record.trained):
             norm = sum(norm**2 for norm in norms) ** 0.5
             lines.append(f"{names} received gradients (norm {norm:.3g}, {len(norms)} parameters)")
@@ -133,7 +134,7 @@ class Report:
         return {
             "schema": SCHEMA,
             "ok": self.ok,
-            "trainable": list(self.trained),
+            "trainable": [path for part in self.parts for path in part.paths],
             "loss": finite_or_none(record.loss),
             "loss_requires_grad": record.loss_requires_grad,
             "forward_error": record.forward_error or None,

@@ -9,7 +9,9 @@ from ocrmem.steps.step import Arguments, Step, load, run_config
 
 def _options(parser: ArgumentParser) -> None:
     parser.add_argument("--model", metavar="MODULE:FUNCTION", help="check your own: FUNCTION() returns (model, batch)")
-    parser.add_argument("--trainable", default="proj", metavar="PATH", help="with --model: the part that should train")
+    parser.add_argument(
+        "--trainable", nargs="+", default=["proj"], metavar="PATH", help="with --model: the parts that should train"
+    )
     parser.add_argument(
         "--output", type=Path, default=Path("smoke"), metavar="DIR", help="with --model: where the reports go"
     )

@@ -164,7 +164,15 @@ def test_a_layer_of_proj_that_forward_skips_is_a_warning() -> None:
     assert "proj.3.weight" in report.findings[0].evidence
 
 
-@pytest.mark.parametrize(("trainable", "message"), [("porj", "did you mean 'proj'"), ("proj.1", "holds parameters")])
+@pytest.mark.parametrize(
+    ("trainable", "message"),
+    [
+        ("porj", "did you mean 'proj'"),
+        ("proj.1", "holds parameters"),
+        ("weight", r"5 modules or parameters have that name \(.* and 2 more\).*'\*.weight' for all of them"),
+        ("*.nothing", "no module or parameter"),
+    ],
+)
 def test_a_wrong_name_is_an_error_of_the_caller(trainable: str, message: str) -> None:
     parts = plain()
     with pytest.raises(ValueError, match=message):
@@ -174,6 +182,58 @@ def test_a_wrong_name_is_an_error_of_the_caller(trainable: str, message: str) ->
 def test_a_forward_without_a_loss_says_what_to_return() -> None:
     with pytest.raises(ValueError, match="loss"):
         gradflow.check(nn.Sequential(nn.Linear(2, 2)), {"input": torch.randn(1, 2)}, "0")
+
+
+def test_a_tied_parameter_is_told_by_both_names() -> None:
+    parts = plain()
+    parts.model.add_module("twin", nn.Linear(8, 8, bias=False))
+    parts.model.twin.weight = parts.proj[2].weight  # type: ignore[index,union-attr]
+    report = gradflow.check(parts.model, parts.batch, ["proj", "twin.weight"])
+    assert report.ok
+    assert "twin.weight is proj.2.weight: one parameter with two names" in report.verdict()
+
+
+def test_a_loss_of_several_elements_is_refused_with_its_shape() -> None:
+    parts = plain()
+    parts.model.register_forward_hook(lambda _m, _a, output: {"loss": output["loss"].expand(3)})
+    with pytest.raises(ValueError, match=r"the loss has 3 elements \(shape \[3\]\): reduce it to one"):
+        gradflow.check(parts.model, parts.batch)
+
+
+def test_a_layer_that_starts_at_zero_costs_a_second_pass_and_leaves_no_trace() -> None:
+    parts = plain()
+    nn.init.zeros_(parts.proj[2].weight)  # type: ignore[index,arg-type]
+    before, state = copy.deepcopy(parts.model.state_dict()), torch.get_rng_state()
+    passes: list[int] = []
+    parts.model.register_forward_pre_hook(lambda *_: passes.append(1))
+    assert gradflow.check(parts.model, parts.batch).findings == []
+    assert len(passes) == 2
+    assert all(torch.equal(value, before[name]) for name, value in parts.model.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(p.grad is None for p in parts.model.parameters())
+
+
+def test_where_a_second_pass_fails_the_report_says_what_is_not_known() -> None:
+    parts = plain()
+    nn.init.zeros_(parts.proj[2].weight)  # type: ignore[index,arg-type]
+    passes: list[int] = []
+
+    def once(*_: Any) -> None:
+        passes.append(1)
+        if len(passes) > 1:
+            raise RuntimeError("this model runs once")
+
+    parts.model.register_forward_pre_hook(once)
+    report = gradflow.check(parts.model, parts.batch)
+    assert report.ok
+    assert any("not known" in note and "this model runs once" in note for note in report.recording.notes)
+
+
+def test_a_check_takes_its_hand_off_custom_functions() -> None:
+    before = vars(torch.autograd.Function)["apply"]
+    parts = plain()
+    gradflow.check(parts.model, parts.batch)
+    assert vars(torch.autograd.Function)["apply"] is before
 
 
 def test_assert_flows_passes_on_a_healthy_model_and_names_the_fault_of_a_sick_one() -> None:

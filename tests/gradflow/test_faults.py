@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from support.faults import BUILDERS, FAULTS, HEALTHY, FaultCase, Parts
+from support.faults import BUILDERS, FAULTS, HEALTHY, FaultCase, Parts, memory_model, plain
 
 from ocrmem import gradflow
 from ocrmem.gradflow.report import Report
@@ -40,6 +40,15 @@ def test_each_fault_is_named_by_code_and_place(build: Any, case: FaultCase) -> N
     assert finding.remedy
     if case.part:
         assert finding.module.startswith(prefix_of(parts, case.part)), finding.place
+
+
+@pytest.mark.parametrize(("build", "claimed"), [(memory_model, True), (plain, False)])
+def test_that_memory_is_missing_is_said_of_models_that_describe_their_memory_alone(build: Any, claimed: bool) -> None:
+    parts = build()
+    parts.batch = parts.text_batch
+    (finding,) = gradflow.check(parts.model, parts.batch).findings
+    assert ("no memory in the batch" in finding.evidence) == claimed
+    assert ("sample with memory" in finding.remedy) == claimed
 
 
 @pytest.mark.parametrize("build", BUILDERS.values(), ids=BUILDERS)

@@ -184,7 +184,7 @@ FAULTS = [
         "detach between proj and language model", "GF006", "proj", after("proj", torch.Tensor.detach), "Tensor.detach"
     ),
     FaultCase(".data between proj and language model", "GF006", "proj", after("proj", lambda t: t.data), "Tensor.data"),
-    FaultCase("no memory in the batch", "GF007", "proj", leave_memory_out, "no memory in the batch"),
+    FaultCase("no memory in the batch", "GF007", "proj", leave_memory_out, " called"),
     FaultCase(
         "no history over the threshold",
         "GF007",
