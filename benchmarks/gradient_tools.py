@@ -4,12 +4,14 @@
     python benchmarks/gradient_tools.py --full     # the whole text of every answer
 
 The faults are those of the tests, injected into the plain three-part module. Every tool really runs:
-plain PyTorch (forward, backward), torch's anomaly mode, torchviz, and wandb.watch in an offline run.
+plain PyTorch (forward, backward), torch's anomaly mode, torchviz, wandb.watch in an offline run, and torchlens where it
+is installed (it is no dependency of the project: give it an environment of its own).
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 import sys
 import tempfile
@@ -100,6 +102,25 @@ def wandb_watch(case: FaultCase) -> str:
     return f"histograms of {len(shown)} proj parameters" if shown else "no histogram of proj"
 
 
+def torchlens(case: FaultCase) -> str:
+    """Where its trace finds the first value that is not finite, or whether proj leads to the output in it."""
+    import torchlens as lens
+
+    parts, _ = build(case)
+    try:
+        options = lens.options.CaptureOptions(unwrap_when_done=True)
+        trace = lens.trace(parts.model, [], dict(parts.batch), capture=options)
+    except Exception as error:  # noqa: BLE001  # of the model or the tool
+        return first_line(error)
+    nan = trace.find_nan()
+    if nan.found:
+        return f"{nan.kind} first at {nan.label}, line {nan.source_line.rpartition(':')[2]}"
+    of_proj = [op for op in trace if op.module and str(op.module).startswith("proj")]
+    if not of_proj:
+        return "a graph without proj"
+    return "a graph with proj" if any(op.has_output_descendant for op in of_proj) else "a graph in which proj ends"
+
+
 @contextmanager
 def _offline_run(wandb: Any, folder: str) -> Iterator[Any]:
     run = wandb.init(project="gradient-tools", dir=folder, settings=wandb.Settings(silent=True))
@@ -122,7 +143,7 @@ TOOLS: dict[str, Callable[[FaultCase], str]] = {
     "anomaly mode": anomaly_mode,
     "torchviz": torchviz,
     "wandb.watch": wandb_watch,
-    "gradflow": this,
+    **({"torchlens": torchlens} if importlib.util.find_spec("torchlens") else {}),
 }
 
 
@@ -130,11 +151,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--full", action="store_true", help="do not shorten the answers")
     full = parser.parse_args().full
-    print("| fault | " + " | ".join(TOOLS) + " |")
-    print("| --- " * (len(TOOLS) + 1) + "|")
+    print("| fault | " + " | ".join([*TOOLS, "gradflow"]) + " |")
+    print("| --- " * (len(TOOLS) + 2) + "|")
     for case in FAULTS:
+        own = this(case)  # before torchlens, which may leave torch's functions wrapped after an error
         answers = [tool(case).replace("|", "/") for tool in TOOLS.values()]
-        shown = answers if full else [shortened(answer) for answer in answers[:-1]] + answers[-1:]
+        shown = [*(answers if full else map(shortened, answers)), own]
         print(f"| {case.name} | " + " | ".join(shown) + " |", flush=True)
 
 
