@@ -112,7 +112,8 @@ def _check_objectives(model: MEMModel, material: Material) -> tuple[dict[str, fl
     for name, objective in make_objectives(names, material).items():
         candidates = [material.samples[int(index)] for index in objective.eligible()[:_CANDIDATES]]
         samples = pick_samples(candidates, material.config.smoke.samples)
-        report = check(model, _to(next(model.proj.parameters()).device, objective(samples)), PROJ)
+        batch = objective.inputs(objective(samples))
+        report = check(model, _to(next(model.proj.parameters()).device, batch), PROJ)
         losses[name] = report.recording.loss
         findings += report.findings
     return losses, findings

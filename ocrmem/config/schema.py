@@ -230,6 +230,12 @@ class TrainSection(Section):
     """User message of `transcribe`, behind the memory."""
     continue_instruction: Text = "Continue the notes."
     """User message of `continue`, behind the memory."""
+    distil_top_k: PositiveInt = 32
+    """Most likely tokens of the teacher that are stored at each position of an answer, for `distil`."""
+    distil_kl_weight: NonNegativeFloat = 2.0
+    """Weight of the divergence from the teacher in the loss of `distil`."""
+    distil_nll_weight: NonNegativeFloat = 1.0
+    """Weight of the loss of `answer` in that of `distil`."""
     group_by_length: bool = False
     """Make batches of samples of similar length, which need less padding."""
     loader_workers: NonNegativeInt = 0

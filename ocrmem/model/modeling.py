@@ -39,7 +39,7 @@ class MEMOutput(ModelOutput):
 
     Attributes:
         loss: scalar float32; only with labels.
-        logits: [B, kept positions, vocabulary]; only without labels.
+        logits: [B, kept positions, vocabulary] without labels; [supervised positions, vocabulary] with ``keep_logits``.
         memory_tokens: vision tokens that stand in this batch.
     """
 
@@ -233,6 +233,7 @@ class MEMModel(PreTrainedModel):
         memory_embeddings: torch.Tensor | None = None,
         num_items_in_batch: torch.Tensor | int | None = None,
         logits_to_keep: int = 0,
+        keep_logits: bool = False,
         text_ids: torch.Tensor | None = None,
         text_lengths: torch.Tensor | None = None,
     ) -> MEMOutput:
@@ -250,6 +251,7 @@ class MEMModel(PreTrainedModel):
             memory_embeddings: [M, H], used as they are (text baselines).
             num_items_in_batch: divide the summed loss by this instead of by the batch's own count.
             logits_to_keep: without labels, only this many last positions get logits; 0: all.
+            keep_logits: return the logits of the supervised positions besides the loss.
             text_ids: long [T], the text under the vision tokens, of one after the other. The loss is then the mean
                 squared difference between each token's memory and the mean of its text's input embeddings, and the
                 language model does not run.
@@ -284,8 +286,10 @@ class MEMModel(PreTrainedModel):
                 "no label is supervised: every one is -100, and the mean over none of them is NaN",
                 "Label the answer's tokens; check that truncation does not cut the answer off",
             )
-        total = F.cross_entropy(head(hidden_ND).float(), targets[supervised], reduction="sum")
-        return MEMOutput(loss=_mean(total, num_items_in_batch, len(hidden_ND)), memory_tokens=memory_tokens)
+        logits = head(hidden_ND)
+        total = F.cross_entropy(logits.float(), targets[supervised], reduction="sum")
+        loss = _mean(total, num_items_in_batch, len(hidden_ND))
+        return MEMOutput(loss=loss, logits=logits if keep_logits else None, memory_tokens=memory_tokens)
 
     @torch.no_grad()
     def generate(  # type: ignore[override]

@@ -10,12 +10,13 @@ from collections.abc import Iterable
 from ocrmem.objectives.align import Align
 from ocrmem.objectives.answer import Answer
 from ocrmem.objectives.continue_text import Continue
+from ocrmem.objectives.distil import Distil
 from ocrmem.objectives.objective import Material, Objective
 from ocrmem.objectives.transcribe import Transcribe
 
 __all__ = ["OBJECTIVES", "Material", "Objective", "make_objectives"]
 
-OBJECTIVES: dict[str, type[Objective]] = {kind.name: kind for kind in (Align, Transcribe, Continue, Answer)}
+OBJECTIVES: dict[str, type[Objective]] = {kind.name: kind for kind in (Align, Transcribe, Continue, Answer, Distil)}
 
 
 def make_objectives(names: Iterable[str], material: Material) -> dict[str, Objective]:

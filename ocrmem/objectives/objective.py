@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -33,6 +34,9 @@ class Material:
         dataset: where the samples' pages are.
         features: of the pages; None: batches bring the pages themselves, for a model with an encoder.
         samples: for training.
+        teacher: directory of the teacher's logits.
+        process: number of this process.
+        any_process: tells all processes whether one of them was given True.
     """
 
     config: RunConfig
@@ -40,6 +44,9 @@ class Material:
     dataset: MemoryDataset
     features: FeatureStore | None
     samples: StoredSamples
+    teacher: Path = Path("teacher")
+    process: int = 0
+    any_process: Callable[[bool], bool] = bool
 
 
 class Objective:
@@ -75,6 +82,10 @@ class Objective:
     def __call__(self, samples: Sequence[Sample]) -> dict[str, torch.Tensor]:
         """Collate samples."""
         return self.collator(samples)
+
+    def inputs(self, batch: Batch) -> dict[str, torch.Tensor]:
+        """Return the arguments of forward among what a batch holds: all of it, but for what `loss` alone knows."""
+        return dict(batch)
 
     def items(self, batch: Batch) -> int:
         """Return how many items of a batch the loss is a mean over."""

@@ -37,6 +37,11 @@ def all_max(values: Sequence[int], device: torch.device) -> list[int]:
     return [int(number) for number in numbers.tolist()]
 
 
+def any_process(device: torch.device, value: bool) -> bool:
+    """Return whether a process gives True."""
+    return bool(all_max([int(value)], device)[0])
+
+
 def gather(value: T) -> list[T]:
     """Return the value of every process, by rank; torch pickles values on the way."""
     if not are_several():

@@ -22,6 +22,10 @@ from ocrmem.config.schema import Stage, TrainSection
 from ocrmem.objectives import Objective
 from ocrmem.training.curriculum import GroupedSampler, RunSampler, mixed_seed, shuffled
 
+# Settings of objectives on which their losses depend.
+_OF_OBJECTIVES = (
+    "transcribe_instruction", "continue_instruction", "distil_top_k", "distil_kl_weight", "distil_nll_weight",
+)  # fmt: skip
 OBJECTIVE = "objective"  # key of a batch: the name of the objective that made it
 
 
@@ -161,8 +165,7 @@ class Stages:
         stages = [stage._asdict() for stage in self.stages]
         for stage in stages:
             stage["global_batch"] = parts * stage.pop("per_device_batch_size")
-        section = self._section
-        return {"stages": stages, "instructions": [section.transcribe_instruction, section.continue_instruction]}
+        return {"stages": stages} | {name: getattr(self._section, name) for name in _OF_OBJECTIVES}
 
 
 class StageBatches(Sampler[list[tuple[str, int]]]):

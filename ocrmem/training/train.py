@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -44,6 +45,7 @@ from ocrmem.training.stages import Stages
 from ocrmem.training.trainer import AdapterOnlyTrainer
 from ocrmem.versions import versions
 
+TEACHER = "teacher"  # below ``paths.checkpoints``: the teacher's logits
 _CURVE = ("step", "loss", "proj_grad_norm", "learning_rate")
 _VERSIONED = ("torch", "transformers", "accelerate")
 
@@ -185,7 +187,17 @@ def _train_once(config: RunConfig, resume: bool, adapter: Path, open_run: ExitSt
     with zero3.partition_while_loading(getattr(arguments, "hf_deepspeed_config", None), DTYPES[config.model.precision]):
         model = MEMModel.from_run_config(config, with_encoder=False)
     model.set_feature_statistics(features.mean, features.std)
-    stages = _stages(config, Material(config, SequenceBuilder.of(config), dataset, features, samples), model)
+    material = Material(
+        config,
+        SequenceBuilder.of(config),
+        dataset,
+        features,
+        samples,
+        teacher=Path(config.paths.checkpoints) / TEACHER,
+        process=arguments.process_index,
+        any_process=partial(collectives.any_process, arguments.device),
+    )
+    stages = _stages(config, material, model)
     checkpoint = _prepare_checkpoints(CheckpointStore(Path(config.paths.checkpoints)), resume)
     run = Run(config, "train")
     if is_main:

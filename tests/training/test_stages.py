@@ -193,7 +193,7 @@ def test_another_mix_or_instruction_is_another_run(config: Callable[..., RunConf
     other = [*STAGES[:2], STAGES[2] | {"mix": {"answer": 1, "transcribe": 1}}]
     with pytest.raises(TrainingError, match="stages was"):
         train(config(other), resume=True)
-    with pytest.raises(TrainingError, match="instructions was"):
+    with pytest.raises(TrainingError, match="transcribe_instruction was"):
         train(config(transcribe_instruction="say all of it"), resume=True)
 
 

@@ -59,6 +59,16 @@ def stages_make_up_the_steps(config: RunSettings) -> Iterator[Fault]:
             yield f"train.stages.{number}", message, "Give it warmup_steps of its own, a few per cent of its steps"
 
 
+@rule("train.distil_kl_weight", "train.distil_nll_weight")
+def distil_has_a_loss(config: RunSettings) -> Iterator[Fault]:
+    if not config.train.distil_kl_weight + config.train.distil_nll_weight:
+        yield (
+            "train.distil_kl_weight",
+            "is 0, and so is distil_nll_weight: nothing is left to learn",
+            "Raise one of them",
+        )
+
+
 @rule("data.eval_fraction")
 def something_is_left_to_train_on(config: RunSettings) -> Iterator[Fault]:
     if config.data.eval_fraction >= 1:
