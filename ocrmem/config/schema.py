@@ -51,6 +51,8 @@ class ModelSection(Section):
     """Width of the projector's output; null: the language model's hidden size."""
     projector_norm: bool = False
     """LayerNorm in front of the projector."""
+    projector_output_norm: bool = False
+    """RMSNorm behind the projector, whose weight begins at the RMS of the language model's own embeddings."""
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     """Data type of the frozen models; the projector is always trained in float32."""
     device: Literal["auto", "cpu", "cuda"] = "auto"

@@ -25,6 +25,7 @@ _SHARED_FIELDS = {
     "vision_embedding_size": "model",
     "projector_hidden_size": "model",
     "projector_norm": "model",
+    "projector_output_norm": "model",
     "page_size": "render",
     "token_size": "render",
 }

@@ -50,6 +50,7 @@ class MEMConfig(PretrainedConfig):
         features: "sum" or "concat", see `ocrmem.config.ModelSection`.
         projector_hidden_size: None means the language model's hidden size.
         projector_norm: LayerNorm in front of the projector.
+        projector_output_norm: RMSNorm behind it.
         hidden_size: the language model's; None is filled in when the model is built.
         placeholder_token_id: the token that stands for one vision token.
         drop_blank_tokens, recent_turns, page_size ... labels: as in params.yaml, the settings of the pages.
@@ -70,6 +71,7 @@ class MEMConfig(PretrainedConfig):
     features: str = "sum"
     projector_hidden_size: int | None = None
     projector_norm: bool = False
+    projector_output_norm: bool = False
     hidden_size: int | None = None
     placeholder_token_id: int = IMAGE_PAD_ID
     drop_blank_tokens: bool = True
@@ -112,6 +114,10 @@ class MEMConfig(PretrainedConfig):
         """Return the text of config.json: this class's own fields, without transformers' defaults."""
         inherited = set(PretrainedConfig().to_dict()) - {"transformers_version", "model_type"}
         values = {name: value for name, value in self.to_dict().items() if name not in inherited}
+        if (
+            not self.projector_output_norm
+        ):  # an adapter without it has the config.json, and so the hash, of an older one
+            del values["projector_output_norm"]
         return json.dumps(values, indent=2, sort_keys=True, ensure_ascii=False, default=str) + "\n"
 
     def render_section(self) -> RenderSection:

@@ -7,7 +7,8 @@ masked_scatter writes them over the placeholders' own. Only proj is trained. The
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, cast
@@ -26,6 +27,7 @@ from ocrmem.model import compatibility, trainable
 from ocrmem.model.adapter_files import WEIGHTS, read_config, read_weights, write_adapter
 from ocrmem.model.compatibility import BatchError
 from ocrmem.model.configuration import MEMConfig
+from ocrmem.model.embedding_scale import embedding_mean_square
 from ocrmem.model.frozen_parts import load_base, parts_of_adapter, parts_of_run
 from ocrmem.model.projector import Projector
 from ocrmem.model_places import locate
@@ -86,18 +88,22 @@ class MEMModel(PreTrainedModel):
             hidden_size,
             inner_size=config.projector_hidden_size,
             norm=config.projector_norm,
+            output_norm=config.projector_output_norm,
         )
         self.register_buffer("feature_mean", None)
         self.register_buffer("feature_std", None)
         self.post_init()
 
     @classmethod
-    def from_run_config(cls, config: RunConfig, *, with_encoder: bool) -> Self:
+    def from_run_config(
+        cls, config: RunConfig, *, with_encoder: bool, whole: Callable[[Iterable[nn.Parameter]], Any] = nullcontext
+    ) -> Self:
         """Build the model of a run, with a new proj that is the same for the same ``train.seed``.
 
         Args:
             config: names, precision and device; proj itself is always float32.
             with_encoder: also load the encoder; not needed where features are stored.
+            whole: context in which parameters are not partitioned (ZeRO-3).
 
         Raises:
             MissingInputError: the tiny preset has not been built.
@@ -108,6 +114,10 @@ class MEMModel(PreTrainedModel):
         with torch.random.fork_rng(devices=[]):
             torch.random.default_generator.manual_seed(config.train.seed)
             model = cls(*parts)
+        if isinstance(model.proj.output_norm, nn.RMSNorm):
+            embedding = cast(nn.Embedding, model.get_input_embeddings())
+            with whole(embedding.parameters()):
+                nn.init.constant_(model.proj.output_norm.weight, embedding_mean_square(embedding) ** 0.5)
         cast(nn.Module, model).to(pick_device(config.model.device))
         return model
 

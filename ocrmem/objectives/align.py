@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -17,12 +17,12 @@ from torch import nn
 
 from ocrmem.dataset.schema import Sample
 from ocrmem.errors import ModelError
+from ocrmem.model.embedding_scale import embedding_mean_square
 from ocrmem.objectives.objective import Batch, Material, Objective
 from ocrmem.objectives.page_texts import PageTexts
 from ocrmem.rendering.page import pixel_batch
 
 _CACHED_TOKENS = 8_000_000  # of text; 12 bytes each
-_ROWS_AT_A_TIME = 8192  # of the embedding, when its scale is measured
 
 
 class _Under(NamedTuple):
@@ -82,10 +82,7 @@ class Align(Objective):
 
         A constant, so that a step's loss does not depend on how its batch is cut into processes.
         """
-        embed = model.get_input_embeddings()  # type: ignore[operator]  # of a PreTrainedModel
-        rows = torch.arange(embed.weight.shape[0], device=embed.weight.device)
-        squares = [embed(part).float().square().sum(dtype=torch.float64) for part in rows.split(_ROWS_AT_A_TIME)]
-        self.scale = float(torch.stack(squares).sum()) / embed.weight.numel()
+        self.scale = embedding_mean_square(cast(Any, model).get_input_embeddings())
 
     def loss(self, model: nn.Module, batch: Batch, items: Any) -> torch.Tensor:
         """Return the mean squared error in units of the embeddings' mean square: an output of zeros has about 1."""

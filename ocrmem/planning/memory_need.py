@@ -65,7 +65,13 @@ def memory_need(
 
 
 def memory_plan(
-    config: RunConfig, facts: ModelFacts, load: Workload, cut: Sharding, device: Gpu, answer_tokens: int | None
+    config: RunConfig,
+    facts: ModelFacts,
+    load: Workload,
+    cut: Sharding,
+    device: Gpu,
+    answer_tokens: int | None,
+    objective: str,
 ) -> dict[str, Any]:
     """Return what the run needs as configured and under every other sharding, whether that fits, and what would."""
     on_cpu = device.name == CPU
@@ -83,11 +89,13 @@ def memory_plan(
         "fits": fits,
         "fits_on": [other.name for other in GPUS.values() if total <= other.memory_bytes],
         "ways": {other.name: memory_need(config, facts, other, load.largest, on_cpu=on_cpu) for other in cuts},
-        "remedies": [] if fits or on_cpu else _remedies(config, facts, device, answer_tokens),
+        "remedies": [] if fits or on_cpu else _remedies(config, facts, device, answer_tokens, objective),
     }
 
 
-def _remedies(config: RunConfig, facts: ModelFacts, device: Gpu, answer_tokens: int | None) -> list[dict[str, Any]]:
+def _remedies(
+    config: RunConfig, facts: ModelFacts, device: Gpu, answer_tokens: int | None, objective: str
+) -> list[dict[str, Any]]:
     """Return changes of the settings, the smallest first, under which the run fits at the same global batch."""
     train, rows = config.train, config.train.per_device_batch_size
 
@@ -108,7 +116,7 @@ def _remedies(config: RunConfig, facts: ModelFacts, device: Gpu, answer_tokens: 
         if not settings:
             continue
         other = config.model_copy(update={"train": train.model_copy(update=settings)})
-        total = memory_need(other, facts, sharding(other), workload(other, answer_tokens).largest)["total"]
+        total = memory_need(other, facts, sharding(other), workload(other, answer_tokens, objective).largest)["total"]
         if total <= device.memory_bytes:
             found.append({"settings": {f"train.{name}": v for name, v in settings.items()}, "total_bytes": total})
     return found[:2]

@@ -10,12 +10,12 @@ from ocrmem.config import TINY, RunConfig
 from ocrmem.encoder.deepencoder import tokens_for
 from ocrmem.encoder.feature_store import RowFormat
 from ocrmem.errors import ConfigError
-from ocrmem.planning.flops import Flops, flops
 from ocrmem.planning.gpus import CPU, Gpu, find_gpu
-from ocrmem.planning.memory_need import CONTEXT_BYTES, FRAGMENTATION, ModelFacts, memory_plan
+from ocrmem.planning.memory_need import CONTEXT_BYTES, FRAGMENTATION, ModelFacts, memory_need, memory_plan
 from ocrmem.planning.plan_text import plan_text
 from ocrmem.planning.sharding import MAX_LIVE, Sharding, sharding
-from ocrmem.planning.workload import Workload, workload
+from ocrmem.planning.stages import Part, parts
+from ocrmem.planning.workload import Workload
 
 DEFAULT_GPU = "h100"
 MFU = 0.35
@@ -31,6 +31,7 @@ class PlanResult(TypedDict):
     tokens: dict[str, Any]
     flops: dict[str, float]
     time: dict[str, Any]
+    stages: list[dict[str, Any]]
     assumptions: list[dict[str, Any]]
     notes: list[str]
     summary: list[str]
@@ -61,26 +62,35 @@ def plan(
     _check_arguments(config, hours, mfu, answer_tokens)
     on_cpu = config.model.base_model_name == TINY or config.model.device == CPU
     device = gpu if isinstance(gpu, Gpu) else find_gpu(gpu or (CPU if on_cpu else DEFAULT_GPU))
-    facts, load, cut = ModelFacts.of(config), workload(config, answer_tokens), sharding(config)
-    work = flops(facts.shape, facts.proj, load.mean, checkpointing=config.train.activation_checkpointing)
+    facts, cut, share = ModelFacts.of(config), sharding(config), mfu or MFU
+    found = parts(config, facts, answer_tokens)
+    times = [_time(part, facts, cut, device, share) for part in found]
+    # What is shown of a step is that of the part that takes longest; of memory, that of the one that takes most.
+    longest = max(range(len(found)), key=lambda index: times[index]["seconds"])
+    most = max(found, key=lambda part: memory_need(part.config, facts, cut, part.load.largest)["total"])
+    load, work = found[longest].load, found[longest].work
+    seconds = sum(time["seconds"] for time in times)
     result: dict[str, Any] = {
         "gpu": asdict(device) | {"peak_flops": device.peak_flops(config.model.precision), "count": cut.processes},
         "parameters": asdict(facts.parameters),
-        "memory": memory_plan(config, facts, load, cut, device, answer_tokens),
+        "memory": memory_plan(most.config, facts, most.load, cut, device, answer_tokens, most.objective),
         "features": _features(config, load),
-        "tokens": _tokens(config, load),
+        "tokens": _tokens(found[longest].config, load),
         "flops": asdict(work)
         | {
             "model": work.model,
             "executed": work.executed,
-            "executed_per_token": work.executed / load.mean.positions,
-            "model_per_token": work.model / load.mean.positions,
+            "executed_per_token": work.executed / max(load.mean.positions, 1),
+            "model_per_token": work.model / max(load.mean.positions, 1),
             "positions": load.mean.positions,
         },
-        "time": _time(config, facts, load, cut, device, work, mfu or MFU, hours),
+        "time": times[longest] | {"seconds": seconds, "gpu_seconds": seconds * cut.processes},
+        "stages": [_stage(part, time) for part, time in zip(found, times, strict=True)],
         "assumptions": _assumptions(config, load, cut, device, asked=gpu is not None, mfu=mfu),
         "notes": list(load.notes),
     }
+    if hours is not None:
+        result["time"]["wanted"] = _wanted(result, hours * 3600, cut.processes)
     finite: PlanResult = _finite(result) | {"summary": plan_text(config, result)}
     return finite
 
@@ -119,7 +129,7 @@ def _tokens(config: RunConfig, load: Workload) -> dict[str, Any]:
         "row_used": load.used,
         "memory_per_row": mean.memory / mean.rows,
         "answer_per_row": mean.answers / mean.rows,
-        "padding_share": 1 - load.used / mean.length,
+        "padding_share": 1 - load.used / mean.length if mean.length else 0.0,
         "step": step,
         "steps": train.max_steps,
         "total": step * train.max_steps,
@@ -128,24 +138,17 @@ def _tokens(config: RunConfig, load: Workload) -> dict[str, Any]:
     }
 
 
-def _time(
-    config: RunConfig,
-    facts: ModelFacts,
-    load: Workload,
-    cut: Sharding,
-    device: Gpu,
-    work: Flops,
-    mfu: float,
-    hours: float | None,
-) -> dict[str, Any]:
-    train, peak = config.train, device.peak_flops(config.model.precision)
-    compute = work.executed / (peak * mfu)
-    transfer = _transfer_seconds(facts, cut, device, checkpointing=train.activation_checkpointing)
+def _time(part: Part, facts: ModelFacts, cut: Sharding, device: Gpu, mfu: float) -> dict[str, Any]:
+    train, peak = part.config.train, device.peak_flops(part.config.model.precision)
+    compute = (part.work.executed + part.again) / (peak * mfu)
+    transfer = 0.0
+    if part.runs_language_model:
+        transfer = _transfer_seconds(facts, cut, device, checkpointing=train.activation_checkpointing)
     batch = max(compute, transfer)
     step = batch * train.gradient_accumulation_steps
-    tokens = load.mean.positions * train.gradient_accumulation_steps * cut.processes
+    tokens = part.load.mean.positions * train.gradient_accumulation_steps * cut.processes
     seconds = step * train.max_steps
-    result: dict[str, Any] = {
+    return {
         "mfu": mfu,
         "compute_seconds_per_batch": compute,
         "transfer_seconds_per_batch": transfer,
@@ -153,20 +156,37 @@ def _time(
         "seconds_per_step": step,
         "tokens_per_second": tokens / step,
         "tokens_per_second_per_gpu": tokens / step / cut.processes,
-        "model_mfu": work.model / (batch * peak),
+        "model_mfu": part.work.model / (batch * peak),
         "seconds": seconds,
         "gpu_seconds": seconds * cut.processes,
     }
-    if hours is not None:
-        wanted = hours * 3600
-        result["wanted"] = {
-            "seconds": wanted,
-            "tokens_per_second": tokens * train.max_steps / wanted,
-            "mfu": mfu * compute * train.gradient_accumulation_steps * train.max_steps / wanted,
-            "gpus": math.ceil(cut.processes * seconds / wanted),
-            "reached": seconds <= wanted,
-        }
-    return result
+
+
+def _stage(part: Part, time: dict[str, Any]) -> dict[str, Any]:
+    mean = part.load.mean
+    return {
+        "stage": part.number,
+        "objective": part.objective,
+        "steps": part.config.train.max_steps,
+        "rows": mean.rows,
+        "row": mean.length,
+        "answer_per_row": mean.answers / mean.rows,
+        "seconds_per_step": time["seconds_per_step"],
+        "seconds": time["seconds"],
+    }
+
+
+def _wanted(result: dict[str, Any], wanted: float, processes: int) -> dict[str, Any]:
+    time, computed = result["time"], result["time"]["compute_seconds_per_batch"]
+    step, seconds = time["seconds_per_step"], time["seconds"]
+    batches = step / max(computed, time["transfer_seconds_per_batch"])
+    return {
+        "seconds": wanted,
+        "tokens_per_second": time["tokens_per_second"] * seconds / wanted,
+        "mfu": time["mfu"] * computed * batches / step * seconds / wanted,
+        "gpus": math.ceil(processes * seconds / wanted),
+        "reached": seconds <= wanted,
+    }
 
 
 def _transfer_seconds(facts: ModelFacts, cut: Sharding, device: Gpu, *, checkpointing: bool) -> float:

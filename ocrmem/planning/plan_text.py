@@ -32,7 +32,7 @@ _PREFIXES = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3
 def plan_text(config: RunConfig, plan: dict[str, Any]) -> list[str]:
     """Return the lines of the whole plan."""
     needs = [*_parameters(config, plan), *_memory(plan), *_features(plan), *_tokens(config, plan)]
-    return [*needs, *_time(config, plan), *_assumptions(plan)]
+    return [*needs, *_stages(plan), *_time(config, plan), *_assumptions(plan)]
 
 
 def scaled(value: float | None, unit: str = "") -> str:
@@ -119,6 +119,25 @@ def _tokens(config: RunConfig, plan: dict[str, Any]) -> Iterable[str]:
         ("answers", f"{bound}{scaled(found['answers'])}", "the only positions with a loss"),
     ]
     return _table("Tokens in the language model's sequence", ["", "tokens", ""], lines)
+
+
+def _stages(plan: dict[str, Any]) -> Iterable[str]:
+    if len(plan["stages"]) < 2:
+        return ()
+    rows = [
+        (
+            f"{part['stage']} {part['objective']}",
+            f"{part['steps']:,}",
+            f"{part['rows']:,}",
+            f"{part['row']:,.0f}" if part["row"] else "no language model",
+            f"{part['answer_per_row']:,.0f}",
+            duration(part["seconds_per_step"]),
+            duration(part["seconds"]),
+        )
+        for part in plan["stages"]
+    ]
+    columns = ["", "steps", "rows", "tokens a row", "supervised", "a step", "all of them"]
+    return _table("Stages; the tables above and below show the one that takes longest", columns, rows)
 
 
 def _time(config: RunConfig, plan: dict[str, Any]) -> Iterable[str]:

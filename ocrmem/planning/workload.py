@@ -18,10 +18,11 @@ from ocrmem.config.rules.pages import TEXT_TOKENS
 from ocrmem.dataset.manifest import dataset_config, read_manifest, shards_of
 from ocrmem.dataset.stored_samples import StoredSamples
 from ocrmem.facts import MANIFEST, tokens_per_page
-from ocrmem.families import with_marks
+from ocrmem.families import MARK_TOKENS, with_marks
 from ocrmem.json_files import DatasetManifest
 
 ASSUMED_ANSWER = 256  # tokens
+ALIGN, READING = "align", ("transcribe", "continue")  # objectives that are not of answers
 
 
 @dataclass(frozen=True)
@@ -54,34 +55,58 @@ class Workload:
     notes: tuple[str, ...] = ()  # what else the reader should know
 
 
-def workload(config: RunConfig, answer_tokens: int | None = None) -> Workload:
+def workload(config: RunConfig, answer_tokens: int | None = None, objective: str = "answer") -> Workload:
     """Return the batches that the settings, and the dataset if there is one, lead to.
 
     Args:
         config: sections model, render and train; ``paths.dataset`` is read where it was made with these settings.
         answer_tokens: supervised tokens a sample, instead of the dataset's or the assumed ones.
+        objective: of ``train.stages``. `align` has vision tokens alone, `transcribe` and `continue` as many answer
+            tokens as there is text on the pages.
 
     Raises:
         DataError, MissingInputError: the dataset is broken.
     """
     directory = Path(config.paths.dataset)
     if not os.path.lexists(directory / MANIFEST):
-        return _bounds(config, answer_tokens, ())
+        return _bounds(config, answer_tokens, (), objective)
     manifest = read_manifest(directory)
     if manifest["config"] != dataset_config(config):
         note = f"{directory} was made with other settings, so its lengths are not used: run `ocrmem render` again"
-        return _bounds(config, answer_tokens, (note,))
-    lengths = _lengths(directory, manifest)
+        return _bounds(config, answer_tokens, (note,), objective)
+    lengths = _of_objective(objective, config.model.max_seq_length, *_lengths(directory, manifest))
     if not len(lengths[0]):
-        return _bounds(config, answer_tokens, (f"{directory} has no training samples, so upper bounds are used",))
+        note = f"{directory} has no training samples for {objective}, so upper bounds are used"
+        return _bounds(config, answer_tokens, (note,), objective)
+    if objective in READING:
+        answer_tokens = None
     return _from_dataset(config, lengths, manifest["counts"]["unique_pages"], answer_tokens)
 
 
-def _bounds(config: RunConfig, answer_tokens: int | None, notes: tuple[str, ...]) -> Workload:
+def _of_objective(
+    objective: str, longest: int, sequence: np.ndarray, memory: np.ndarray, answers: np.ndarray, text: np.ndarray
+) -> list[np.ndarray]:
+    """Return tokens of sequence, memory and answer of the samples that an objective uses."""
+    if objective == "answer":
+        return [sequence, memory, answers]
+    sequence, memory, answers, text = (part[memory > 0] for part in (sequence, memory, answers, text))
+    if objective == ALIGN:
+        return [np.zeros_like(sequence), memory, np.zeros_like(answers)]
+    if objective in READING:
+        frame = MARK_TOKENS + TEXT_TOKENS
+        answers = np.clip(text, 1, np.maximum(longest - frame - memory, 1))
+        return [frame + memory + answers, memory, answers]
+    return [sequence, memory, answers]
+
+
+def _bounds(config: RunConfig, answer_tokens: int | None, notes: tuple[str, ...], objective: str) -> Workload:
     rows, longest = config.train.per_device_batch_size, config.model.max_seq_length
     tokens = tokens_per_page(config.render.page_size, config.render.token_size)
     memory = config.render.max_pages * tokens
-    answers = answer_tokens or max(1, min(ASSUMED_ANSWER, longest - with_marks(memory) - TEXT_TOKENS))
+    room = max(1, longest - with_marks(memory) - TEXT_TOKENS)
+    answers = room if objective in READING else answer_tokens or min(ASSUMED_ANSWER, room)
+    if objective == ALIGN:
+        longest = answers = 0
     batch = BatchShape(rows, longest, longest**2, rows * memory, rows * answers, padded=rows > 1)
     return Workload(
         largest=batch,
@@ -133,7 +158,8 @@ def longest_of_neighbours(values: np.ndarray, count: int) -> float:
 
 
 def _lengths(directory: Path, manifest: DatasetManifest) -> list[np.ndarray]:
-    """Read the training samples' tokens, those of memory and of answers, and nothing else of the shards."""
-    names = ["sequence_tokens", "memory_tokens", "answer_tokens"]
+    """Read the training samples' tokens, those of memory, of answers and of the pages' text, and nothing else."""
     samples = StoredSamples(directory, shards_of(manifest, "samples/train"))
-    return [samples.column(name) for name in names]
+    names = ("sequence_tokens", "memory_tokens", "answer_tokens", "history_tokens", "pictured_tokens")
+    *found, history, pictured = (samples.column(name) for name in names)
+    return [*found, np.where(pictured < 0, history, pictured)]

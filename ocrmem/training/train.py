@@ -185,7 +185,7 @@ def _train_once(config: RunConfig, resume: bool, adapter: Path, open_run: ExitSt
     is_main = arguments.process_index == 0
     dataset, features, samples = _open_inputs(config)
     with zero3.partition_while_loading(getattr(arguments, "hf_deepspeed_config", None), DTYPES[config.model.precision]):
-        model = MEMModel.from_run_config(config, with_encoder=False)
+        model = MEMModel.from_run_config(config, with_encoder=False, whole=zero3.gathered)
     model.set_feature_statistics(features.mean, features.std)
     material = Material(
         config,

@@ -239,7 +239,8 @@ class AdapterOnlyTrainer(Trainer):
             # several processes could only do together.
             if self.args.world_size > 1 or self.is_deepspeed_enabled:
                 raise
-            name, batch = inputs.get(OBJECTIVE), {key: value for key, value in inputs.items() if key != OBJECTIVE}
+            name: Any = inputs.get(OBJECTIVE)
+            batch = {key: value for key, value in inputs.items() if key != OBJECTIVE}
             if self.stages is not None and name is not None:
                 batch = self.stages.objectives[name].inputs(batch)
             faults = check(self.model, self._prepare_inputs(batch), PROJ).faults()

@@ -7,10 +7,20 @@ import inspect
 import pytest
 import torch
 import torch.nn.functional as F
-from support.models import HIDDEN, PLACEHOLDER, VISION, small_base, small_config, small_encoder, small_model
+from support.models import (
+    HIDDEN,
+    PLACEHOLDER,
+    VISION,
+    small_base,
+    small_config,
+    small_encoder,
+    small_model,
+    small_workspace,
+)
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from ocrmem.model import modeling, projector
+from ocrmem.config import RunConfig
+from ocrmem.model import compatibility, modeling, projector
 from ocrmem.model.compatibility import BatchError
 
 PAGE_TOKENS = 64
@@ -339,3 +349,22 @@ def test_projector_options():
     batch = make_batch()
     scaled = {**batch, "memory_features": batch["memory_features"] * 100}
     torch.testing.assert_close(model(**batch).loss, model(**scaled).loss, atol=1e-3, rtol=0)
+
+
+def test_output_norm_begins_at_the_scale_of_the_base_models_embeddings_and_is_saved(tmp_path):
+    run = small_workspace(tmp_path, features=False, model={"projector_output_norm": True})
+    model = modeling.MEMModel.from_run_config(run, with_encoder=False)
+    embeddings = model.get_input_embeddings().weight
+    features = torch.randn(50, run.model.vision_embedding_size) * 30
+    made = model.proj(features)
+    torch.testing.assert_close(made.square().mean(-1).sqrt(), embeddings.square().mean().sqrt().expand(50))
+    model.save_pretrained(tmp_path / "saved")
+    loaded = modeling.MEMModel.from_pretrained(tmp_path / "saved", models=run.paths.models, run_config=run)
+    assert torch.equal(loaded.proj(features), made)
+    values = run.as_dict()
+    values["model"]["projector_output_norm"] = False
+    plain = RunConfig.from_dict(values)
+    modeling.MEMModel.from_run_config(plain, with_encoder=False).save_pretrained(tmp_path / "plain")
+    assert "projector_output_norm" not in (tmp_path / "plain" / "config.json").read_text(encoding="utf-8")
+    with pytest.raises(compatibility.AdapterMismatch, match="projector_output_norm"):
+        modeling.MEMModel.from_pretrained(tmp_path / "saved", run_config=plain)
