@@ -57,10 +57,17 @@ def rejects_file(path: Path | None) -> Iterator[Rejects]:
     if path is None:
         yield Rejects(None, None)
         return
+    of_another: OSError | None = None  # what reads the rejected lines may meet one of its own
     try:
         with replacing_file(path) as handle:
-            yield Rejects(path, handle)
+            try:
+                yield Rejects(path, handle)
+            except OSError as error:
+                of_another = error
+                raise
     except OSError as error:
+        if error is of_another:
+            raise
         raise _unwritable(path, error) from None
 
 

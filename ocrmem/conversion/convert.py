@@ -143,6 +143,8 @@ def _check_places(paths: Sequence[Path], target: Path) -> None:
     for path in paths:
         if path.is_dir():
             raise ConfigError.of(shown_path(path), "is a folder", f"Name its files, as in {shown_path(path)}/*.json")
+        if path.exists() and not path.is_file():
+            raise ConfigError.of(shown_path(path), "is no regular file", "Save what it gives into one")
         try:
             with path.open("rb"):
                 pass
@@ -209,7 +211,11 @@ class _Writer:
             group: list[tuple[Record, Draft]] = []
             for record in _conversations(container.records):
                 account.read += 1
-                if draft := self._draft(record, account):
+                try:
+                    draft = self._draft(record, account)
+                except RecursionError:
+                    raise DataError.of(record.place, "is nested too deeply", "Take it out of the file") from None
+                if draft:
                     if group and _system(group[0][1]) != _system(draft):
                         self._add(group, lines, account)
                     group.append((record, draft))
@@ -220,14 +226,14 @@ class _Writer:
             return container.kind
 
     def _draft(self, record: Record, account: _Account) -> Draft | None:
+        """Read one record; None if it is left out."""
         draft = Draft()
         if record.problem:
             self._leave_out(record, [record.problem], account)
             return None
         try:
             title = self._read(record.value, draft)
-        except (ContentFault, RecursionError) as error:
-            fault = error if isinstance(error, ContentFault) else ContentFault("is nested too deeply", "Leave it out")
+        except ContentFault as fault:
             self._leave_out(record, [Problem(record.place, fault.message, fault.remedy)], account)
             return None
         value = record.value if isinstance(record.value, dict) else {}

@@ -16,7 +16,7 @@ from ocrmem.families.qwen2 import Qwen2
 from ocrmem.families.qwen3 import Qwen3
 from ocrmem.families.tiny import TINY, Tiny
 
-# A hundred times what the largest models have.
+# A hundred times what the largest models have; the last five are DeepSeek-OCR's names.
 _LARGEST = {
     "num_hidden_layers": 10_000,
     "hidden_size": 1_000_000,
@@ -26,6 +26,11 @@ _LARGEST = {
     "head_dim": 100_000,
     "vocab_size": 100_000_000,
     "max_position_embeddings": 1_000_000_000,
+    "layers": 10_000,
+    "heads": 10_000,
+    "width": 1_000_000,
+    "image_size": 1_000_000,
+    "patch_size": 1_000_000,
 }
 FAMILIES: dict[str, Family] = {
     family.model_type: family
@@ -77,15 +82,24 @@ def known_positions(name: str) -> int | None:
 
 
 def size_faults(name: str) -> Iterator[str]:
-    """Yield what is wrong with each size in a local base model's config.json: no whole number, or beyond all models.
+    """Yield what is wrong with each size in a local model's config.json: no whole number, or beyond all models.
 
     Building a network of such a size would fail far from its cause, or never end.
     """
     values = None if name == TINY else local_config(name)
-    for field, largest in _LARGEST.items():
-        given = (values or {}).get(field)
-        if given is not None and not (type(given) is int and 1 <= given <= largest):
+    for field, given in _sizes(values or {}):
+        largest = _LARGEST[field.rpartition(".")[2]]
+        if not (type(given) is int and 1 <= given <= largest):
             yield f'{name}/config.json has "{field}": {shown(given)}, not a whole number from 1 to {largest:,}'
+
+
+def _sizes(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the sizes in a config by their dotted names; parts of a model have sections of their own."""
+    for key, given in values.items():
+        if isinstance(given, dict):
+            yield from _sizes(given, f"{prefix}{key}.")
+        elif key in _LARGEST and given is not None and not isinstance(given, list):
+            yield prefix + key, given
 
 
 def local_config(name: str) -> dict[str, Any] | None:

@@ -100,7 +100,6 @@ def test_sizes_that_do_not_divide_are_reported_for_an_unknown_encoder() -> None:
         ("num_key_value_heads", -8),
         ("head_dim", True),
         ("intermediate_size", "12288"),
-        ("vocab_size", [1]),
         ("max_position_embeddings", 10**12),
     ],
 )
@@ -113,6 +112,17 @@ def test_a_size_that_no_model_has_is_refused_by_field(tmp_path: Path, field: str
     ]
     assert problem.place == "p: model.base_model_name"
     assert f'config.json has "{field}": {json.dumps(size)}, not a whole number from 1 to' in problem.message
+
+
+def test_a_size_of_a_part_of_a_model_is_refused_by_its_place(tmp_path: Path) -> None:
+    parts = {"encoder_config": {"num_hidden_layers": 2**64, "image_size": [1024]}, "width": {"sam": {"layers": 0.5}}}
+    (tmp_path / "config.json").write_text(json.dumps({"vision_config": parts, "hidden_size": 64}))
+    with pytest.raises(ConfigError) as caught:
+        RunConfig.from_dict(real(model__ocr_model_name=str(tmp_path)), place="p")
+    found = [problem for problem in caught.value.problems if "config.json has" in problem.message]
+    assert {problem.place for problem in found} == {"p: model.ocr_model_name"}
+    assert 'has "vision_config.encoder_config.num_hidden_layers": 18446744073709551616' in found[0].message
+    assert 'has "vision_config.width.sam.layers": 0.5' in found[1].message
 
 
 def refusals(read: Callable[[], object]) -> set[tuple[str, str, str]]:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from support.conversation_files import ASSISTANT, GOOD, USER, config_for, rejected_bytes, write
 
 from ocrmem.conversations import ConversationReader, read_conversations
+from ocrmem.conversations.rejects import rejects_file
 from ocrmem.errors import DataError
 
 
@@ -122,6 +123,11 @@ def test_rejects_that_cannot_be_written_are_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="cannot be written"):
         read_conversations(config_for(tmp_path, skip_bad=True), tmp_path / "file" / "rejects.jsonl")
+
+
+def test_a_fault_of_a_data_file_is_not_said_of_the_rejects(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="Input/output error"), rejects_file(tmp_path / "rejects.jsonl"):
+        raise OSError(5, "Input/output error")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")

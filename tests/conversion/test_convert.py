@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -180,6 +181,16 @@ def test_a_damaged_file_is_an_error_whatever_is_skipped(tmp_path: Path, content:
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("name", ["d.json", "d.jsonl"])
+def test_any_depth_of_nesting_is_read_or_refused(tmp_path: Path, name: str) -> None:
+    for depth in (*range(100, 900, 200), *range(900, 1000, 7), 5000, 100_000):
+        deep = "[" * depth + "]" * depth
+        record = '{"x": ' + deep + ', "prompt": "a", "completion": ' + deep + "}"
+        (tmp_path / name).write_text(f"[{record}]" if name == "d.json" else record)
+        with pytest.raises(DataError):
+            convert([tmp_path / name], tmp_path / "out", skip_bad=True)
+
+
 def test_a_damaged_line_is_an_error_or_left_out_as_it_is(tmp_path: Path) -> None:
     bad = b'{"instruction": "caf\xe9"}'
     (tmp_path / "d.jsonl").write_bytes(json.dumps(ask(1)).encode() + b"\n" + bad + b"\n{")
@@ -196,6 +207,7 @@ def test_a_damaged_line_is_an_error_or_left_out_as_it_is(tmp_path: Path) -> None
     [
         ({"files": ["none.json"]}, MissingInputError, "none.json: cannot be read (No such file"),
         ({"files": ["folder"]}, ConfigError, "folder: is a folder"),
+        ({"files": ["pipe"]}, ConfigError, "pipe: is no regular file"),
         ({"output": "folder"}, ConfigError, "folder holds d.json, which is to be read"),
         ({"output": "full"}, ConfigError, "full holds files that an earlier run did not make"),
         ({"output": "file"}, ConfigError, "file is not a folder"),
@@ -205,7 +217,7 @@ def test_a_damaged_line_is_an_error_or_left_out_as_it_is(tmp_path: Path) -> None
         ({"columns": "prompt=q"}, ConfigError, "--map: names neither messages nor both"),
         ({"columns": "prompt=q,prompt=r"}, ConfigError, "--map: names prompt twice"),
     ],
-    ids=range(10),
+    ids=range(11),
 )
 def test_arguments_that_cannot_be_are_refused(
     tmp_path: Path,
@@ -219,6 +231,7 @@ def test_arguments_that_cannot_be_are_refused(
         (tmp_path / folder).mkdir()
     (tmp_path / "full" / "mine.jsonl").write_text("precious")
     (tmp_path / "file").write_text("precious")
+    os.mkfifo(tmp_path / "pipe")
     source = "folder/d.json" if arguments.get("output") == "folder" else "d.json"
     put(tmp_path / source, [ask(1)])
     with pytest.raises(error) as caught:

@@ -19,10 +19,11 @@ def tiny_goes_with_tiny(config: RunSettings) -> Iterator[Fault]:
         yield f"model.{others[0]}", message, "Name two real models, or tiny for both"
 
 
-@rule("model.base_model_name")
-def base_model_has_usable_sizes(config: RunSettings) -> Iterator[Fault]:
-    for message in size_faults(config.model.base_model_name):
-        yield "model.base_model_name", message, "Correct the file, or name another model"
+@rule("model.base_model_name", "model.ocr_model_name")
+def models_have_usable_sizes(config: RunSettings) -> Iterator[Fault]:
+    for field in ("base_model_name", "ocr_model_name"):
+        for message in size_faults(getattr(config.model, field)):
+            yield f"model.{field}", message, "Correct the file, or name another model"
 
 
 @rule("model.device", "model.precision")
