@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from rich import progress
 from rich.console import Console
 
+from ocrmem.secrets import without_credentials
+
 console = Console(stderr=True, highlight=False)
 
 
@@ -22,8 +24,8 @@ def set_quiet(quiet: bool) -> None:
 
 
 def note(text: str) -> None:
-    """Print a text, in which rich markup is not interpreted."""
-    console.print(text, markup=False, emoji=False, soft_wrap=True)
+    """Print a text, in which rich markup is not interpreted, without keys."""
+    console.print(without_credentials(text), markup=False, emoji=False, soft_wrap=True)
 
 
 class Bar:

@@ -15,6 +15,8 @@ from dataclasses import asdict, dataclass, replace
 from operator import itemgetter
 from typing import Any, Self
 
+from ocrmem.secrets import without_credentials
+
 _SHOWN_PLACES = 5
 # What differs between two faults of one kind: numbers, quoted texts and lists of them.
 _SPECIFIC = re.compile(r"""(?:(?:"(?:[^"\\]|\\.)*"|'[^']*')(?:, )?)+|\d+""")
@@ -29,6 +31,11 @@ class Problem:
     remedy: str  # what the reader should do
     count: int = 1  # places that have it
     others: tuple[str, ...] = ()  # the first of them, after ``place``
+
+    def __post_init__(self) -> None:
+        """Hide keys: texts of other libraries quote addresses, and problems reach logs, records and reports."""
+        for name in ("place", "message", "remedy"):
+            object.__setattr__(self, name, without_credentials(getattr(self, name)))
 
     def __str__(self) -> str:
         place, left = self.place, self.count - 1 - len(self.others)

@@ -276,6 +276,8 @@ class TaskRecord(TypedDict):
     metrics: dict[str, float]
     problems: list[ProblemRecord]
     exit_code: int | None
+    headline: NotRequired[str]
+    pid: NotRequired[int | None]
 
 
 class WeightIndex(TypedDict):

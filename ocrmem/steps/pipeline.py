@@ -19,6 +19,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
     local.add_argument("--local", action="store_true", help="in processes on this machine; `submit` is for a cluster")
     _settings(local)
     local.add_argument("--output", type=Path, default=Path("runs"), metavar="DIR", help="where runs go (default: runs)")
+    local.add_argument("--resume", metavar="RUN", help="continue a run in --output that was stopped")
     local.add_argument("--cache", action="store_true", help="use again what earlier runs in --output have made")
 
     make = _action(actions, "compile", "write NAME.yaml from NAME.py")
@@ -70,7 +71,9 @@ def _run(arguments: Arguments) -> Mapping[str, Any]:
             "pipeline run", "runs on this machine only", "Add --local, or use `ocrmem pipeline submit` for a cluster"
         )
     package, values = _with_values(arguments)
-    return load("ocrmem.workflow.local:run_locally")(package, values, arguments.output, cache=arguments.cache)
+    return load("ocrmem.workflow.local:run_locally")(
+        package, values, arguments.output, cache=arguments.cache, resume=arguments.resume
+    )
 
 
 def _compile(arguments: Arguments) -> Mapping[str, Any]:

@@ -41,6 +41,13 @@ class Package:
         """Type and default of every parameter, in the form of the specification."""
         return self.documents[0]["root"].get("inputDefinitions", {}).get("parameters", {})
 
+    @property
+    def steps(self) -> list[str]:
+        """The verbs in their order, as the exit handler is told."""
+        tasks = self.documents[0]["root"].get("dag", {}).get("tasks", {}).values()
+        given = [task.get("inputs", {}).get("parameters", {}).get("steps") for task in tasks]
+        return next((steps["runtimeValue"]["constant"] for steps in given if steps), [])
+
     def without(self, *settings: str) -> Package:
         """Return the pipeline without these settings of its tasks: ``retryPolicy``, ``cachingOptions``."""
         documents = copy.deepcopy(self.documents)

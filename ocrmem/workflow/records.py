@@ -19,8 +19,9 @@ from ocrmem.files import write_json
 from ocrmem.json_files import TaskRecord, read_json
 
 RUNS = "OCRMEM_RUNS"
+RECORDS, FAILED_REPORTS = "records", "failed"  # folders in a run's directory
 CLUSTER_RUNS = "/workspace/output/runs"
-RUNNING, DONE, SKIPPED, FAILED = "running", "done", "skipped", "failed"
+RUNNING, DONE, SKIPPED, FAILED, STOPPED = "running", "done", "skipped", "failed", "stopped"
 
 
 @dataclass
@@ -29,13 +30,15 @@ class Record:
 
     Attributes:
         step: the verb.
-        status: running, done, skipped or failed.
+        status: running, done, skipped, failed, or stopped from outside.
         started: seconds since the epoch.
         seconds: how long it took; None while it runs.
         summary: lines for a person, those of the command line.
+        headline: what it comes down to, in one line.
         metrics: figures by name.
         problems: of a failed task, as `Problem.as_dict`.
         exit_code: what the command line would have left with.
+        pid: of its process, where that runs.
     """
 
     step: str
@@ -43,9 +46,19 @@ class Record:
     started: float
     seconds: float | None = None
     summary: list[str] = field(default_factory=list)
+    headline: str = ""
     metrics: dict[str, float] = field(default_factory=dict)
     problems: Sequence[Mapping[str, Any]] = ()
     exit_code: int | None = None
+    pid: int | None = None
+
+    @property
+    def said(self) -> str:
+        """What one line about the task says: its first problem, or what it comes down to."""
+        if not self.problems:
+            return self.headline
+        more = f", and {len(self.problems) - 1} more" if len(self.problems) > 1 else ""
+        return self.problems[0]["message"] + more
 
 
 def run_directory() -> Path | None:
@@ -63,7 +76,7 @@ def write_record(record: Record) -> None:
     directory = run_directory()
     if directory is None:
         return
-    path = directory / "records" / f"{record.step}.json"
+    path = directory / RECORDS / f"{record.step}.json"
     try:
         write_json(path, asdict(record))
     except OSError as error:
@@ -76,6 +89,6 @@ def write_record(record: Record) -> None:
 
 def read_records(directory: Path) -> dict[str, Record]:
     """Read the records of a run by step, in the order in which the steps began."""
-    paths = (directory / "records").glob("[!.]*.json")
+    paths = (directory / RECORDS).glob("[!.]*.json")
     found = [Record(**read_json(path, TaskRecord, made_by="pipeline run")) for path in paths]
     return {record.step: record for record in sorted(found, key=lambda record: record.started)}

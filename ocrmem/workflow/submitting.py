@@ -19,7 +19,7 @@ from ocrmem.console import note
 from ocrmem.errors import CheckFailed, ConfigError, OcrMemError
 from ocrmem.health import NoAnswerError, ask
 from ocrmem.retry import Retry
-from ocrmem.secrets import redact, redact_uri
+from ocrmem.secrets import looks_secret, redact, redact_uri
 from ocrmem.workflow.compiled import Package
 
 ENDPOINT = "KF_PIPELINES_ENDPOINT"  # as kfp's own command line has it
@@ -133,8 +133,8 @@ def _checked(endpoint: str | None) -> str:
         raise ConfigError.of(
             "--endpoint", f"{redact(host)!r} is not an http(s) URL", "Write for example http://localhost:8080"
         )
-    if "@" in parts.netloc:
-        raise ConfigError.of("--endpoint", "holds a password", f"Leave it out and put a token into {TOKEN}")
+    if kind := looks_secret("endpoint", host):
+        raise ConfigError.of("--endpoint", f"looks like {kind}", f"Leave it out and put a token into {TOKEN}")
     try:
         answer = ask(f"{host}/apis/v2beta1/healthz", os.environ.get(TOKEN), _SECONDS)
     except NoAnswerError as error:

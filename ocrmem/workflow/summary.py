@@ -10,7 +10,7 @@ from typing import Any, TypedDict
 from ocrmem.errors import Problem
 from ocrmem.files import write_json
 from ocrmem.workflow.markdown import bullets, table, write_page
-from ocrmem.workflow.records import FAILED, RUNNING, Record, read_records, run_directory
+from ocrmem.workflow.records import FAILED, RUNNING, STOPPED, Record, read_records, run_directory
 from ocrmem.workflow.task import Artifact
 
 SUMMARY = "summary.json"
@@ -57,7 +57,7 @@ def summarise(pipeline: str, steps: Sequence[str], state: str, error: str, repor
     directory = run_directory()
     records = read_records(directory) if directory else {}
     rows = [_row(step, records.get(step)) for step in steps]
-    failed = next((row["step"] for row in rows if row["status"] in (FAILED, KILLED)), None)
+    failed = next((row["step"] for row in rows if row["status"] in (FAILED, STOPPED, KILLED)), None)
     if failed:
         state = "FAILED"
     elif state.upper() in _WELL:
@@ -81,6 +81,11 @@ def summarise(pipeline: str, steps: Sequence[str], state: str, error: str, repor
     return summary
 
 
+def shown_figures(summary: RunSummary) -> list[tuple[str, str]]:
+    """Return the figures by which a run is judged, as text by ``step.name``."""
+    return [(name, f"{value:.6g}") for name, value in summary["metrics"].items() if name.partition(".")[2] in _SHOWN]
+
+
 def _row(step: str, record: Record | None) -> dict[str, Any]:
     if record is None:
         return {"step": step, "status": NO_RECORD, "seconds": None}
@@ -99,10 +104,9 @@ def _explain_missing(rows: list[dict[str, Any]], failed: str | None, state: str)
 
 def _write_report(report: Artifact, summary: RunSummary, records: dict[str, Record]) -> None:
     rows = [(row["step"], row["status"], "" if row["seconds"] is None else f"{row['seconds']:.1f}",
-             (row.get("summary") or [""])[0]) for row in summary["steps"]]  # fmt: skip
+             row.get("headline", "")) for row in summary["steps"]]  # fmt: skip
     problems = [str(Problem(**problem)) for row in summary["steps"] for problem in row.get("problems", [])]
-    figures = [(name, f"{value:.6g}") for name, value in summary["metrics"].items()
-               if name.partition(".")[2] in _SHOWN]  # fmt: skip
+    figures = shown_figures(summary)
     head = [f"state: {summary['state']}"]
     if summary["failed_task"]:
         head.append(f"failed task: {summary['failed_task']}")

@@ -7,6 +7,7 @@ scratch directory that goes with the task: a task writes to its own outputs and 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 import tempfile
@@ -15,15 +16,26 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 from ocrmem.config import PathsSection, RunConfig
 from ocrmem.console import note, print_problems, quiet_libraries
-from ocrmem.errors import ConfigError, OcrMemError, Problem
+from ocrmem.errors import ConfigError, OcrMemError, PreemptedError, Problem
 from ocrmem.files import disk_errors, write_json, write_text
 from ocrmem.steps import STEPS
-from ocrmem.workflow.records import DONE, FAILED, RUNNING, SKIPPED, Record, run_directory, write_record
+from ocrmem.workflow.records import (
+    DONE,
+    FAILED,
+    FAILED_REPORTS,
+    RUNNING,
+    SKIPPED,
+    STOPPED,
+    Record,
+    run_directory,
+    write_record,
+)
 from ocrmem.workflow.staging import bring_data
+from ocrmem.workflow.stopping import TERMINATED, again, stoppable
 
 PARAMS = "params.yaml"
 # What outlives the pod where the run has a directory: checkpoints to resume from, and the offline tracking run.
@@ -76,15 +88,19 @@ class Task:
         """Return a file of ``paths.reports``."""
         return self.scratch / "reports" / name
 
-    def done(self, summary: Sequence[str], metrics: dict[str, float] | None = None) -> None:
-        """Record the outcome."""
+    def done(
+        self, summary: Sequence[str], metrics: dict[str, float] | None = None, *, headline: str | None = None
+    ) -> None:
+        """Record the outcome; the headline is the summary's first line unless another says more."""
         self.record.summary = [line.replace(f"{self.scratch}/", "") for line in summary]
+        self.record.headline = self.record.summary[0] if headline is None else headline
         self.record.metrics = metrics or {}
 
     def skip(self, reason: str) -> None:
         """Record that there was nothing to do, and why."""
         self.record.status = SKIPPED
         self.record.summary = [reason]
+        self.record.headline = reason
 
 
 @contextmanager
@@ -113,13 +129,14 @@ def running(
             the command line's.
     """
     quiet_libraries()
-    record = Record(step, RUNNING, started=time.time())
     began = time.monotonic()
-    _write(record)
-    with tempfile.TemporaryDirectory(prefix="ocrmem-") as directory:
+    with stoppable() as stop, tempfile.TemporaryDirectory(prefix="ocrmem-") as directory:
+        record = Record(step, RUNNING, started=time.time(), pid=os.getpid())
+        _write(record)
         scratch = Path(directory)
         task = Task(record, scratch, list(overrides))
         try:
+            stop.check()
             write_text(task.params, settings)
             places = _places(scratch, artifacts)
             if data:
@@ -129,30 +146,36 @@ def running(
                 yield task
             if record.status == RUNNING:
                 record.status = DONE
+        except PreemptedError as error:  # a checkpoint is written, and the command line would name `ocrmem train`
+            reason = f"; {stop.reason}" if stop.reason else ""
+            problems = [Problem(one.place, f"{one.message}{reason}", again()) for one in error.problems]
+            _end(record, STOPPED, error.exit_code, problems)
         except OcrMemError as error:
             # Name places as the command line would have.
             problems = [problem.replaced(f"{scratch}/", "") for problem in error.problems]
-            record.problems = [problem.as_dict() for problem in problems]
-            record.exit_code = error.exit_code
             _keep({name: places[f"paths.{name}"] for name in keep}, step)
-            sys.stdout.flush()
-            print_problems(problems)
-            raise SystemExit(error.exit_code) from None
-        except SystemExit as left:  # training that was stopped: its checkpoint is written, and it has said so
-            record.exit_code = left.code if isinstance(left.code, int) else 1
-            raise
+            _end(record, FAILED, error.exit_code, problems)
+        except KeyboardInterrupt as stopped:
+            _end(record, STOPPED, TERMINATED, [Problem(step, str(stopped) or "was interrupted", again())])
         except BaseException as error:
             remedy = "Report it with the task's log"
-            record.problems = [Problem(step, f"stopped by {type(error).__name__}: {error}", remedy).as_dict()]
-            record.exit_code = 1
+            problem = Problem(step, f"stopped by {type(error).__name__}: {error}", remedy)
+            record.status, record.exit_code, record.problems = FAILED, 1, [problem.as_dict()]
             raise
         finally:
-            if record.exit_code is not None:
-                record.status = FAILED
             record.seconds = round(time.monotonic() - began, 3)
             _write(record)
     for line in record.summary:
         print(line)
+
+
+def _end(record: Record, status: str, exit_code: int, problems: Sequence[Problem]) -> NoReturn:
+    """Record and print why the task ends early, and leave with the code."""
+    record.status, record.exit_code = status, exit_code
+    record.problems = [problem.as_dict() for problem in problems]
+    sys.stdout.flush()
+    print_problems(problems)
+    raise SystemExit(exit_code) from None
 
 
 def _write(record: Record) -> None:
@@ -176,7 +199,7 @@ def _keep(directories: dict[str, str], step: str) -> None:
         return
     for name, directory in directories.items():
         if Path(directory).is_dir():
-            kept = run / "failed" / step / name
+            kept = run / FAILED_REPORTS / step / name
             shutil.copytree(directory, kept, dirs_exist_ok=True)
             note(f"reports of the failed task: {kept}")
 

@@ -58,7 +58,7 @@ def preflight(settings: str, launcher: str, report: Artifact) -> None:
     """Check secrets, registry, runtime and quota before requesting a GPU."""
     with running("preflight", settings) as task:
         summary = task.run(launcher=launcher)["summary"]
-        task.done(summary)
+        task.done(summary, headline=f"{len(summary)} checks passed")
         write_page(report, "Preflight", bullets(summary))
 
 
@@ -171,7 +171,9 @@ def smoke(
         verdict.metadata.update(
             ok=result["ok"], report_sha256=sha256_file(written / SMOKE_REPORT), memory_from=result["memory_from"]
         )
-        task.done(result["trainable_parameters"], flat(result, "loss", "loss_with_other_pages"))
+        figures = flat(result, "loss", "loss_with_other_pages")
+        said = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in figures.items())
+        task.done(result["trainable_parameters"], figures, headline=f"gradients reach proj and nothing else; {said}")
 
 
 def train(
@@ -205,7 +207,8 @@ def train(
             | {name: value for name, value in figures.items() if name.startswith("loss.")}
         )
         log_metrics(metrics, figures)
-        task.done(result["summary"], figures)
+        loss = f"loss {figures['loss.first']:.4f} -> {figures['loss.last']:.4f}, " if "loss.last" in figures else ""
+        task.done(result["summary"], figures, headline=f"{loss}{result['steps']} steps in {result['seconds']} s")
 
 
 def evaluate(
@@ -239,7 +242,9 @@ def evaluate(
             result, *(f"{name}.{key}" for name in VARIANTS for key in ("recall", "loss")), "compression_ratio"
         )
         log_metrics(metrics, figures)
-        task.done(result["summary"][:-1], figures)
+        words = {"memory": "by memory", "shuffled": "by other pages", "no_memory": "without memory"}
+        recalls = [f"{figures[key]:.1%} {words[name]}" for name in words if (key := f"{name}.recall") in figures]
+        task.done(result["summary"][:-1], figures, headline=f"recall {', '.join(recalls)}")
 
 
 def gate(settings: str, evaluation: Artifact, report: Artifact) -> bool:

@@ -116,7 +116,9 @@ def test_an_unreachable_endpoint_is_one_line(config: Path, tmp_path: Path) -> No
     [
         (None, "is not given"),
         ("localhost:8080", "not an http"),
-        ("http://name:secret@localhost:8080", "holds a password"),
+        ("http://name:secret@localhost:8080", "looks like a URL with a password"),
+        ("http://name:pass/secret@localhost:8080", "looks like a URL with a password"),
+        ("http://localhost:8080?sig=secret", "looks like a URL with a key"),
     ],
 )
 def test_an_endpoint_that_cannot_be_one_is_refused_unprinted(
