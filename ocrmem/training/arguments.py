@@ -80,6 +80,17 @@ class AdapterTrainingArguments(TrainingArguments):
         """Return the samples of an optimizer step, over all processes and accumulation steps."""
         return self.per_device_train_batch_size * self.gradient_accumulation_steps * self.world_size
 
+    def remedy_for_batch(self, wanted: int | None) -> str:
+        """Return how to have the global batch of a run that resumes, among other things that may differ."""
+        remedy = "Put these back to resume"
+        if wanted in (None, self.global_batch_size):
+            return remedy
+        together = self.per_device_train_batch_size * self.world_size
+        steps, rest = divmod(wanted, together)
+        if rest or not steps:
+            return f"{remedy}; per_device_batch_size x gradient_accumulation_steps x processes make the global batch"
+        return f"{remedy}; train.gradient_accumulation_steps={steps} makes the global batch {wanted}"
+
     @classmethod
     def from_run_config(cls, config: RunConfig, **changes: Any) -> AdapterTrainingArguments:
         """Return the arguments that a RunConfig asks for.

@@ -78,8 +78,12 @@ class Checkpoint:
                 raise TrainingError.of(str(file), "is not what was written: its sha256 differs", ANOTHER)
         return cls(path, about["step"], about["identity"], about["open_loss"], about["logged_step"])
 
-    def require_same_run(self, identity: Mapping[str, Any]) -> None:
+    def require_same_run(self, identity: Mapping[str, Any], remedy: str = "Put these back to resume") -> None:
         """Refuse to resume a run with other settings, data or models.
+
+        Args:
+            identity: of the run that would resume.
+            remedy: what puts back how it was.
 
         Raises:
             TrainingError: names every difference.
@@ -93,7 +97,7 @@ class Checkpoint:
             raise TrainingError.of(
                 str(self.path),
                 "belongs to another run: " + "; ".join(differences),
-                "Put these back to resume, or train without --resume to start again",
+                f"{remedy}, or train without --resume to start again",
             )
 
 

@@ -168,7 +168,8 @@ class AdapterOnlyTrainer(Trainer):
         require_same_frozen(self._before)
         self._resumed = self.checkpoints.to_resume(resume_from_checkpoint)
         if self._resumed is not None:
-            self._resumed.require_same_run(self.identity())
+            was = self._resumed.identity.get("global_batch")
+            self._resumed.require_same_run(self.identity(), self.args.remedy_for_batch(was))
             # DeepSpeed copies the weights when it is set up, so they go in before.
             load_proj(self.model, self._resumed.path / PROJ_FILE)
         self.resumed_step = self._resumed.step if self._resumed else 0

@@ -133,6 +133,24 @@ def test_resume_with_other_settings_is_refused(config: Callable[..., RunConfig])
         train(config(train={"learning_rate": 0.5}), resume=True)
 
 
+@pytest.mark.parametrize(
+    ("rows", "remedy"),
+    [
+        (2, "train.gradient_accumulation_steps=2 makes the global batch 4"),
+        (3, "per_device_batch_size x gradient_accumulation_steps x processes make the global batch"),
+    ],
+)
+def test_a_resume_with_another_global_batch_names_the_setting_that_makes_it_the_same(
+    rows: int, remedy: str, config: Callable[..., RunConfig]
+) -> None:
+    train(config(train={"max_steps": 2, "per_device_batch_size": 4}))
+    with pytest.raises(TrainingError, match=f"global_batch was 4 and is {rows}.*{remedy}") as refused:
+        train(config(train={"max_steps": 2, "per_device_batch_size": rows}), resume=True)
+    if "=2" in remedy:
+        settings = {"max_steps": 2, "per_device_batch_size": rows, "gradient_accumulation_steps": 2}
+        assert train(config(train=settings), resume=True)["steps"] == 2, str(refused.value)
+
+
 def test_curriculum_and_accumulation(config: Callable[..., RunConfig]) -> None:
     settings = {"curriculum": 0.5, "gradient_accumulation_steps": 2, "per_device_batch_size": 2}
     assert train(config(train=settings))["steps"] == 4
