@@ -1,8 +1,8 @@
 # syntax=docker/dockerfile:1
 # The image of every pod: `make image`, or `make image VARIANT=cpu` without CUDA; docs/image.md.
 
-# Python 3.11 is what the tests run on. Pin it to a digest in your own registry; none could be looked up for this file.
-ARG PYTHON_IMAGE=python:3.11.14-slim-bookworm
+# Python 3.11 is what the tests run on. The digest is that of the index of all architectures.
+ARG PYTHON_IMAGE=python:3.11.14-slim-bookworm@sha256:65a93d69fa75478d554f4ad27c85c1e69fa184956261b4301ebaf6dbb0a3543d
 
 FROM ${PYTHON_IMAGE} AS dependencies
 # Extras of pyproject.toml, separated by blanks. Components need dataset, quality, model, pipelines at least.
@@ -16,14 +16,19 @@ ENV DS_BUILD_OPS=0 \
     UV_PYTHON_DOWNLOADS=never
 WORKDIR /build
 COPY constraints.txt pyproject.toml ./
-RUN python -m pip install --no-cache-dir --constraint constraints.txt uv \
+# Every file that is installed must have a hash of the lock, build tools too. PyTorch's own index has other files than
+# PyPI: with TORCH_BACKEND the two packages that come from there are checked by version alone.
+RUN awk '/^(uv|setuptools)==/ {keep = 1} keep {print} !/\\$/ {keep = 0}' constraints.txt > tools.txt \
+ && python -m pip install --no-cache-dir --no-deps --require-hashes --requirement tools.txt \
+ && awk -v other="${TORCH_BACKEND}" '/^[^ #]/ {bare = other != "" && /^torch(vision)?==/} \
+      bare && /--hash/ {next} bare {sub(/ \\$/, "")} {print}' constraints.txt > lock.txt \
  && uv venv --python /usr/local/bin/python /opt/ocrmem
 # Only a change of these two files makes this layer of several GB again. Triton compiles kernels, which ocrmem has
 # none of and the image no compiler for; the rest that goes is for building and testing other software.
 RUN --mount=type=cache,target=/root/.cache/uv \
     set --; for extra in ${EXTRAS}; do set -- "$@" --extra "${extra}"; done; \
     uv pip install --python /opt/ocrmem ${TORCH_BACKEND:+--torch-backend=${TORCH_BACKEND}} \
-      --constraint constraints.txt --requirement pyproject.toml "$@" \
+      --constraint lock.txt --build-constraints constraints.txt --requirement pyproject.toml "$@" \
  && uv pip uninstall --python /opt/ocrmem triton \
  && find /opt/ocrmem/lib -name '*.a' -delete \
  && find /opt/ocrmem/lib -depth -type d \( -path '*/site-packages/torch/include' \

@@ -2,10 +2,11 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-UV_VERSION := 0.13.8
 # What `make demo` needs, and what the tests need on top of it.
 DEMO_EXTRAS := dataset,quality,model,tracking,registry,dvc
 TEST_EXTRAS := all,dev
+# What `ocrmem pipeline submit` needs.
+CLIENT_EXTRAS := pipelines
 # Nothing that runs here talks to a hub or sends telemetry.
 export HF_HUB_OFFLINE ?= 1
 export DVC_NO_ANALYTICS ?= 1
@@ -16,20 +17,23 @@ export WANDB_SILENT ?= true
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format manifests reference lock bench image clean
+.PHONY: help install client demo test lint format manifests reference lock bench image clean
 
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-# uv installs in seconds what takes pip minutes; where it cannot (an index only pip knows), pip does the same.
+# Every file that is installed has a hash in constraints.txt: what is downloaded is what was locked, build tools too.
+# uv installs in seconds what takes pip minutes; where it cannot (an index only pip knows), pip installs the whole lock.
 # Compiled once, here: where PYTHONDONTWRITEBYTECODE is set, every command would compile torch again, for half its time.
 define install
 	@$(PYTHON) -c 'import sys; sys.exit(0 if (3, 11) <= sys.version_info[:2] < (3, 14) else "ocrmem needs Python 3.11, 3.12 or 3.13; set PYTHON=python3.11")'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet "uv==$(UV_VERSION)"
-	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -c constraints.txt -e '.[$(1)]' \
+	@awk '/^(uv|setuptools)==/ {keep = 1} keep {print} !/\\$$/ {keep = 0}' constraints.txt > $(VENV)/tools.txt
+	@test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet --no-deps --require-hashes -r $(VENV)/tools.txt
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -c constraints.txt -b constraints.txt -e '.[$(1)]' \
 	  || { echo "uv could not install; pip does it now (some minutes)"; \
-	       $(BIN)/python -m pip install --quiet -c constraints.txt -e '.[$(1)]'; }
+	       $(BIN)/python -m pip install --quiet --no-deps --require-hashes --no-build-isolation -r constraints.txt \
+	       && $(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .; }
 	@touch $@
 endef
 
@@ -38,7 +42,12 @@ $(VENV)/.demo-installed: pyproject.toml constraints.txt
 
 $(VENV)/.test-installed: pyproject.toml constraints.txt
 	$(call install,$(TEST_EXTRAS))
-	@touch $(VENV)/.demo-installed
+	@touch $(VENV)/.demo-installed $(VENV)/.client-installed
+
+$(VENV)/.client-installed: pyproject.toml constraints.txt
+	$(call install,$(CLIENT_EXTRAS))
+
+client: $(VENV)/.client-installed  ## make .venv with what submitting a pipeline to a cluster needs
 
 install: $(VENV)/.test-installed  ## make .venv with everything in it
 
@@ -61,9 +70,11 @@ manifests: $(VENV)/.test-installed  ## write again what is made of settings and 
 reference: $(VENV)/.test-installed  ## write the tables of settings and steps in docs, and .gitignore
 	$(BIN)/python scripts/settings_reference.py && $(BIN)/python -m ocrmem.steps reference
 
-lock: $(VENV)/.test-installed  ## resolve constraints.txt again, for Python 3.11 to 3.13
-	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --all-extras --no-annotate \
-	  --custom-compile-command "make lock" -o constraints.txt pyproject.toml
+# After a change of pyproject.toml: `make lock UPGRADE=` adds and removes, and leaves all other versions as they are.
+UPGRADE ?= --upgrade
+lock:  ## resolve constraints.txt again, with hashes, for Python 3.11 to 3.13; needs uv and the network
+	PATH="$(CURDIR)/$(BIN):$$PATH" uv pip compile --quiet $(UPGRADE) --universal --python-version 3.11 --all-extras --no-annotate \
+	  --generate-hashes --custom-compile-command "make lock" -o constraints.txt pyproject.toml
 
 bench: $(VENV)/.test-installed  ## the measured comparisons of benchmarks/, on a machine with nothing else to do
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python benchmarks/run_all.py

@@ -80,7 +80,7 @@ def test_its_base_is_pinned_and_its_version_is_the_projects() -> None:
     [base] = {one.text.split()[0] for one in DOCKERFILE.all("FROM") if "${" in one.text}
     assert base == "${PYTHON_IMAGE}"
     [line] = [one.text for one in DOCKERFILE.all("ARG", -1) if one.text.startswith("PYTHON_IMAGE=")]
-    version = re.fullmatch(r"PYTHON_IMAGE=python:(3\.\d+)\.\d+-slim-[a-z]+", line)
+    version = re.fullmatch(r"PYTHON_IMAGE=python:(3\.\d+)\.\d+-slim-[a-z]+@sha256:[0-9a-f]{64}", line)
     assert version
     assert f"Programming Language :: Python :: {version[1]}" in PROJECT["classifiers"]
     assert arguments["VERSION"] == PROJECT["version"] == PLACEHOLDER_IMAGE.rpartition(":")[2]
@@ -224,7 +224,7 @@ def test_a_component_of_kubeflow_pipelines_runs_as_its_launcher_starts_it(instal
 
 @pytest.mark.slow
 def test_everything_that_the_image_installs_is_resolved_by_the_constraints(installed: Path) -> None:
-    [line] = [one.body for one in DOCKERFILE.all("RUN") if "--requirement" in one.body]
+    [line] = [one.body for one in DOCKERFILE.all("RUN") if "--requirement pyproject.toml" in one.body]
     build = object.__new__(_Build)
     build.context = installed.parent / "build"
     build.places = {"/opt/ocrmem": str(installed)}
