@@ -128,7 +128,9 @@ def scrambled(sample: Sample, seed: int) -> Sample | None:
 
 
 def pool(embeddings: torch.Tensor, slots: int) -> torch.Tensor:
-    """Average [T, H] into [slots, H]: equal stretches, overlapping where T is no multiple (or less)."""
+    """Average [T, H] into [slots, H]: equal stretches, overlapping where T is no multiple (or less); zeros of none."""
+    if not len(embeddings):
+        return embeddings.new_zeros(slots, embeddings.shape[1])
     return nn.functional.adaptive_avg_pool1d(embeddings.T.unsqueeze(0), slots).squeeze(0).T
 
 
@@ -136,7 +138,7 @@ def pool(embeddings: torch.Tensor, slots: int) -> torch.Tensor:
 def embed(embeddings: nn.Module, ids: Sequence[int]) -> torch.Tensor:
     """Return the language model's embeddings of tokens, float32 [T, H] on the CPU."""
     weight = next(embeddings.parameters())
-    return embeddings(torch.tensor(ids, device=weight.device)).float().cpu()
+    return embeddings(torch.tensor(ids, dtype=torch.long, device=weight.device)).float().cpu()
 
 
 def _holds(message: Message, answer: str) -> bool:
