@@ -149,4 +149,4 @@ def test_params_in_the_package_hold_no_password(tmp_path: Path) -> None:
     for path in (tmp_path / "package").iterdir():
         assert b"hunter2" not in path.read_bytes()
     provenance = json.loads((tmp_path / "package" / PROVENANCE).read_text(encoding="utf-8"))
-    assert provenance["params"]["register"]["uri"] == "https://***@mlflow.example.org"
+    assert provenance["params"]["register"]["uri"] == "(hidden)"

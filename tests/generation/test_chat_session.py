@@ -16,7 +16,7 @@ from ocrmem.errors import DataError
 from ocrmem.generation.chat_session import ChatSession, as_trained
 from ocrmem.generation.question import read_question
 from ocrmem.model.modeling import MEMModel
-from ocrmem.rendering import drawing
+from ocrmem.rendering import history
 from ocrmem.synthetic.tokenizer import build_tiny_tokenizer
 
 LINES = 8  # of a page: 256 px, 32 px a line
@@ -62,16 +62,16 @@ class Counts:
 
     def __init__(self, session: ChatSession, monkeypatch: pytest.MonkeyPatch) -> None:
         self._drawn = self._encoded = 0
-        real = drawing._blit
+        real = history.draw_page
 
-        def blit(*args: Any) -> Any:
+        def draw_page(*args: Any) -> Any:
             self._drawn += 1
             return real(*args)
 
         def encoded(_module: Any, inputs: tuple[torch.Tensor, ...]) -> None:
             self._encoded += len(inputs[0])
 
-        monkeypatch.setattr(drawing, "_blit", blit)
+        monkeypatch.setattr(history, "draw_page", draw_page)
         assert session.model.ocr_embed is not None
         session.model.ocr_embed.register_forward_pre_hook(encoded)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -11,7 +12,6 @@ import torch
 from safetensors.torch import load_file, save_file
 from support.models import VISION, small_base, small_config, small_encoder, small_model, small_settings
 
-from ocrmem import files
 from ocrmem.config import RunConfig
 from ocrmem.errors import ConfigError, MissingInputError, ModelError
 from ocrmem.model.compatibility import AdapterMismatch
@@ -102,7 +102,7 @@ def test_a_kill_while_writing_leaves_the_old_file(adapter, monkeypatch):
     def killed(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(files.os, "fsync", killed)
+    monkeypatch.setattr(os, "fsync", killed)
     with pytest.raises(KeyboardInterrupt):
         small_model(with_encoder=False).save_pretrained(adapter)
     assert (adapter / "adapter.safetensors").read_bytes() == before

@@ -74,7 +74,13 @@ def test_the_job_reads_the_artifacts_and_its_adapter_becomes_one(
         home = volumes / "output" / job
         write_text(home / "adapter" / "adapter.safetensors", "weights")
         write_text(home / "plots" / "train.csv", "step,loss\n1,0.5\n")
-        report = {"adapter_sha256": "a" * 64, "parameters": 5, "steps": 4, "loss": {"first": 2.0, "last": 0.5}}
+        report = {
+            "adapter_sha256": "a" * 64,
+            "parameters": 5,
+            "steps": 4,
+            "seconds": 1.5,
+            "loss": {"first": 2.0, "last": 0.5},
+        }
         write_json(home / "train.json", with_sha256(report))
         success(cluster, job)
 

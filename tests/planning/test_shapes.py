@@ -118,8 +118,8 @@ def test_a_directory_tells_its_own_shapes_without_weights(tmp_path):
     [
         (None, "its config.json describes no language model"),
         (
-            '{"model_type": "llama", "hidden_size": 8, "num_attention_heads": 1}',
-            "is a llama, whose arithmetic the plan does not know",
+            '{"model_type": "gemma", "hidden_size": 8, "num_attention_heads": 1}',
+            "is a gemma, whose arithmetic the plan does not know",
         ),
     ],
 )

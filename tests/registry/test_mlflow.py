@@ -358,7 +358,7 @@ def test_an_unreachable_server_is_one_problem_without_the_password(
     section = run.registry.model_copy(update={"uri": "http://me:hunter2@127.0.0.1:9"})
     with (
         caplog.at_level(logging.DEBUG),
-        pytest.raises(ConfigError, match=r"http://\*\*\*@127\.0\.0\.1:9") as caught,
+        pytest.raises(ConfigError, match=r"http://\(hidden\)@127\.0\.0\.1:9") as caught,
     ):
         register(run.model_copy(update={"registry": section}))
     assert "hunter2" not in str(caught.value) + caplog.text
