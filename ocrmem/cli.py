@@ -62,15 +62,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         except SystemExit:  # --help and --version write to stdout too
             _print("", end="")
             raise
-        return _run(arguments)
+        from ocrmem.console import silenced
+
+        with silenced(arguments.quiet):
+            return _run(arguments)
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from ocrmem.console import console, quiet_libraries, set_quiet
+    from ocrmem.console import console, quiet_libraries
     from ocrmem.files import disk_errors
 
     quiet_libraries()
-    set_quiet(arguments.quiet)
     verb = f"ocrmem {arguments.verb}"
     try:
         # Libraries greet on stdout; that is the result's alone.

@@ -18,6 +18,17 @@ from ocrmem.secrets import without_credentials
 console = Console(stderr=True, highlight=False)
 
 
+@contextmanager
+def silenced(quiet: bool) -> Iterator[None]:
+    """Do as `set_quiet` within the block, and let the console be as it was afterwards."""
+    before = console.quiet
+    console.quiet = quiet
+    try:
+        yield
+    finally:
+        console.quiet = before
+
+
 def set_quiet(quiet: bool) -> None:
     """Silence progress bars and notes; errors and results are still printed."""
     console.quiet = quiet

@@ -37,16 +37,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path not in slow)
 
 
-@pytest.fixture(autouse=True)
-def console_that_speaks() -> Iterator[None]:
-    """A verb that ran with --quiet in this process leaves the console so, and a test would wait for notes in vain."""
-    from ocrmem.console import set_quiet
-
-    set_quiet(False)
-    yield
-    set_quiet(False)
-
-
 @pytest.fixture(scope="session")
 def s3_running() -> Iterator[S3Service]:
     from support.s3 import s3_service

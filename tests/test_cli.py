@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from ocrmem.cli import build_parser
+from ocrmem.cli import build_parser, main
+from ocrmem.console import console
 from ocrmem.steps import COMMANDS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -145,3 +146,8 @@ def test_a_result_that_the_console_cannot_show_is_printed_in_escapes(tmp_path: P
         )
         assert done.returncode == 0, done.stderr
         assert expected in done.stdout
+
+
+def test_a_quiet_verb_leaves_notes_of_the_process_on(tmp_path: Path) -> None:
+    assert main(["validate", "--quiet", "--config", str(tmp_path / "none.yaml")]) == 2
+    assert not console.quiet
