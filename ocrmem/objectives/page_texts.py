@@ -33,14 +33,14 @@ class PageTexts:
         Raises:
             DataError: this version of ocrmem draws other pages of the history than the dataset has.
         """
-        drawn = self._renderer.draw(sample.history)
-        if tuple(page.hash for page in drawn.pages) != sample.pages:
+        found = self._renderer.under_tokens(sample.history)
+        if tuple(page.hash for page in found.pages) != sample.pages:
             raise DataError.of(
                 f"sample {sample.id}",
                 "its history is no longer drawn as the dataset's pages were, so what is written on them is not known",
                 "Run `ocrmem render` and `ocrmem encode` again",
             )
-        return self._renderer.under_tokens(sample.history)
+        return found
 
     def pages(self, sample: Sample) -> list[str]:
         """Return the text of each of the sample's pages; raises as `under_tokens` does."""

@@ -50,8 +50,9 @@ class Transcribe(Objective):
         """Return the sample that asks for the text of its pages instead of its answer."""
         texts = self.texts.pages(sample)
         for first in range(len(texts)):
-            if self._room(sample, sample.pages[first:], "".join(texts[first:])) >= 0:
-                return self._asking(sample, sample.pages[first:], "".join(texts[first:]))
+            pages, text = sample.pages[first:], "".join(texts[first:])
+            if self._room(sample, pages, text) >= 0:
+                return self._asking(sample, pages, text)
         return self._asking_for_the_beginning(sample, sample.pages[-1:], texts[-1])
 
     def _asking(self, sample: Sample, pages: tuple[str, ...], text: str) -> Sample:

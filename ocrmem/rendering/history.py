@@ -44,11 +44,13 @@ class MemoryText:
 
     Attributes:
         text: all of it, what is on dropped pages included.
-        spans: of ``text``; their pages are those of `HistoryRenderer.draw`, in the same order.
+        spans: of ``text``; their pages are ``pages``, in the same order.
+        pages: as `HistoryRenderer.draw` gives them.
     """
 
     text: str
     spans: TokenSpans
+    pages: list[Page]
 
 
 class HistoryRenderer:
@@ -88,12 +90,14 @@ class HistoryRenderer:
         text = transcript(history, self.settings.labels)
         newest = self._growing.draw(text)
         spans = token_spans(text, self.settings, load_atlas(self.settings.atlas))
-        has_ink = np.array([False] * newest.dropped + [bool(page.bits.any()) for page in newest.pages], bool)
+        inked = [bool(page.bits.any()) for page in newest.pages]
+        has_ink = np.array([False] * newest.dropped + inked, bool)
         page, token = np.divmod(spans.tokens, spans.tokens_per_page)
         kept = has_ink[page]
         place = np.cumsum(has_ink)[page[kept]] - 1
         tokens = place * spans.tokens_per_page + token[kept]
-        return MemoryText(text, replace(spans, spans=spans.spans[kept], tokens=tokens))
+        pages = [page for page, ink in zip(newest.pages, inked, strict=True) if ink]
+        return MemoryText(text, replace(spans, spans=spans.spans[kept], tokens=tokens), pages)
 
 
 class GrowingPages:
