@@ -92,6 +92,8 @@ class Family:
     # What the chat template is given besides messages: no thinking before the answer, in the most common spelling,
     # which templates without such a switch ignore.
     template_options: Mapping[str, Any] = {"enable_thinking": False}
+    # Whether queries and keys pass an RMSNorm of their own; None: the layers are others than `Shape` describes.
+    head_norms: bool | None = None
 
     def __init__(self, model_type: str, marks: tuple[Marks, ...] | None = None) -> None:
         self.model_type = model_type
@@ -113,7 +115,7 @@ class Family:
 
     def shape(self, config: Mapping[str, Any]) -> Shape | None:
         """Return the shape that a config.json describes; None where `train --plan` has no arithmetic for it."""
-        return None
+        return None if self.head_norms is None else Shape.of(config, head_norms=self.head_norms)
 
     def check_tokenizer(self, name: str, vocabulary: Collection[str], chat_template: object) -> Marks:
         """Check that a base model's tokenizer has what samples need, and return what marks memory in it.

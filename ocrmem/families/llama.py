@@ -8,10 +8,9 @@ HuggingFaceTB/SmolLM2-135M-Instruct; config.json of the latter.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from typing import Any
 
-from ocrmem.families.family import BRACKETS, Family, Marks, Shape
+from ocrmem.families.family import BRACKETS, Family, Marks
 
 _NAME = re.compile(r"^huggingfacetb/smollm2-(?P<size>135m|360m|1\.7b)(-instruct)?$", re.I)
 # hidden size, layers, heads, key-value heads, MLP size
@@ -30,6 +29,7 @@ class Llama(Family):
         Marks("<issue_start>", "<empty_output>", "<issue_closed>"),
         BRACKETS,
     )
+    head_norms = False
 
     def published(self, name: str) -> dict[str, Any] | None:
         match = _NAME.match(name)
@@ -47,6 +47,3 @@ class Llama(Family):
             "tie_word_embeddings": True,
             "max_position_embeddings": 8192,
         }
-
-    def shape(self, config: Mapping[str, Any]) -> Shape | None:
-        return Shape.of(config, head_norms=False)

@@ -5,16 +5,11 @@ Source: tokenizer.json of mistralai/Mistral-7B-Instruct-v0.3, whose first 771 to
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
-from ocrmem.families.family import BRACKETS, Family, Marks, Shape
+from ocrmem.families.family import BRACKETS, Family, Marks
 
 
 class Mistral(Family):
     """Mistral 7B and others of its architecture."""
 
     marks = (Marks("[control_768]", "[control_769]", "[control_770]"), BRACKETS)
-
-    def shape(self, config: Mapping[str, Any]) -> Shape | None:
-        return Shape.of(config, head_norms=False)
+    head_norms = False

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
-from ocrmem.families.family import Family, Shape
+from ocrmem.families.family import Family
 
 
 class Qwen2(Family):
     """Marks and tool calls are the defaults, as Qwen2's tokenizer and template have them."""
 
-    def shape(self, config: Mapping[str, Any]) -> Shape | None:
-        return Shape.of(config, head_norms=False)
+    head_norms = False

@@ -7,10 +7,9 @@ Sources: config.json of Qwen/Qwen3-0.6B ... Qwen/Qwen3-32B; -Base and -2507 have
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from typing import Any
 
-from ocrmem.families.family import Family, Shape
+from ocrmem.families.family import Family
 
 IMAGE_PAD_ID = 151655  # of <|image_pad|>
 _NAME = re.compile(r"^qwen/qwen3-(?P<size>0\.6|1\.7|4|8|14|32)b(?P<kind>-base|-[a-z]+-2507)?$", re.I)
@@ -29,6 +28,8 @@ _POSITIONS = {"": 40960, "-base": 32768}  # -2507: 262144
 class Qwen3(Family):
     """The defaults are Qwen3's: marks, the switch against thinking, and tool calls as its template writes them."""
 
+    head_norms = True
+
     def published(self, name: str) -> dict[str, Any] | None:
         match = _NAME.match(name)
         if match is None:
@@ -46,6 +47,3 @@ class Qwen3(Family):
             "tie_word_embeddings": tied,
             "max_position_embeddings": _POSITIONS.get((match["kind"] or "").lower(), 262144),
         }
-
-    def shape(self, config: Mapping[str, Any]) -> Shape | None:
-        return Shape.of(config, head_norms=True)
