@@ -1,10 +1,15 @@
-"""Set environment variables temporarily."""
+"""The process's surroundings: environment variables set for a while, and the cores that it may use."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+
+
+def available_cores() -> int:
+    """Return how many cores this process may use: a container or `taskset` may give it fewer than there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from ocrmem.config import RunConfig
 from ocrmem.conversations import Conversation
 from ocrmem.dataset.samples import SampleMaker
 from ocrmem.dataset.unfinished_shards import write_part
+from ocrmem.environment import available_cores
 from ocrmem.errors import DataError, OcrMemError, Problem
 from ocrmem.tokens import load_tokenizer
 
@@ -42,8 +43,7 @@ def worker_count(asked: int, shards: int, size: int) -> int:
         size: bytes of their conversations.
     """
     if not asked:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        asked = min(cores, 1 + size // _BYTES_A_WORKER)
+        asked = min(available_cores(), 1 + size // _BYTES_A_WORKER)
     return max(min(asked, shards), 1)
 
 

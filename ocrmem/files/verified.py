@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from ocrmem.environment import available_cores
 from ocrmem.files.hashing import sha256_file
 
 # A file that changes twice within its file system's resolution keeps its time, so a young file is hashed every time.
@@ -42,4 +42,4 @@ def sha256_of_all(paths: Iterable[Path]) -> list[str]:
 
 def hashing_threads() -> int:
     """Return how many threads hash at once: hashing leaves Python's lock, and eight readers are enough for a disk."""
-    return min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    return min(8, available_cores())
