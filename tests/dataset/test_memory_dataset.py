@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import random
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from support.flipped import flipped
 
 from ocrmem.dataset import shards
 from ocrmem.dataset.build import build_dataset
@@ -102,10 +102,8 @@ def test_a_shard_of_another_size_is_named(dataset_path):
 def test_no_bit_of_a_shard_can_change(dataset_path, kind):
     path, _, _ = first_shard(dataset_path, kind)
     content = path.read_bytes()
-    chosen = random.Random(kind)
-    for _ in range(100):
-        place = chosen.randrange(len(content))
-        path.write_bytes(content[:place] + bytes([content[place] ^ 1 << chosen.randrange(8)]) + content[place + 1 :])
+    for damaged in flipped(content, kind):
+        path.write_bytes(damaged)
         with pytest.raises(DataError, match=f"{path.name}: was changed or damaged.*Run `ocrmem render` again"):
             MemoryDataset.open(dataset_path)
     path.write_bytes(content)

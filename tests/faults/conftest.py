@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from support.finished import finish
-from support.models import small_settings, small_workspace
+from support.models import reading, small_settings, small_workspace
 from support.verbs import Verbs, running_verbs
 
 
@@ -24,10 +24,7 @@ def values(inputs: Path) -> Callable[..., dict[str, Any]]:
     """Settings of a run that reads the shared inputs and writes under a folder of its own."""
 
     def make(root: Path, **train: Any) -> dict[str, Any]:
-        made = small_settings(root, train=train)
-        made["data"]["path"] = str(inputs / "data")
-        made["paths"] |= {name: str(inputs / name) for name in ("models", "dataset", "features")}
-        return made
+        return reading(inputs, small_settings(root, train=train))
 
     return make
 

@@ -175,6 +175,13 @@ def small_settings(root: Path, **sections: dict[str, Any]) -> dict[str, Any]:
     return values
 
 
+def reading(inputs: Path, values: dict[str, Any]) -> dict[str, Any]:
+    """Let settings read what `small_workspace` wrote under ``inputs``; where they write to stays."""
+    values["data"]["path"] = str(inputs / "data")
+    values["paths"] |= {name: str(inputs / name) for name in ("models", "dataset", "features")}
+    return values
+
+
 def small_workspace(root: Path, *, features: bool = True, **sections: dict[str, Any]) -> RunConfig:
     """Conversations, random models, dataset and (unless switched off) features under ``root``.
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from support.models import small_settings, small_workspace
+from support.models import reading, small_settings, small_workspace
 
 from ocrmem.config import RunConfig
 from ocrmem.config.schema import TrainSection
@@ -49,9 +49,7 @@ def config(inputs: Path, tmp_path: Path) -> Callable[..., RunConfig]:
         steps = sum(stage.get("steps", 0) for stage in stages)
         values = small_settings(tmp_path, train={"stages": stages, "max_steps": steps or 4, "save_steps": 1} | section)
         values["train"]["save_total_limit"] = 100
-        values["data"]["path"] = str(inputs / "data")
-        values["paths"] |= {name: str(inputs / name) for name in ("models", "dataset", "features")}
-        return RunConfig.from_dict(values)
+        return RunConfig.from_dict(reading(inputs, values))
 
     return make
 

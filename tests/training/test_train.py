@@ -18,7 +18,7 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
-from support.models import small_settings, small_workspace
+from support.models import reading, small_settings, small_workspace
 
 import ocrmem
 from ocrmem.config import RunConfig
@@ -45,10 +45,8 @@ def values(inputs: Path, tmp_path: Path) -> Callable[..., dict[str, Any]]:
     """Settings that read the shared inputs and write into the test's own folder."""
 
     def make(**sections: dict[str, Any]) -> dict[str, Any]:
-        shared = {name: str(inputs / name) for name in ("models", "dataset", "features")}
-        made = small_settings(tmp_path, **sections)
-        made["data"]["path"] = str(inputs / "data")
-        made["paths"] |= shared | sections.get("paths", {})
+        made = reading(inputs, small_settings(tmp_path, **sections))
+        made["paths"] |= sections.get("paths", {})
         return made
 
     return make
