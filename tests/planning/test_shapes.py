@@ -58,7 +58,9 @@ def test_parameter_bytes_are_those_of_the_model(preset):
             inner_size=model.projector_hidden_size,
             norm=model.projector_norm,
         )
-        encoder = random_tiny_encoder(0) if preset == "params.yaml" else DeepEncoder(deepseek_ocr_config())
+        encoder = (
+            random_tiny_encoder(0) if preset == "params.yaml" else DeepEncoder(deepseek_ocr_config(), model.features)
+        )
     found = counted(preset)
     assert found.base == sum(p.numel() for p in base.parameters())
     assert found.base_bytes == sum(p.numel() * p.element_size() for p in base.parameters())
@@ -68,7 +70,8 @@ def test_parameter_bytes_are_those_of_the_model(preset):
 
 
 def test_the_ancestors_figures_come_out():
-    found = counted("configs/qwen3-8b-8gpu.yaml")
+    as_it_was = ("model.features=sum", "model.vision_embedding_size=1024", "model.projector_norm=false")
+    found = counted("configs/qwen3-8b-8gpu.yaml", *as_it_was)
     assert (found.base, found.base_bytes) == (8_190_735_360, 16_381_470_720)
     assert found.trained == 1024 * 4096 + 4096 + 4096 * 4096 + 4096 == 20_979_712
     assert found.encoder == 397_880_576

@@ -29,9 +29,9 @@ def test_without_a_dataset_every_row_is_full(tmp_path):
     config = RunConfig.load("configs/qwen3-8b-8gpu.yaml", [f"paths.dataset={tmp_path / 'none'}"])
     load = workload(config)
     assert load.largest == load.mean
-    assert (load.mean.positions, load.mean.memory, load.mean.answers) == (2 * 4096, 2 * 8 * 256, 2 * ASSUMED_ANSWER)
+    assert (load.mean.positions, load.mean.memory, load.mean.answers) == (4096, 8 * 256, ASSUMED_ANSWER)
     assert load.pages is None
-    assert workload(config, answer_tokens=10).mean.answers == 20
+    assert workload(config, answer_tokens=10).mean.answers == 10
 
 
 def test_an_assumed_answer_fits_beside_the_memory(tmp_path):
