@@ -1,8 +1,9 @@
 """Notes in plain English that state facts of many kinds, and questions about them.
 
-A conversation opens with a few notes: sentences that state facts among sentences that state none. Then come questions,
-each asked of one fact and answered in a few words. The same person has several facts and several people have facts of
-one kind, so a name or a kind alone gives no answer away.
+A conversation opens with a few notes: sentences that state facts among sentences that state none, or lists in which a
+fact is little more than a name and a value. The facts are about people, things, plans and the writer. Then come
+questions, each asked of one fact and answered in a few words. The same person has several facts and several people have
+facts of one kind, so a name or a kind alone gives no answer away; most codes and numbers are drawn digit by digit.
 
 Which facts are held out is decided by a hash over who or what, the kind and the value: training never states one that
 held-out conversations do. Half of the held-out conversations also ask in a phrasing that training never uses.
@@ -17,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import TypeAdapter
 
@@ -26,11 +27,17 @@ from ocrmem.errors import ConfigError
 QUESTIONS = 4  # of a conversation, at most
 REPHRASED = "-rephrased"  # ends the id of a held-out conversation whose phrasings are held out too
 _HELD_OUT = 10  # one fact in ten
-_PERSON_SHARE = 0.65  # facts about people
+_PERSON_SHARE = 0.5  # facts about people
+_OWN_SHARE = 0.2  # facts about the writer
+_KIN_SHARE = 0.25  # people who are "my sister", not a name
 _SAME_KIND_SHARE = 0.35  # facts of a kind that the conversation states already
 _ABOUT_SHARE = 0.4  # sentences without a fact that speak of someone who has facts
 _FIRST_NAME_SHARE = 0.6  # people named before in a note who are then called by their first name
 _PARAGRAPH_SHARE = 0.1  # sentences that end a paragraph
+_FORMS = (" ", " ", " ", "\n", "- ", "* ", "• ")  # of a note: what separates its sentences, or marks its lines
+_TERSE_IN_LISTS, _TERSE_ELSEWHERE = 0.6, 0.1  # facts that are stated without a sentence
+_EMBEDDED_SHARE = 0.25  # statements with a few words before or behind them
+_KEYED_SHARE = 0.3  # questions that name what they ask for as a list would
 _LETTERS = "ABCDEFGHJKLMNPQRSTUVWXYZ"
 _ATTEMPTS = 10_000
 
@@ -41,14 +48,17 @@ class Relation:
 
     Attributes:
         name: short name, part of no text.
-        of: what it is said of.
+        key: what a list calls it, behind ``the``.
+        of: what it is said of: "person", "self" for the writer, or a list of words.
         value: what it may be: ``{list}`` is a word of that list, ``#`` a digit, ``@`` a letter.
-        statements: with ``{s}`` for the subject, ``{v}`` for the value and ``{an}`` for its article.
+        statements: with ``{s}`` for the subject unless it is the writer, ``{v}`` for the value and ``{an}`` for its
+            article.
         questions: with ``{s}``; the last is for held-out conversations only.
     """
 
     name: str
-    of: Literal["person", "thing", "event", "place", "project"]
+    of: str
+    key: str
     value: str
     statements: tuple[str, ...]
     questions: tuple[str, ...]
@@ -65,6 +75,12 @@ class Phrases:
         about: the same, about someone (``{s}``).
         acknowledgements: the assistant's, after a note.
         lead_ins: in front of a question.
+        before: in front of a statement.
+        behind: in place of its full stop.
+        terse: facts without a sentence, with ``{s}``, ``{v}`` and ``{key}``.
+        own_terse: the same about the writer, without ``{s}``.
+        asking: questions with ``{s}`` and ``{key}``.
+        own_asking: the same to the writer.
         words: lists of words, each one text with commas.
         relations: the kinds of facts.
     """
@@ -75,12 +91,20 @@ class Phrases:
     about: tuple[str, ...]
     acknowledgements: tuple[str, ...]
     lead_ins: tuple[str, ...]
+    before: tuple[str, ...]
+    behind: tuple[str, ...]
+    terse: tuple[str, ...]
+    own_terse: tuple[str, ...]
+    asking: tuple[str, ...]
+    own_asking: tuple[str, ...]
     words: dict[str, str]
     relations: tuple[Relation, ...]
 
     def draw(self, rng: random.Random, template: str) -> str:
-        """Fill ``{list}``, ``#`` and ``@`` of a template."""
-        text = re.sub(r"\{(\w+)\}", lambda match: rng.choice(self._list(match[1])), template)
+        """Fill ``{list}``, ``#`` and ``@`` of a template, and of the words that are filled in."""
+        text = template
+        while "{" in text:
+            text = re.sub(r"\{(\w+)\}", lambda match: rng.choice(self._list(match[1])), text)
         text = re.sub("#", lambda _: rng.choice("0123456789"), text)
         return re.sub("@", lambda _: rng.choice(_LETTERS), text)
 
@@ -94,7 +118,7 @@ class Phrases:
 
 @dataclass(frozen=True)
 class Fact:
-    """One thing that a note states."""
+    """One thing that a note states; the writer as its subject is ""."""
 
     subject: str
     relation: Relation
@@ -114,12 +138,14 @@ class Sentence:
         template: with the places of a statement, or none.
         subject: as it is called here.
         fact: what it states, if anything.
+        mark: what opens its line in a list.
         end: what stands between it and the next one.
     """
 
     template: str
     subject: str = ""
     fact: Fact | None = None
+    mark: str = ""
     end: str = " "
 
     @property
@@ -128,7 +154,7 @@ class Sentence:
         value = self.fact.value if self.fact else ""
         article = "an" if value[:1].lower() in "aeiou" else "a"
         text = self.template.format(s=self.subject, v=value, an=article)
-        return text[0].upper() + text[1:]
+        return self.mark + text if self.mark else text[0].upper() + text[1:]
 
 
 @cache
@@ -225,11 +251,13 @@ def _draw_facts(rng: random.Random, phrases: Phrases, count: int, held_out: bool
     """Draw facts no two of which have a value, or subject and kind, in common."""
     people: list[str] = []
     while len(people) < 2 + count // 3:
-        name = phrases.name(rng)
-        if not any(set(name.split()) & set(other.split()) for other in people):
+        name = phrases.draw(rng, "{kin}") if rng.random() < _KIN_SHARE else phrases.name(rng)
+        if not any(set(_names(name)) & set(_names(other)) for other in people):
             people.append(name)
-    of_people = [relation for relation in phrases.relations if relation.of == "person"]
-    of_others = [relation for relation in phrases.relations if relation.of != "person"]
+    kinds: dict[str, list[Relation]] = {}
+    for relation in phrases.relations:
+        kinds.setdefault(relation.of if relation.of in ("person", "self") else "others", []).append(relation)
+    shares = {"person": _PERSON_SHARE, "self": _OWN_SHARE, "others": 1 - _PERSON_SHARE - _OWN_SHARE}
     facts: list[Fact] = []
     for _ in range(_ATTEMPTS):
         if len(facts) == count:
@@ -237,13 +265,23 @@ def _draw_facts(rng: random.Random, phrases: Phrases, count: int, held_out: bool
         if facts and rng.random() < _SAME_KIND_SHARE:
             relation = rng.choice(facts).relation
         else:
-            relation = rng.choice(of_people if rng.random() < _PERSON_SHARE else of_others)
-        subject = rng.choice(people) if relation.of == "person" else phrases.draw(rng, f"{{{relation.of}}}")
-        fact = Fact(subject, relation, _value(rng, phrases, relation))
+            relation = rng.choice(kinds[rng.choices(list(shares), list(shares.values()))[0]])
+        fact = Fact(_subject(rng, phrases, relation, people), relation, _value(rng, phrases, relation))
         told = any(fact.subject == other.subject and relation is other.relation for other in facts)
         if fact.held_out == held_out and not told and not _clashes(fact, facts, people):
             facts.append(fact)
     raise ConfigError.of("synth", f"{count} facts that differ could not be drawn", "Use fewer facts (--facts)")
+
+
+def _subject(rng: random.Random, phrases: Phrases, relation: Relation, people: Sequence[str]) -> str:
+    if relation.of == "self":
+        return ""
+    return rng.choice(people) if relation.of == "person" else phrases.draw(rng, f"{{{relation.of}}}")
+
+
+def _names(person: str) -> list[str]:
+    """Return first name and surname; "my sister" is one name."""
+    return [person] if person.startswith("my ") else person.split()
 
 
 def _value(rng: random.Random, phrases: Phrases, relation: Relation) -> str:
@@ -252,12 +290,11 @@ def _value(rng: random.Random, phrases: Phrases, relation: Relation) -> str:
 
 def _clashes(fact: Fact, facts: Sequence[Fact], people: Sequence[str]) -> bool:
     """Whether a value could be taken for another one, or for somebody's name."""
-    names = [word for person in people for word in person.split()]
-    taken = [*names, *(other.value for other in facts), *(other.subject for other in facts), fact.subject]
+    names = [word for person in people for word in _names(person)]
+    subjects = filter(None, [fact.subject, *(other.subject for other in facts)])
+    taken = [*names, *subjects, *(other.value for other in facts)]
     value = fact.value.lower()
-    if any(value in other.lower() or other.lower() in value for other in taken):
-        return True
-    return any(value in other.subject.lower() for other in facts)
+    return any(value in other.lower() or other.lower() in value for other in taken)
 
 
 def _other_value(rng: random.Random, phrases: Phrases, fact: Fact, facts: Sequence[Fact]) -> Fact | None:
@@ -288,7 +325,8 @@ def _notes(rng: random.Random, phrases: Phrases, facts: Sequence[Fact], words: i
     parts: list[list[Fact | None]] = [[] for _ in range(count)]
     for fact in rng.sample(facts, len(facts)):
         rng.choice(parts).append(fact)
-    spare = words - sum(len(fact.relation.statements[0].split()) for fact in facts)
+    # A name has a word more than its place in the template, and some statements a few more around them.
+    spare = words - sum(len(fact.relation.statements[0].split()) + 2 for fact in facts)
     for _ in range(max(spare // 8, 0)):  # the sentences without a fact have about 8 words
         part = rng.choice(parts)
         part.insert(rng.randint(0, len(part)), None)
@@ -296,28 +334,52 @@ def _notes(rng: random.Random, phrases: Phrases, facts: Sequence[Fact], words: i
     people = [fact.subject for fact in facts if fact.relation.of == "person"]
     notes = []
     for part in filter(None, parts):
-        note = [Sentence(phrases.draw(rng, rng.choice(phrases.openings)))]
+        form, opening = rng.choice(_FORMS), phrases.draw(rng, rng.choice(phrases.openings))
+        listed = not form.isspace()
+        mark, end = (form, "\n") if listed else ("", form)
+        note = [Sentence(opening, end=end if opening[-1] in ".!" else "\n")]
         named: set[str] = set()
-        ends = rng.choice((" ", " ", "\n"))
         for said in part:
             if said:
-                subject, template = said.subject, rng.choice(said.relation.statements)
+                subject, template = said.subject, _statement(rng, phrases, said, listed)
             elif people and rng.random() < _ABOUT_SHARE:
                 subject, template = rng.choice(people), about.draw()
             else:
-                subject, template = "", talk.draw()
+                subject, template = "", phrases.draw(rng, talk.draw())
             called = subject
             if subject in people and subject in named and rng.random() < _FIRST_NAME_SHARE:
-                called = subject.split()[0]
+                called = _names(subject)[0]
             named.add(subject)
-            note.append(Sentence(template, called, said, "\n\n" if rng.random() < _PARAGRAPH_SHARE else ends))
+            paragraph = not listed and rng.random() < _PARAGRAPH_SHARE
+            note.append(Sentence(template, called, said, mark, "\n\n" if paragraph else end))
         notes.append(note)
     return notes
 
 
+def _statement(rng: random.Random, phrases: Phrases, fact: Fact, listed: bool) -> str:
+    """Draw how a fact is stated."""
+    if rng.random() < (_TERSE_IN_LISTS if listed else _TERSE_ELSEWHERE):
+        template = rng.choice(phrases.terse if fact.subject else phrases.own_terse)
+        return template.replace("{key}", fact.relation.key) + ("" if listed else ".")
+    template = rng.choice(fact.relation.statements)
+    if rng.random() >= _EMBEDDED_SHARE:
+        return template
+    if rng.random() < 0.5:
+        return template.removesuffix(".") + phrases.draw(rng, rng.choice(phrases.behind))
+    return phrases.draw(rng, rng.choice(phrases.before)) + _within(template)
+
+
+def _within(sentence: str) -> str:
+    """Return a sentence, or its template, as it is written behind a comma."""
+    return sentence if sentence.startswith(("{", "I ")) else sentence[0].lower() + sentence[1:]
+
+
 def _question(rng: random.Random, phrases: Phrases, fact: Fact, rephrased: bool) -> str:
     """Ask for a fact's value."""
-    *familiar, kept_back = fact.relation.questions
-    question = (kept_back if rephrased else rng.choice(familiar)).format(s=fact.subject)
+    *familiar, question = fact.relation.questions
+    if not rephrased:
+        keyed = rng.random() < _KEYED_SHARE
+        question = rng.choice((phrases.asking if fact.subject else phrases.own_asking) if keyed else familiar)
     lead_in = rng.choice(phrases.lead_ins)
-    return lead_in + (question[0].lower() + question[1:] if lead_in.endswith(", ") else question)
+    question = lead_in + (_within(question) if lead_in.endswith(", ") else question)
+    return question.format(s=fact.subject, key=fact.relation.key)

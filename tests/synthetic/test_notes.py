@@ -44,13 +44,13 @@ def question_patterns() -> list[tuple[str, bool, re.Pattern[str]]]:
     """Kind of fact, whether training never asks so, and a pattern that finds the subject."""
     found = []
     for relation in PHRASES.relations:
-        for number, template in enumerate(relation.questions, 1):
-            before, after = map(re.escape, template.split("{s}"))
-            kept_back = number == len(relation.questions)
-            subject = r"((?:the |project )?[\w']+(?: [\w']+){0,3})"
-            found.append(
-                (relation.name, kept_back, re.compile(f"(?:^|[,:?] ){before}{subject}{after}$", re.IGNORECASE))
-            )
+        keyed = PHRASES.own_asking if relation.of == "self" else PHRASES.asking
+        for template in (*relation.questions, *keyed):
+            kept_back = template == relation.questions[-1]
+            pattern = re.escape(template.replace("{key}", relation.key))
+            subject = pattern.replace(re.escape("{s}"), r"([\w'-]+(?: [\w'-]+){0,5})")
+            subject += "" if relation.of != "self" else "()"
+            found.append((relation.name, kept_back, re.compile(f"(?:^|[,:?] ){subject}$", re.IGNORECASE)))
     return found
 
 
@@ -135,7 +135,8 @@ def test_counterfactuals_differ_in_the_last_asked_value_only() -> None:
 def test_a_name_alone_gives_no_answer_away() -> None:
     """In most conversations somebody is spoken of in several sentences."""
     conversations = list(note_conversations(100, 0))
-    names = [Counter(re.findall(r"[A-Z][a-z]+ [A-Z][a-z]+", notes_of(conversation))) for conversation in conversations]
+    someone = r"[Mm]y [a-z]+|[A-Z][\w'-]+(?= [A-Z][\w'-]+)"
+    names = [Counter(re.findall(someone, notes_of(conversation))) for conversation in conversations]
     assert sum(max(counts.values(), default=0) > 1 for counts in names) > 80
 
 
@@ -155,13 +156,29 @@ def test_phrases_have_their_places_and_many_kinds_many_ways() -> None:
     for relation in PHRASES.relations:
         assert len(relation.statements) >= 3
         assert len(set(relation.questions)) >= 4
-        assert all(text.count("{s}") == text.count("{v}") == 1 for text in relation.statements)
-        assert all(text.count("{s}") == 1 and "{v}" not in text for text in relation.questions)
+        subjects = int(relation.of != "self")
+        assert all((text.count("{s}"), text.count("{v}")) == (subjects, 1) for text in relation.statements)
+        assert all(text.count("{s}") == subjects and "{v}" not in text for text in relation.questions)
+        assert relation.of in {"person", "self", *PHRASES.words}
     kept_back = {relation.questions[-1] for relation in PHRASES.relations}
     assert not kept_back & {question for relation in PHRASES.relations for question in relation.questions[:-1]}
     for name, words in PHRASES.words.items():
         listed = words.split(", ")
         assert len(set(listed)) == len(listed), name
+
+
+def test_notes_are_lists_and_sentences_about_the_writer_and_others() -> None:
+    notes = "\n".join(map(notes_of, note_conversations(60, 0)))
+    own = [relation.key for relation in PHRASES.relations if relation.of == "self"]
+    for form in (
+        r"^- ",
+        r"^• ",
+        r"[.!] \w",
+        rf"^(?:. )?(?:my )?(?:{'|'.join(own)})(?:: | = | - )",
+        r"my sister|my mother",
+    ):
+        assert len(re.findall(form, notes, re.IGNORECASE | re.MULTILINE)) >= 5, form
+    assert not re.findall(r"\{|\}|#|@", notes)
 
 
 @pytest.mark.parametrize(("facts", "words"), [(0, 10), (41, 10), (5, 0)])
