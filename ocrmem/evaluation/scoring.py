@@ -14,6 +14,7 @@ from ocrmem.dataset.sequence import TokenSequence
 from ocrmem.facts import IGNORED
 from ocrmem.model.collator import pad_sequences
 from ocrmem.model.modeling import MEMModel
+from ocrmem.model.prefix_cache import PrefixCache
 
 
 @dataclass(frozen=True)
@@ -74,10 +75,15 @@ class Scorer:
             done(len(chosen))
         return [results[index] for index in range(len(cases))]
 
-    def answers(self, cases: Sequence[Case]) -> list[str]:
-        """Answer each case's question by greedy decoding."""
+    def answers(self, cases: Sequence[Case], prefix: PrefixCache | None = None) -> list[str]:
+        """Answer each case's question by greedy decoding.
+
+        Args:
+            cases: one batch.
+            prefix: of the questions before, for a case alone; see `MEMModel.generate`.
+        """
         found = []
-        for ids in self._generate(cases, self.max_new_tokens, self.end_token_id).tolist():
+        for ids in self._generate(cases, self.max_new_tokens, self.end_token_id, prefix).tolist():
             kept = itertools.takewhile(lambda token: token != self.end_token_id, ids)
             found.append(str(self.tokenizer.decode(list(kept), skip_special_tokens=True)))
         return found
@@ -96,9 +102,13 @@ class Scorer:
         return "" if unknown is not None and unknown in ids else str(self.tokenizer.decode(ids))
 
     @torch.no_grad()
-    def _generate(self, cases: Sequence[Case], tokens: int, end_token_id: int) -> torch.Tensor:
+    def _generate(
+        self, cases: Sequence[Case], tokens: int, end_token_id: int, prefix: PrefixCache | None = None
+    ) -> torch.Tensor:
         _, inputs = self._inputs(cases, [case.question for case in cases])
-        return self.model.generate(**inputs, max_new_tokens=tokens, eos_token_id=end_token_id, pad_token_id=self._pad)
+        return self.model.generate(
+            **inputs, max_new_tokens=tokens, eos_token_id=end_token_id, pad_token_id=self._pad, prefix=prefix
+        )
 
     @torch.no_grad()
     def _losses(self, cases: Sequence[Case]) -> list[float]:

@@ -29,6 +29,7 @@ from ocrmem.model.compatibility import BatchError
 from ocrmem.model.configuration import MEMConfig
 from ocrmem.model.embedding_scale import embedding_mean_square
 from ocrmem.model.frozen_parts import load_base, parts_of_adapter, parts_of_run
+from ocrmem.model.prefix_cache import PrefixCache
 from ocrmem.model.projector import Projector
 from ocrmem.model_places import locate
 
@@ -314,6 +315,7 @@ class MEMModel(PreTrainedModel):
         max_new_tokens: int,
         eos_token_id: int | list[int] | None = None,
         pad_token_id: int | None = None,
+        prefix: PrefixCache | None = None,
     ) -> torch.Tensor:
         """Answer greedily.
 
@@ -322,13 +324,17 @@ class MEMModel(PreTrainedModel):
             max_new_tokens: at most this many a row.
             eos_token_id: ends a row; None: what the language model's generation config says.
             pad_token_id: fills a row after its end; None: the generation config's, or the end token.
+            prefix: what was read before, of which nothing is read again; for one row whose memory, if it has any,
+                comes as ``memory_features``. Afterwards it holds this row and its answer.
 
         Returns:
             The new tokens alone, long [B, new], on the device of the input.
 
         Raises:
-            BatchError: as in `forward`, or a row is padded on the right.
+            BatchError: as in `forward`, a row is padded on the right, or there is no such prefix.
         """
+        if prefix is not None and (len(input_ids) != 1 or pixel_values is not None or memory_embeddings is not None):
+            raise BatchError.of("prefix", "is for one row with memory_features", "Leave it out for other batches")
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
         if not attention_mask[:, -1].all():
@@ -341,13 +347,15 @@ class MEMModel(PreTrainedModel):
         if pad_token_id is None and eos_token_id is not None:
             pad_token_id = eos_token_id if isinstance(eos_token_id, int) else eos_token_id[0]
         embeddings, _ = self._embed(input_ids, memory_features, pixel_values, page_kept, memory_embeddings)
+        past = None if prefix is None else prefix.take(input_ids[0], memory_features)
         training = self.base_llm_model.training
         # In train mode, gradient checkpointing would switch the cache off.
         self.base_llm_model.eval()
         try:
-            return cast(Any, self.base_llm_model).generate(
+            answers = cast(Any, self.base_llm_model).generate(
                 inputs_embeds=embeddings,
                 attention_mask=attention_mask,
+                past_key_values=past,
                 generation_config=GenerationConfig(
                     max_new_tokens=max_new_tokens,
                     do_sample=False,
@@ -358,6 +366,9 @@ class MEMModel(PreTrainedModel):
             )
         finally:
             self.base_llm_model.train(training)
+        if prefix is not None and past is not None:
+            prefix.keep(torch.cat([input_ids[0], answers[0]]), memory_features, past)
+        return cast(torch.Tensor, answers)
 
     def trainable_parameters(self) -> list[trainable.PartCount]:
         """Count the parameters by part: base, encoder, proj."""
