@@ -12,7 +12,6 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import chain, islice
 from pathlib import Path
 from typing import Any, BinaryIO, TypedDict
 
@@ -24,12 +23,10 @@ from ocrmem.conversations.lines import MAX_LINE_BYTES
 from ocrmem.conversations.parse import MAX_MESSAGES, parse_line, usable_id
 from ocrmem.conversations.rejects import Rejects, rejects_file
 from ocrmem.conversations.sources import shown_path
-from ocrmem.conversion.chat import is_message
 from ocrmem.conversion.columns import read_map, read_mapped
 from ocrmem.conversion.containers import Record, open_container
-from ocrmem.conversion.draft import Draft
-from ocrmem.conversion.forms import FORMS, form_of, inner_records
-from ocrmem.conversion.responses import is_item
+from ocrmem.conversion.draft import Draft, json_line
+from ocrmem.conversion.forms import FORMS, each_conversation, form_of
 from ocrmem.errors import ConfigError, DataError, MissingInputError, Problem, ProblemList
 from ocrmem.files import replacing_directory, sha256_file, write_json
 
@@ -209,7 +206,7 @@ class _Writer:
         with path.open("rb") as source, target.open("wb") as lines:
             container = open_container(path, source)
             group: list[tuple[Record, Draft]] = []
-            for record in _conversations(container.records):
+            for record in each_conversation(container.records):
                 account.read += 1
                 try:
                     draft = self._draft(record, account)
@@ -238,7 +235,7 @@ class _Writer:
             return None
         value = record.value if isinstance(record.value, dict) else {}
         besides = {key: held for key, held in value.items() if key not in draft.used}
-        parsed = parse_line(_line({"messages": draft.messages}), record.place)
+        parsed = parse_line(json_line({"messages": draft.messages}), record.place)
         problems = [*(Problem(record.place, *fault) for fault in meaning_faults(besides)), *parsed.problems]
         if not problems and (first := self._contents.setdefault(parsed.id, record.place)) != record.place:
             problems.append(Problem(record.place, f"says the same as {first}", "Nothing is lost by leaving it out"))
@@ -263,7 +260,7 @@ class _Writer:
             self._ids.add(given)
         elif draft.id is not None:
             account.aside["ids that are no text or were given before"] += 1
-        line = _line(made)
+        line = json_line(made)
         problem = None
         if len(line) > MAX_LINE_BYTES:
             message = f"is longer than the {MAX_LINE_BYTES >> 20} MiB that one conversation may have"
@@ -285,38 +282,13 @@ class _Writer:
         account.left_out += 1
         for problem in problems:
             account.problems.add(problem)
-        self._rejects.add(record.place, problems, record.raw or _line(record.value))
-
-
-def _line(value: Any) -> bytes:
-    try:
-        return json.dumps(value, ensure_ascii=False, default=str).encode("utf-8")
-    except UnicodeEncodeError:  # half of a surrogate pair, which JSON can spell
-        return json.dumps(value, default=str).encode("ascii")
+        self._rejects.add(record.place, problems, record.raw or json_line(record.value))
 
 
 def _system(draft: Draft) -> str | None:
     """Return the system message that a conversation begins with."""
     first = draft.messages[0] if draft.messages else {}
     return str(first.get("content")) if first.get("role") == "system" else None
-
-
-def _conversations(records: Iterator[Record]) -> Iterator[Record]:
-    """Yield a record for each conversation: a list of messages is one, and an object may only wrap a list of them."""
-    first = next(records, None)
-    if first is None:
-        return
-    if not first.raw and (is_message(first.value) or is_item(first.value)):
-        # Of a longer one so much that it is refused.
-        whole = [record.value for record in islice(chain([first], records), MAX_MESSAGES + 1)]
-        yield Record(first.place.rpartition(":")[0], whole)
-        return
-    for record in chain([first], records):
-        if (inner := inner_records(record.value)) is None:
-            yield record
-            continue
-        for number, value in enumerate(inner, 1):
-            yield Record(f"{record.place}, record {number}", value)
 
 
 def _summary(described: Sequence[dict[str, Any]], target: Path, written: int) -> Iterator[str]:

@@ -60,6 +60,14 @@ class Draft:
         self.say("tool", content, **({} if call_id is None else {"tool_call_id": call_id}))
 
 
+def json_line(value: Any) -> bytes:
+    """Return a value as a line of JSON, without the line feed."""
+    try:
+        return json.dumps(value, ensure_ascii=False, default=str).encode("utf-8")
+    except UnicodeEncodeError:  # half of a surrogate pair, which JSON can spell
+        return json.dumps(value, default=str).encode("ascii")
+
+
 def word(value: Any) -> str:
     """Return what names a kind or another thing, if it is text; otherwise an empty text, which names nothing."""
     return value if isinstance(value, str) else ""

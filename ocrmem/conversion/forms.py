@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import chain, islice
 from typing import Any
 
 from ocrmem.conversations.content import ContentFault
+from ocrmem.conversations.parse import MAX_MESSAGES
 from ocrmem.conversion import anthropic, chat, chatgpt, responses
+from ocrmem.conversion.containers import Record
 from ocrmem.conversion.draft import Draft
 
 
@@ -75,7 +78,25 @@ def form_of(record: Any) -> Form:
     raise ContentFault(f"has no form that is known (it has {chat.fields(record)})", chat.MAP_REMEDY)
 
 
-def inner_records(record: Any) -> list[Any] | None:
+def each_conversation(records: Iterator[Record]) -> Iterator[Record]:
+    """Yield a record for each conversation: a list of messages is one, and an object may only wrap a list of them."""
+    first = next(records, None)
+    if first is None:
+        return
+    if not first.raw and (chat.is_message(first.value) or responses.is_item(first.value)):
+        # Of a longer one so much that it is refused.
+        whole = [record.value for record in islice(chain([first], records), MAX_MESSAGES + 1)]
+        yield Record(first.place.rpartition(":")[0], whole)
+        return
+    for record in chain([first], records):
+        if (inner := _inner_records(record.value)) is None:
+            yield record
+            continue
+        for number, value in enumerate(inner, 1):
+            yield Record(f"{record.place}, record {number}", value)
+
+
+def _inner_records(record: Any) -> list[Any] | None:
     """Return the records that an object only wraps, as {"data": [...]} does; None for a record of its own.
 
     Such an object has one list of objects, each of which has a form.
