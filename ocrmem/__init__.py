@@ -19,6 +19,7 @@ _EXPORTS = {
     "AdapterTrainingArguments": "ocrmem.training.arguments",
     "RunConfig": "ocrmem.config",
     "ChatSession": "ocrmem.generation.chat_session",
+    "Memory": "ocrmem.generation.memory",
 }
 __all__ = [
     "AdapterOnlyTrainer",
@@ -26,6 +27,7 @@ __all__ = [
     "ChatSession",
     "MEMConfig",
     "MEMModel",
+    "Memory",
     "RunConfig",
     "gradflow",
 ]

@@ -56,6 +56,7 @@ def build_parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     _open_closed_streams()
+    _show_every_character(sys.stdout)
     with contextlib.redirect_stderr(cast("IO[str]", _Patient(sys.stderr))):
         try:
             arguments = build_parser().parse_args(argv)
@@ -73,11 +74,12 @@ def _run(arguments: argparse.Namespace) -> int:
     from ocrmem.files import disk_errors
 
     quiet_libraries()
-    verb = f"ocrmem {arguments.verb}"
+    verb, step = f"ocrmem {arguments.verb}", COMMANDS[arguments.verb]
+    # Libraries greet on stdout; that is the result's alone, unless there is somebody to talk to.
+    talks = step.talks and not arguments.json
     try:
-        # Libraries greet on stdout; that is the result's alone.
-        with contextlib.redirect_stdout(sys.stderr), disk_errors(verb):
-            result = COMMANDS[arguments.verb].run(arguments)
+        with contextlib.nullcontext() if talks else contextlib.redirect_stdout(sys.stderr), disk_errors(verb):
+            result = step.run(arguments)
     except OcrMemError as error:
         return _print_error(error, as_json=arguments.json)
     except ModuleNotFoundError as error:
@@ -103,7 +105,7 @@ def _print_result(result: Mapping[str, Any], *, as_json: bool) -> OSError | None
         return None
     if as_json:
         return _print_json({"ok": True} | {key: value for key, value in result.items() if key != "summary"})
-    return _print("\n".join(result["summary"]))
+    return _print("\n".join(result["summary"])) if result["summary"] else None
 
 
 def _print_error(error: OcrMemError, *, as_json: bool) -> int:
@@ -126,14 +128,18 @@ def _print_json(values: Mapping[str, Any]) -> OSError | None:
 
 def _print(text: str, end: str = "\n") -> OSError | None:
     """Print to stdout; return what kept it from being written."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         print(text, end=end, flush=True)
     except OSError as error:
         _discard(sys.stdout)
         return error
     return None
+
+
+def _show_every_character(stream: TextIO) -> None:
+    """Let a console of few characters show the others in escapes."""
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(errors="backslashreplace")
 
 
 class _Patient:

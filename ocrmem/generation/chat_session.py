@@ -20,15 +20,16 @@ from ocrmem.conversations import Conversation
 from ocrmem.dataset.samples import SampleMaker
 from ocrmem.dataset.schema import PageRow, Sample
 from ocrmem.encoder.page_encoding import Encoder, encode_kept_tokens
-from ocrmem.errors import DataError
+from ocrmem.errors import ConfigError, DataError
 from ocrmem.evaluation.scoring import Case, Scorer
 from ocrmem.families import with_marks
 from ocrmem.generation.question import read_question
+from ocrmem.generation.settings import adapter_and_settings, bring_base, settings_of
 from ocrmem.model.configuration import MEMConfig
 from ocrmem.model.modeling import MEMModel
-from ocrmem.package import is_package, verify_package
-from ocrmem.registry import resolve_adapter
+from ocrmem.model.prefix_cache import PrefixCache
 from ocrmem.rendering import Page
+from ocrmem.rendering.history import HistoryRenderer
 from ocrmem.tokens import load_tokenizer
 
 # On the tiny preset, features of held-out pages have a shift of 0.07 to 0.45 and a spread of 0.07 to 0.29; an
@@ -67,44 +68,74 @@ class ChatSession:
     """Answers one conversation after another, most cheaply when each continues the last.
 
     A turn draws the page that it adds to, and the pages after that, and encodes pages that the session has not seen:
-    one page, or two where a page gets full. The answers are those of a new session.
+    one page, or two where a page gets full. The language model reads from the first token on that differs from the last
+    turn's. The answers are those of a new session.
 
     Args:
         model: with its encoder attached, in eval mode.
-        config: the run's settings; those that samples depend on are taken from the adapter instead.
+        tokenizer: the base model's; None: it is loaded.
+        config: the run's settings; those that samples depend on are taken from the adapter instead. None: the
+            adapter's own.
         cached_pages: pages whose features are kept, at least ``max_pages``. A page of 256 tokens of 1024 numbers
             takes 1 MiB.
+        context_threshold: histories of no more tokens stay text; None: the adapter's.
+
+    Raises:
+        ConfigError: ``model`` is not a model.
     """
 
     def __init__(
-        self, model: MEMModel, tokenizer: PreTrainedTokenizerBase, config: RunConfig, *, cached_pages: int = 256
+        self,
+        model: MEMModel,
+        tokenizer: PreTrainedTokenizerBase | None = None,
+        config: RunConfig | None = None,
+        *,
+        cached_pages: int = 256,
+        context_threshold: int | None = None,
     ) -> None:
+        if not isinstance(model, MEMModel):
+            remedy = "Load one by the adapter's name: ChatSession.open(adapter=...), or ocrmem.Memory.load(...)"
+            raise ConfigError.of("ChatSession", f"takes a loaded model, and was given {model!r}", remedy)
         self.model = model
+        config = config or settings_of(model.config)
         self.family = config.model.family
-        settings = as_trained(config, model.config)
+        settings = as_trained(config, model.config, context_threshold)
+        tokenizer = load_tokenizer(config) if tokenizer is None else tokenizer
         self.maker = SampleMaker(settings, tokenizer)
         most = max(cached_pages, settings.render.max_pages)
         self.features = FeatureCache(cast(Encoder, model.ocr_embed), most)
+        self.prefix = PrefixCache(model.base_llm_model.config, model.config.placeholder_token_id)
         end, longest = self.maker.builder.end_token_id, config.evaluate.max_new_tokens
         self.scorer = Scorer(model, tokenizer, end, batch_size=1, max_new_tokens=longest)
 
     @classmethod
-    def open(cls, config: RunConfig, adapter: str | None = None, *, cached_pages: int = 256) -> Self:
+    def open(
+        cls,
+        config: RunConfig | None = None,
+        adapter: str | None = None,
+        *,
+        cached_pages: int = 256,
+        context_threshold: int | None = None,
+    ) -> Self:
         """Load an adapter with its language model and encoder.
 
         Args:
-            config: names the models' places, the device and the registry.
-            adapter: a directory or ``models:/NAME@ALIAS``; None: ``paths.adapter``.
+            config: names the models' places, the device and the registry. None: the adapter's own settings; a base
+                model that `ocrmem base` knows how to fetch is brought to this user's cache.
+            adapter: a name in the box, a directory or ``models:/NAME@ALIAS``; None: ``paths.adapter``, or "english"
+                without a ``config``.
 
         Raises:
-            ConfigError: the adapter does not exist.
+            ConfigError: the adapter does not exist, or ``config`` is something else.
             ModelError: it was changed, or does not fit the base model, encoder or settings.
         """
-        directory = resolve_adapter(adapter or config.paths.adapter, config)
-        if is_package(directory):
-            verify_package(directory)
-        model = MEMModel.from_pretrained(directory, run_config=config, with_encoder=True).eval()
-        return cls(model, load_tokenizer(config), config, cached_pages=cached_pages)
+        if config is not None and not isinstance(config, RunConfig):
+            remedy = "Name the adapter by its keyword: ChatSession.open(adapter=...)"
+            raise ConfigError.of("ChatSession.open", f"takes a RunConfig first, and was given {config!r}", remedy)
+        directory, settings = adapter_and_settings(adapter, config)
+        bring_base(settings)
+        model = MEMModel.from_pretrained(directory, run_config=settings, with_encoder=True).eval()
+        return cls(model, None, settings, cached_pages=cached_pages, context_threshold=context_threshold)
 
     def answer(self, messages: Sequence[Mapping[str, Any]]) -> Answer:
         """Answer the last user message of a conversation in OpenAI's form (``role``, ``content``).
@@ -121,11 +152,14 @@ class ChatSession:
         Raises:
             DataError: the conversation makes no sample.
         """
-        prepared = self.prepare(asked)
+        return self.answer_prepared(self.prepare(asked))
+
+    def answer_prepared(self, prepared: Prepared) -> Answer:
+        """Answer what `prepare` gave."""
         sample, case = prepared.sample, prepared.case
         distance = None if case.features is None else self.model.feature_drift(case.features)
         return {
-            "answer": self.scorer.answers([case])[0],
+            "answer": self.scorer.answers([case], self.prefix)[0],
             "memory": sample.has_memory,
             "history_tokens": sample.history_tokens,
             "vision_tokens": sample.memory_tokens,
@@ -158,6 +192,11 @@ class ChatSession:
             features = self.features.of([rows[name] for name in sample.pages], drop_blank_tokens=dropping)
         case = Case(sample.id, question, question, "", features=features)
         return Prepared(sample, case, self.features.encoded - before)
+
+    def forget(self) -> None:
+        """Drop what is drawn and read; to be called when a turn was broken off in its midst. Features stay."""
+        self.maker.renderer = HistoryRenderer(self.maker.config.render)
+        self.prefix.forget()
 
 
 class FeatureCache:
@@ -196,10 +235,13 @@ class FeatureCache:
         return found
 
 
-def as_trained(config: RunConfig, adapter: MEMConfig) -> RunConfig:
-    """Return a run's settings with those of the adapter wherever a sample depends on them."""
+def as_trained(config: RunConfig, adapter: MEMConfig, context_threshold: int | None = None) -> RunConfig:
+    """Return a run's settings with those of the adapter wherever a sample depends on them, but for a threshold."""
     names = ("context_threshold", "max_seq_length", "drop_blank_tokens")
-    model = config.model.model_copy(update={name: getattr(adapter, name) for name in names})
+    values = {name: getattr(adapter, name) for name in names}
+    if context_threshold is not None:
+        values["context_threshold"] = context_threshold
+    model = config.model.model_copy(update=values)
     data = config.data.model_copy(update={"recent_turns": adapter.recent_turns})
     return config.model_copy(update={"model": model, "data": data, "render": adapter.render_section()})
 
@@ -213,5 +255,9 @@ def _warnings(distance: dict[str, float] | None, sample: Sample) -> list[str]:
             "may mean nothing: check the encoder, the precision and the kind of text"
         )
     if sample.dropped_pages:
-        found.append(f"the {sample.dropped_pages} oldest pages are over render.max_pages and were left out")
+        lost = f"{sample.history_tokens - sample.text_tokens:,} of {sample.history_tokens:,} text tokens"
+        found.append(
+            f"the {sample.dropped_pages} oldest pages of {sample.dropped_pages + len(sample.pages)}, with {lost}, are "
+            "over render.max_pages and were left out"
+        )
     return found

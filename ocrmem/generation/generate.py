@@ -32,7 +32,8 @@ def generate(config: RunConfig, adapter: str | None = None, conversation: str | 
         DataError: the conversation cannot be read, or asks nothing.
         ModelError: the adapter was changed, or does not fit the base model, encoder or settings.
     """
-    asked, expected = read_question(*read_source(conversation), config.model.family)
+    remedy = "Give a JSON file with one conversation, or - for standard input"
+    asked, expected = read_question(*read_source(conversation, remedy), config.model.family)
     session = ChatSession.open(config, adapter)
     answer = session.answer_to(asked)
     for warning in answer["warnings"]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -48,22 +50,38 @@ def read_question(raw: bytes, place: str, family: Family = DEFAULT) -> tuple[Con
     *earlier, last = parsed.messages
     if not any(message.role == "user" for message in earlier):
         raise DataError.of(place, "asks nothing: it has no user message", "End it with a question")
-    messages = [*(replace(message, weight=0) for message in earlier), Message("assistant", _PLACEHOLDER_ANSWER)]
-    return Conversation(parsed.id, tuple(messages), "eval", place), last.content if answered else None
+    return asking(parsed.id, earlier, place), last.content if answered else None
 
 
-def read_source(conversation: str | Path) -> tuple[bytes, str]:
-    """Read a file, or standard input for ``-``; also return what errors call it."""
-    if str(conversation) == "-":
+def read_source(source: str | Path, remedy: str) -> tuple[bytes, str]:
+    """Read a file, or standard input for ``-``; also return what errors call it.
+
+    Args:
+        remedy: what to give in place of a file that is not there.
+
+    Raises:
+        MissingInputError: it is not there; a name like it is suggested.
+        ConfigError: it cannot be read.
+    """
+    if str(source) == "-":
         return sys.stdin.buffer.read(), "standard input"
-    path = Path(conversation)
+    path = Path(source)
     try:
         return path.read_bytes(), str(path)
     except FileNotFoundError:
-        remedy = "Give a JSON file with one conversation, or - for standard input"
-        raise MissingInputError.of(str(path), "is not there", remedy) from None
+        beside = [other.name for other in path.parent.iterdir()] if path.parent.is_dir() else []
+        near = "".join(f"Did you mean {path.with_name(name)}? " for name in get_close_matches(path.name, beside, 1))
+        raise MissingInputError.of(str(path), "is not there", near + remedy) from None
+    except IsADirectoryError:
+        raise ConfigError.of(str(path), "cannot be read: it is a folder", f"Name its files, as in {path}/*") from None
     except OSError as error:
         raise ConfigError.of(str(path), f"cannot be read ({error.strerror})", "Give a readable file") from None
+
+
+def asking(id: str, messages: Sequence[Message], place: str) -> Conversation:
+    """Return the conversation of which the only sample is the answer to the last message."""
+    closed = [*(replace(message, weight=0) for message in messages), Message("assistant", _PLACEHOLDER_ANSWER)]
+    return Conversation(id, tuple(closed), "eval", place)
 
 
 def _one_object(raw: bytes, place: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Resolve ``models:/NAME@ALIAS`` to a local directory with a verified adapter package."""
+"""Resolve what names an adapter to a local directory; ``models:/NAME@ALIAS`` to one with a verified package."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 from contextlib import suppress
 from pathlib import Path
 
+from ocrmem.boxed import boxed, boxed_names
 from ocrmem.config import RunConfig
 from ocrmem.errors import ConfigError, ModelError
 from ocrmem.facts import PACKAGE_FILES, PROVENANCE
@@ -18,20 +19,24 @@ _REFERENCE = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<ver
 
 
 def resolve_adapter(reference: str, config: RunConfig) -> Path:
-    """Return the local directory of an adapter: the one given, or a registered package, downloaded and verified.
+    """Return the local directory of an adapter: in the box, the one given, or a registered package, downloaded and
+    verified.
 
     Args:
-        reference: ``models:/NAME@ALIAS``, ``models:/NAME/VERSION``, or a directory.
+        reference: a name in the box, ``models:/NAME@ALIAS``, ``models:/NAME/VERSION``, or a directory; one that is
+            called as an adapter in the box is reached by its path (``./english``).
         config: ``register.uri`` is the registry of ``models:/``.
 
     Raises:
         ConfigError: the reference is invalid, or there is no such directory, version or alias.
         ModelError: a package's files do not match its provenance or the registry.
     """
+    if reference in (names := boxed_names()):
+        return boxed(reference)
     if not reference.startswith("models:"):
         directory = Path(reference)
         if not directory.is_dir():
-            remedy = "Give an adapter directory or models:/NAME@ALIAS"
+            remedy = f"Give an adapter directory, models:/NAME@ALIAS, or one in the box ({', '.join(names) or 'none'})"
             raise ConfigError.of("--adapter", f"{reference!r} is not a directory", remedy)
         return directory
     match = _REFERENCE.fullmatch(reference)

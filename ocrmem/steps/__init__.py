@@ -7,7 +7,9 @@ docs/extending.md shows how to add one. Nothing here imports what a step does.
 """
 
 from ocrmem.steps import (
+    ask,
     base,
+    chat,
     check,
     convert,
     encode,
@@ -44,6 +46,8 @@ STEPS: dict[str, Step] = {
         gate,
         register,
         generate,
+        ask,
+        chat,
         pipeline,
         convert,
         synth,

@@ -46,6 +46,7 @@ class Step:
         cached: whether outputs depend on inputs and settings alone, so that a pipeline may use them again.
         network: whether it talks to something that may be away for a moment, so that a pipeline tries it again.
         gpu: whether it computes on GPUs where there are some.
+        talks: whether it reads stdin and writes stdout while it runs.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Step:
     cached: bool = False
     network: bool = False
     gpu: bool = False
+    talks: bool = False
 
     def load(self) -> Callable[..., Any]:
         """Import the library function."""
@@ -145,6 +147,17 @@ def run_config(arguments: Arguments) -> RunConfig:
     from ocrmem.config import RunConfig
 
     return RunConfig.load(arguments.config, arguments.set)
+
+
+def run_config_if_named(arguments: Arguments) -> RunConfig | None:
+    """Read the settings file that the command line names, if it names one.
+
+    Raises:
+        ConfigError: with every fault.
+    """
+    from ocrmem.config import RunConfig
+
+    return RunConfig.load(arguments.config) if arguments.config else None
 
 
 def positive(text: str) -> int:

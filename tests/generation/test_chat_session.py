@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from support.models import small_base, small_config, small_encoder
+from support.sessions import Read, new_session
 
 from ocrmem.config import RunConfig
 from ocrmem.conversations import Conversation
@@ -15,27 +15,11 @@ from ocrmem.dataset.samples import SampleMaker
 from ocrmem.errors import DataError
 from ocrmem.generation.chat_session import ChatSession, as_trained
 from ocrmem.generation.question import read_question
-from ocrmem.model.modeling import MEMModel
 from ocrmem.rendering import history
 from ocrmem.synthetic.tokenizer import build_tiny_tokenizer
 
 LINES = 8  # of a page: 256 px, 32 px a line
 Turn = dict[str, str]
-
-
-def new_session(max_pages: int = 64, **options: Any) -> ChatSession:
-    """A session on random models, whose pages hold eight short messages."""
-    tokenizer = build_tiny_tokenizer()
-    config = small_config(
-        max_pages=max_pages,
-        max_seq_length=8192,
-        placeholder_token_id=tokenizer.convert_tokens_to_ids("<|image_pad|>"),
-    )
-    base = small_base(len(tokenizer), max_position_embeddings=8192)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = MEMModel(config, base, small_encoder()).eval()
-    return ChatSession(model, tokenizer, RunConfig.model_validate({"model": {"device": "cpu"}}), **options)
 
 
 def turns(count: int) -> list[Turn]:
@@ -61,23 +45,17 @@ class Counts:
     """Pages drawn and pages encoded since the last look."""
 
     def __init__(self, session: ChatSession, monkeypatch: pytest.MonkeyPatch) -> None:
-        self._drawn = self._encoded = 0
+        self._drawn, self._read = 0, Read(session.model)
         real = history.draw_page
 
         def draw_page(*args: Any) -> Any:
             self._drawn += 1
             return real(*args)
 
-        def encoded(_module: Any, inputs: tuple[torch.Tensor, ...]) -> None:
-            self._encoded += len(inputs[0])
-
         monkeypatch.setattr(history, "draw_page", draw_page)
-        assert session.model.ocr_embed is not None
-        session.model.ocr_embed.register_forward_pre_hook(encoded)
 
     def taken(self) -> tuple[int, int]:
-        found = (self._drawn, self._encoded)
-        self._drawn = self._encoded = 0
+        found, self._drawn = (self._drawn, self._read.pages()), 0
         return found
 
 
@@ -116,6 +94,23 @@ def test_an_answer_is_that_of_a_session_that_starts_with_it() -> None:
     fresh = new_session(max_pages=8).answer(ask(said))
     assert (later["pages"], later["encoded_pages"], fresh["encoded_pages"]) == (3, 2, 3)
     assert later | {"encoded_pages": 0} == fresh | {"encoded_pages": 0}
+
+
+def test_a_new_turn_is_read_from_the_first_page_that_it_changes_on() -> None:
+    session, said = new_session(max_pages=8), turns(14)
+    read = Read(session.model)
+    first = session.answer(ask(said[:20]))
+    whole = read.tokens()
+    then = session.answer(ask(said[:22]))
+    new = read.tokens()
+    read_again = then["memory_tokens"] - new
+    assert (first["pages"], then["pages"]) == (3, 3)
+    assert whole > first["memory_tokens"]
+    assert 2 * 64 * 0.2 < read_again < then["memory_tokens"], "two full pages were read before"
+    session.answer(ask(said[:22]))
+    assert read.tokens() == 1, "the same question again is read no more"
+    session.answer([{"role": "system", "content": "ana"}, *ask(said[:22])])
+    assert read.tokens() > then["memory_tokens"], "memory behind other words is another one"
 
 
 def test_a_changed_message_changes_the_memory() -> None:

@@ -209,7 +209,7 @@ def test_standard_input_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
 
     stream = io.TextIOWrapper(io.BytesIO(json.dumps(OPEN_AI).encode()))
     monkeypatch.setattr(question.sys, "stdin", stream)
-    assert question.read_source("-") == (json.dumps(OPEN_AI).encode(), "standard input")
+    assert question.read_source("-", "") == (json.dumps(OPEN_AI).encode(), "standard input")
 
 
 def line(**fields: Any) -> bytes:
