@@ -55,7 +55,7 @@ demo: $(VENV)/.demo-installed  ## the whole main job on the tiny preset: convers
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/dvc repro
 	@$(BIN)/python scripts/demo_result.py
 
-test: $(VENV)/.test-installed  ## all tests, with coverage
+test: $(VENV)/.test-installed  ## all tests, with coverage; ALL_CASES=1 for every kill and every broken input
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --cov --cov-report=term:skip-covered --cov-fail-under=85
 
 lint: $(VENV)/.test-installed  ## ruff and mypy

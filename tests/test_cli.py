@@ -1,4 +1,4 @@
-"""The command line as a person or a script meets it, through real processes."""
+"""The command line as a person or a script meets it; through real processes where those are the point."""
 
 from __future__ import annotations
 
@@ -47,12 +47,15 @@ def test_wrong_usage_leaves_with_2(arguments: list[str], tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("verb", [name for name, step in COMMANDS.items() if step.takes_config])
-def test_a_missing_configuration_is_named_without_a_traceback(verb: str, tmp_path: Path) -> None:
+def test_a_missing_configuration_is_named_without_a_traceback(
+    verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
     needed = ["--conversation", "-"] if verb == "generate" else []
-    done = run(verb, "--config", "nowhere.yaml", *needed, cwd=tmp_path)
-    assert done.returncode == 2
-    assert "nowhere.yaml" in done.stderr
-    assert "Traceback" not in done.stderr
+    assert main([verb, "--config", "nowhere.yaml", *needed]) == 2
+    said = capsys.readouterr().err
+    assert "nowhere.yaml" in said
+    assert "Traceback" not in said
 
 
 def test_json_errors_are_one_object_on_stdout(tmp_path: Path) -> None:
@@ -76,18 +79,20 @@ MADE_BEFORE = [
 ]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("verb", "first"), MADE_BEFORE)
-def test_a_verb_without_its_input_names_the_verb_to_run(verb: str, first: str, tmp_path: Path) -> None:
+def test_a_verb_without_its_input_names_the_verb_to_run(
+    verb: str, first: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "params.yaml").write_text(
         "model: {context_threshold: 16, max_seq_length: 256, vision_embedding_size: 64}\n"
         "render: {page_size: 256, token_size: 32, line_height: 32, max_pages: 1}\n",
         encoding="utf-8",
     )
-    done = run(verb, cwd=tmp_path)
-    assert done.returncode == 2, done.stderr
-    assert f"ocrmem {first}" in done.stderr
-    assert "Traceback" not in done.stderr
+    assert main([verb]) == 2
+    said = capsys.readouterr().err
+    assert f"ocrmem {first}" in said
+    assert "Traceback" not in said
 
 
 def test_a_library_that_is_not_installed_names_the_extra(tmp_path: Path) -> None:

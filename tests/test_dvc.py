@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import yaml
 from support.quick import QUICK
+from support.ranks import unmeasured
 
 from ocrmem.package import adapter_sha256
 from ocrmem.steps import STEPS
@@ -25,7 +26,7 @@ STAGES = [step.name for step in STEPS.values() if step.is_stage]
 
 def run(directory: Path, *command: str) -> str:
     scripts = Path(sys.executable).parent
-    environment = os.environ | {"PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}"}
+    environment = unmeasured(os.environ) | {"PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}"}
     done = subprocess.run(command, cwd=directory, env=environment, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
     return done.stdout + done.stderr

@@ -83,8 +83,13 @@ def test_every_verb_runs_on_the_family(tmp_path, model_type, options, marks):
     root = tmp_path
     write_base(root / "base", model_type, options, marks)
     small_encoder().save(root / "encoder")
-    write_conversations(root / "data")
-    values = small_settings(root, train={"max_steps": 2, "per_device_batch_size": 4, "save_steps": 2})
+    write_conversations(root / "data", train=4, held_out=2)
+    values = small_settings(
+        root,
+        smoke={"samples": 2},
+        train={"max_steps": 2, "per_device_batch_size": 4, "save_steps": 2},
+        evaluate={"max_samples": 2, "batch_size": 4, "max_new_tokens": 2, "examples": 1},
+    )
     values["model"] |= {"base_model_name": str(root / "base"), "ocr_model_name": str(root / "encoder")}
     values["model"]["max_seq_length"] = 768
     (root / "params.yaml").write_text(json.dumps(values))

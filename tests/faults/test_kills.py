@@ -35,7 +35,7 @@ class Case:
         again: the command that is run after the kill.
         passing: by file, fields that tell of the run and not of its result; None: the file itself.
         least: moments; a guard against a hook that sees nothing.
-        stride: of so many moments one is tried, unless ALL_KILLS is set in the environment.
+        stride: of so many moments one is tried, unless ALL_CASES is set in the environment.
     """
 
     watch: str
@@ -114,7 +114,7 @@ def test_a_kill_at_any_write_does_not_show_after_the_next_run(
     assert len(moments) >= case.least
 
     wrong = []
-    for moment in range(1, len(moments) + 1, 1 if "ALL_KILLS" in os.environ else case.stride):
+    for moment in range(1, len(moments) + 1, 1 if "ALL_CASES" in os.environ else case.stride):
         root = before(verb, finished, tmp_path / "killed")
         assert run(root, verb, kill_at=moment) == KILLED
         assert run(root, *case.again, kill_at=None) == 0

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,11 @@ TESTS = Path(__file__).resolve().parent.parent
 def environment() -> dict[str, str]:
     """For child processes that import ocrmem and the tests' support from this checkout; one thread each."""
     return dict(os.environ) | {"PYTHONPATH": f"{TESTS.parent}:{TESTS}", "OMP_NUM_THREADS": "1"}
+
+
+def unmeasured(variables: Mapping[str, str]) -> dict[str, str]:
+    """Without what starts coverage in a child process, which takes seconds of each one that imports torch."""
+    return {name: value for name, value in variables.items() if not name.startswith("COVERAGE_")}
 
 
 def run_ranks(script: str, folder: Path, *, ranks: int = 2) -> list[dict[str, Any]]:

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from support.ranks import environment
+from support.ranks import environment, unmeasured
 
 # All but what few tests need; some are optional.
 IMPORTS = (
@@ -112,7 +112,7 @@ def running_verbs(folder: Path) -> Iterator[Verbs]:
     """
     with subprocess.Popen(
         [sys.executable, "-m", "support.verbs"],
-        env=environment(),
+        env=unmeasured(environment()),  # its children end by os._exit, which writes no coverage
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
