@@ -9,6 +9,7 @@ EXTRA_OF = {
     "alembic": "registry",
     "boto3": "dvc-s3",
     "botocore": "dvc-s3",
+    "deepseek_ocr_encoder": "encoder",
     "deepspeed": "deepspeed",
     "dvc": "dvc",
     "dvc_data": "dvc",

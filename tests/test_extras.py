@@ -25,6 +25,7 @@ BROUGHT_BY = {
     "PIL": "pillow",
     "aiohttp": "kubeflow[hub]",
     "botocore": "dvc[s3]",
+    "deepseek_ocr_encoder": "deepseek-ocr-encoder",
     "dvc_data": "dvc",
     "dvc_s3": "dvc[s3]",
     "fsspec": "dvc",
@@ -44,7 +45,6 @@ BROUGHT_BY = {
 # Distributions that are declared although nothing in ocrmem/ imports them.
 NOT_IMPORTED = {
     "accelerate": "transformers' Trainer imports it",
-    "deepseek-ocr-encoder": "a user hands one of its encoders to WrappedEncoder",
     "kfp-kubernetes": "kfp reads the pipelines' Kubernetes settings with it",
     "sqlparse": "MLflow's SQLite registry",
 }
@@ -54,7 +54,7 @@ FEATURES = {
     "cluster": {"kubernetes"},
     "conversion": {"dataset"},
     "dataset": {"dataset", "quality"},
-    "encoder": {"model"},
+    "encoder": {"model", "encoder"},
     "evaluation": {"model"},
     "families": {"dataset"},
     "generation": {"model"},

@@ -37,6 +37,8 @@ class ModelSection(Section):
     """The frozen encoder: `tiny`, a hub name such as deepseek-ai/DeepSeek-OCR, or a directory."""
     ocr_revision: str | None = None
     """Commit of the encoder on the hub; null: its main branch. Pin it for hub names."""
+    encoder: Literal["native", "deepseek-ocr-encoder"] = "native"
+    """What runs the encoder's weights: transformers' own modules, or the package deepseek-ocr-encoder around them."""
     features: Literal["sum", "concat"] = "sum"
     """Content of a vision token: `sum` is SAM's tokens + CLIP's, `concat` both side by side."""
     vision_embedding_size: PositiveInt = 1024

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
@@ -20,14 +21,12 @@ import torch
 from torch import nn
 from transformers import UnlimitedOcrVisionConfig, UnlimitedOcrVisionModel
 
-from ocrmem.config import RunConfig
 from ocrmem.encoder.architecture import clip_of, safe_to_initialize
 from ocrmem.encoder.attention import attend_in_blocks
-from ocrmem.encoder.device import DTYPES, pick_device
 from ocrmem.encoder.weights import check_tensors, open_encoder, save_native
 from ocrmem.errors import ConfigError, ModelError
 from ocrmem.facts import tokens_per_page
-from ocrmem.model_places import locate
+from ocrmem.rendering.page import Page, pixel_batch
 
 if TYPE_CHECKING:
     from transformers.models.unlimited_ocr.modeling_unlimited_ocr import (
@@ -133,6 +132,10 @@ class DeepEncoder(nn.Module):
         """Return the vision tokens of a square page; `ModelError` where tokens do not tile it."""
         return tokens_for(page_size, self.token_size)
 
+    def pixels(self, pages: Sequence[Page]) -> torch.Tensor:
+        """Return pages of one size as `forward` takes them: float32 [P, 3, S, S]."""
+        return torch.from_numpy(pixel_batch(pages))
+
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         """Encode pages.
 
@@ -158,25 +161,6 @@ class DeepEncoder(nn.Module):
     def weights_sha256(self) -> str:
         """Return the hex sha256 of the weights by name and float32 value, whatever file or dtype they came in."""
         return sha256_of_weights(self.state_dict())
-
-
-def load_encoder(config: RunConfig) -> DeepEncoder:
-    """Load the configured encoder on the configured device, frozen.
-
-    A CPU gets float32 whatever ``model.precision`` says: bfloat16 takes about twice as long there. Features
-    are stored in the configured precision all the same.
-
-    Raises:
-        MissingInputError: the tiny encoder has not been built yet.
-        ModelError: the encoder does not load.
-        ConfigError: the configured device is not there.
-    """
-    names = config.model
-    location = locate(names.ocr_model_name, config.paths.models, "encoder", names.ocr_revision)
-    device = pick_device(names.device)
-    dtype = DTYPES[names.precision] if device.type == "cuda" else torch.float32
-    encoder = DeepEncoder.from_pretrained(location, revision=names.ocr_revision, features=names.features, dtype=dtype)
-    return encoder.to(device)
 
 
 def tokens_for(page_size: int, token_size: int) -> int:

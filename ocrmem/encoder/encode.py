@@ -13,9 +13,9 @@ from ocrmem.config import RunConfig
 from ocrmem.console import progress_bar
 from ocrmem.dataset.hash_index import HashIndex
 from ocrmem.dataset.memory_dataset import MemoryDataset
-from ocrmem.encoder.deepencoder import load_encoder
 from ocrmem.encoder.feature_store import RowFormat, damaged_row, row_tensor, same
 from ocrmem.encoder.feature_writer import FeatureWriter, publish
+from ocrmem.encoder.loading import load_encoder
 from ocrmem.encoder.page_encoding import Encoder, batch_size, encode_pages
 from ocrmem.errors import CheckFailed, ConfigError, DataError, Problem
 from ocrmem.files import locking

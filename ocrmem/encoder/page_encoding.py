@@ -8,7 +8,7 @@ import torch
 
 from ocrmem.encoder.deepencoder import DeepEncoder
 from ocrmem.encoder.wrapped_encoder import WrappedEncoder
-from ocrmem.rendering.page import Page, pixel_batch
+from ocrmem.rendering.page import Page
 
 _CPU_PIXELS, _GPU_PIXELS = 1 << 20, 1 << 24  # a page of 1024 px, or 16; no gain from more on a CPU
 
@@ -49,8 +49,5 @@ def encode_pages(encoder: Encoder, pages: Sequence[Page]) -> torch.Tensor:
     """
     step = batch_size(pages[0].size, encoder.device)
     with torch.no_grad():
-        parts = [
-            encoder(torch.from_numpy(pixel_batch(pages[at : at + step])).to(encoder.device))
-            for at in range(0, len(pages), step)
-        ]
+        parts = [encoder(encoder.pixels(pages[at : at + step]).to(encoder.device)) for at in range(0, len(pages), step)]
     return torch.cat(parts)

@@ -20,9 +20,10 @@ from ocrmem.console import Bar, note, progress_bar
 from ocrmem.dataset.memory_dataset import MemoryDataset
 from ocrmem.dataset.schema import Sample
 from ocrmem.dataset.sequence import SequenceBuilder
-from ocrmem.encoder.deepencoder import DeepEncoder, load_encoder
+from ocrmem.encoder.deepencoder import DeepEncoder
 from ocrmem.encoder.feature_store import FeatureStore
-from ocrmem.encoder.page_encoding import encode_kept_tokens
+from ocrmem.encoder.loading import encoder_geometry, load_encoder
+from ocrmem.encoder.page_encoding import Encoder, encode_kept_tokens
 from ocrmem.errors import DataError
 from ocrmem.evaluation.baselines import CaseMaker, of_other_conversations, scrambled
 from ocrmem.evaluation.html_report import write_report
@@ -111,7 +112,7 @@ class _Evaluation:
         kept = [self.dataset.kept(page) for page in sample.pages]
         return self.store.gather(sample.pages, kept).float()
 
-    def drawn_features(self, sample: Sample, encoder: DeepEncoder) -> torch.Tensor:
+    def drawn_features(self, sample: Sample, encoder: Encoder) -> torch.Tensor:
         """Return the features of a sample's history, drawn and encoded now: float32 [m, d]."""
         pages = HistoryRenderer(self.config.render).draw(sample.history).pages
         dropping = self.config.model.drop_blank_tokens
@@ -171,7 +172,7 @@ def _score_variants(run: _Evaluation, partner: list[int], few: list[Sample], pro
     with _fresh_proj(run.model, run.config.train.seed):
         run.run("untrained", samples, own, bar)
     with _seeded(run.config.train.seed + _OTHER_SEED):
-        random_encoder = DeepEncoder(run.encoder.config, run.encoder.features)
+        random_encoder = DeepEncoder(encoder_geometry(run.config), run.config.model.features)
     random_encoder.to(run.encoder.device, run.encoder.dtype)
     run.run("random_encoder", few, lambda s: maker.with_memory(s, run.drawn_features(s, random_encoder)), bar)
     if probes:

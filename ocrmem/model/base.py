@@ -7,11 +7,14 @@ hour later.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict, cast
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict, cast
 
 from ocrmem.config import TINY, RunConfig
 from ocrmem.errors import ConfigError
 from ocrmem.model.fetching import CARRIED, fetch
+
+if TYPE_CHECKING:
+    from ocrmem.encoder.comparison import Comparison
 
 
 class BaseResult(TypedDict):
@@ -22,6 +25,7 @@ class BaseResult(TypedDict):
             the build, and ``cached`` says that it was there already.
         base_model, base_parameters, encoder_parameters, vocabulary, tokens_per_page: of named models, whose
             ``encoder`` is a name; ``fetched_from`` where ``models/base`` is a copy.
+        verified: what ``verify_encoder`` compared.
         summary: what a person reads.
     """
 
@@ -38,16 +42,32 @@ class BaseResult(TypedDict):
     vocabulary: NotRequired[int]
     tokens_per_page: NotRequired[int]
     fetched_from: NotRequired[str]
+    verified: NotRequired[Comparison]
 
 
-def build_base(config: RunConfig) -> BaseResult:
+def build_base(config: RunConfig, verify_encoder: bool = False) -> BaseResult:
     """Build the tiny preset under ``paths.models``, or fetch and load the named models once.
 
+    Args:
+        config: sections model, base, render and paths are used.
+        verify_encoder: also compare a page's features with those of the package deepseek-ocr-encoder.
+
     Raises:
+        CheckFailed: the features differ.
         ConfigError: one of the two names is ``tiny`` and the other is not.
         ModelError: a named model does not load or does not fit.
         TrainingError: the tiny language model did not reach ``base.text_recall``.
     """
+    result = _build(config)
+    if verify_encoder:
+        from ocrmem.encoder.comparison import compare_implementations
+
+        result["verified"] = compare_implementations(config)
+        result["summary"] += result["verified"]["summary"]
+    return result
+
+
+def _build(config: RunConfig) -> BaseResult:
     tiny = [config.model.base_model_name == TINY, config.model.ocr_model_name == TINY]
     if all(tiny):
         from ocrmem.model.tiny.build import build_tiny_base
@@ -70,7 +90,7 @@ def build_base(config: RunConfig) -> BaseResult:
 
 
 def _load_named(config: RunConfig) -> BaseResult:
-    from ocrmem.encoder.deepencoder import load_encoder
+    from ocrmem.encoder.loading import load_encoder
     from ocrmem.model.modeling import MEMModel
     from ocrmem.tokens import load_tokenizer
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal, cast
+from typing import cast
 
 import torch
 from safetensors import SafetensorError
@@ -12,8 +12,9 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.integrations import is_deepspeed_zero3_enabled
 
 from ocrmem.config import RunConfig
-from ocrmem.encoder.deepencoder import DeepEncoder, load_encoder
+from ocrmem.encoder.deepencoder import Features
 from ocrmem.encoder.device import DTYPES, pick_device
+from ocrmem.encoder.loading import implemented, load_encoder, read_native
 from ocrmem.errors import ModelError, first_line
 from ocrmem.model.compatibility import check_identity
 from ocrmem.model.configuration import MEMConfig
@@ -52,11 +53,15 @@ def parts_of_adapter(
     encoder: nn.Module | None,
     *,
     with_encoder: bool,
+    implementation: str,
     models: str | Path,
     dtype: torch.dtype,
     device: torch.device,
 ) -> tuple[PreTrainedModel, nn.Module | None]:
     """Load what an adapter was trained with, but for the parts that are given, and check that they are the same.
+
+    Args:
+        implementation: ``model.encoder`` of the run that uses it.
 
     Raises:
         MissingInputError, ModelError: as `parts_of_run`; as AdapterMismatch, a part is another one.
@@ -74,12 +79,9 @@ def parts_of_adapter(
         encoder_at = locate(config.ocr_model_name, models, "encoder", config.ocr_revision)
         found = fingerprint(encoder_at, config.ocr_revision)
         check_identity("ocr", config.ocr_model_name, config.ocr_fingerprint, encoder_at, found)
-        encoder = DeepEncoder.from_pretrained(
-            encoder_at,
-            revision=config.ocr_revision,
-            features=cast(Literal["sum", "concat"], config.features),
-            dtype=torch.float32 if device.type == "cpu" else dtype,  # bfloat16 takes about twice as long there
-        )
+        features = cast(Features, config.features)
+        native = read_native(encoder_at, config.ocr_revision, features, dtype=dtype, device=device)
+        encoder = implemented(native, implementation)
     return base, encoder
 
 

@@ -143,7 +143,7 @@ class MEMModel(PreTrainedModel):
             ocr_embed: the encoder, if it is loaded already.
             with_encoder: load the encoder too.
             models: where the tiny preset was built (``paths.models``).
-            run_config: settings the adapter must fit; its ``paths.models``, precision and device are used.
+            run_config: settings the adapter must fit; its ``paths.models``, encoder, precision and device are used.
             dtype: precision of the frozen parts.
             device: "auto", "cpu", "cuda" ...
 
@@ -154,16 +154,24 @@ class MEMModel(PreTrainedModel):
             InvalidModelConfig: the adapter's configuration cannot be built.
         """
         directory = Path(adapter_dir)
-        config = read_config(directory)
+        config, implementation = read_config(directory), "native"
         if run_config is not None:
             compatibility.check_run(config, run_config)
             models, device = run_config.paths.models, run_config.model.device
+            implementation = run_config.model.encoder
             dtype = DTYPES[run_config.model.precision]
         config.check()
         tensors = read_weights(directory)
         target = pick_device(device)
         parts = parts_of_adapter(
-            config, base_llm_model, ocr_embed, with_encoder=with_encoder, models=models, dtype=dtype, device=target
+            config,
+            base_llm_model,
+            ocr_embed,
+            with_encoder=with_encoder,
+            implementation=implementation,
+            models=models,
+            dtype=dtype,
+            device=target,
         )
         model = cls(config, *parts)
         compatibility.check_weights(str(directory / WEIGHTS), tensors, model.proj, config.vision_embedding_size)

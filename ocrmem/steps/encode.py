@@ -12,6 +12,7 @@ STEP = Step(
     settings=(
         "model.ocr_model_name",
         "model.ocr_revision",
+        "model.encoder",
         "model.features",
         "model.vision_embedding_size",
         "model.precision",

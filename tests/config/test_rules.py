@@ -57,8 +57,9 @@ from ocrmem.rendering import Geometry
         ({"paths__smoke": "models/smoke"}, "paths.smoke", "is the same as paths.models, or one lies in"),
         ({"model__ocr_model_name": "tiny"}, "model.base_model_name", "but the other of the two models is"),
         ({"model__base_model_name": "tiny"}, "model.ocr_model_name", "but the other of the two models is"),
+        ({"model__encoder": "deepseek-ocr-encoder", "model__features": "concat"}, "model.features", "does not give"),
     ],
-    ids=range(33),
+    ids=range(34),
 )  # fmt: skip
 def test_rules_between_fields(changes: dict[str, Any], field: str, said: str) -> None:
     with pytest.raises(ConfigError) as caught:

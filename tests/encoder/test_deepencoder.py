@@ -10,11 +10,10 @@ from support.encoders import publish_as_deepseek, random_pages, small_config, sm
 from torch import nn
 from transformers import UnlimitedOcrVisionModel
 
-from ocrmem.config import RunConfig
 from ocrmem.encoder.architecture import deepseek_ocr_config
-from ocrmem.encoder.deepencoder import DeepEncoder, load_encoder, tokens_for
+from ocrmem.encoder.deepencoder import DeepEncoder, tokens_for
 from ocrmem.encoder.device import pick_device
-from ocrmem.errors import ConfigError, MissingInputError, ModelError
+from ocrmem.errors import ConfigError, ModelError
 
 
 @pytest.fixture(scope="module")
@@ -145,26 +144,6 @@ def test_the_hash_of_the_weights_follows_values_and_not_the_file(published: Path
 def test_an_unknown_feature_mode_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"model\.features"):
         DeepEncoder(small_config(), "mean")
-
-
-def run_config(**model: object) -> RunConfig:
-    return RunConfig.model_validate({"model": model})
-
-
-def test_the_configured_encoder_is_loaded(published: Path) -> None:
-    config = run_config(ocr_model_name=str(published), features="concat", precision="bfloat16", device="cpu")
-    encoder = load_encoder(config)
-    assert encoder.features == "concat"
-    assert encoder.dtype == torch.float32  # a CPU is slower in 16 bits
-    assert encoder.device.type == "cpu"
-
-
-def test_a_tiny_encoder_that_was_not_built_says_so_and_asks_no_hub(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(MissingInputError, match="Run `ocrmem base` first"):
-        load_encoder(RunConfig())
 
 
 def test_a_missing_gpu_is_a_configuration_error(monkeypatch: pytest.MonkeyPatch) -> None:

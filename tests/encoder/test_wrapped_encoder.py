@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import copy
+import io
 
 import pytest
 import torch
+from PIL import Image
 from support.deepseek_reference import ReferenceModel, randomise
 from support.encoders import publish_as_deepseek, random_pages, small_config
+from support.page_dataset import written_page
 from torch import nn
 
+from ocrmem.config import RenderSection
+from ocrmem.encoder.comparison import TOLERANCES
 from ocrmem.encoder.deepencoder import DeepEncoder
+from ocrmem.encoder.page_encoding import encode_pages
 from ocrmem.encoder.wrapped_encoder import WrappedEncoder
 from ocrmem.errors import ModelError
+from ocrmem.rendering import load_atlas, render_text
 
 deepseek_ocr_encoder = pytest.importorskip("deepseek_ocr_encoder")
 
@@ -84,6 +91,36 @@ def test_a_wrapped_encoder_is_frozen_and_counts_as_the_native_one(
     assert wrapped.tokens_for(256) == native.tokens_for(256) == 64
     assert (wrapped.dtype, wrapped.device) == (torch.float32, torch.device("cpu"))
     assert len(wrapped.weights_sha256()) == 64
+
+
+# A second writing of the encoder, so rounding differs: in bfloat16 either is as far from its own float32 features.
+@pytest.mark.parametrize("dtype", TOLERANCES)
+def test_the_package_around_a_callers_model_gives_the_native_features(
+    reference: ReferenceModel, native: DeepEncoder, dtype: torch.dtype
+) -> None:
+    pages = [written_page(seed) for seed in range(2)]
+    package = WrappedEncoder.of_model(copy.deepcopy(reference), dtype=dtype, device=torch.device("cpu"))
+    found, expected = (encode_pages(encoder, pages).float() for encoder in (package, copy.deepcopy(native).to(dtype)))
+    assert not found.is_inference()
+    assert (found - expected).abs().max() < TOLERANCES[dtype] * expected.square().mean().sqrt()
+
+
+def test_a_page_of_the_packages_own_size_is_prepared_as_its_encode_prepares_a_picture(
+    package_object: nn.Module, native: DeepEncoder
+) -> None:
+    page = render_text("as a file would be read", RenderSection(), load_atlas("unifont")).pages[0]
+    own = WrappedEncoder(package_object)
+    with Image.open(io.BytesIO(page.png())) as picture:
+        assert torch.equal(own.pixels([page])[0], package_object._preproc_1024(picture.convert("RGB")))
+    assert not torch.equal(own.pixels([page]), native.pixels([page]))  # an object of the caller's keeps CLIP's means
+    assert torch.equal(WrappedEncoder.of_native(copy.deepcopy(native)).pixels([page]), native.pixels([page]))
+
+
+def test_positions_that_were_computed_follow_the_weights(package_object: nn.Module) -> None:
+    pages = random_pages(1, 256)
+    wrapped = WrappedEncoder(package_object)
+    wrapped(pages)
+    assert wrapped.double()(pages.double()).dtype == torch.float64
 
 
 def test_the_packages_own_dtype_is_kept(reference: ReferenceModel) -> None:

@@ -19,8 +19,8 @@ from ocrmem.config import RunConfig
 from ocrmem.conversations import Message
 from ocrmem.dataset.memory_dataset import MemoryDataset
 from ocrmem.dataset.sequence import SequenceBuilder
-from ocrmem.encoder.deepencoder import load_encoder
 from ocrmem.encoder.feature_store import FeatureStore
+from ocrmem.encoder.loading import load_encoder
 from ocrmem.errors import DataError, MissingInputError, ModelError
 from ocrmem.evaluation.evaluate import _Evaluation, evaluate
 from ocrmem.evaluation.html_report import choose_examples, training_curve, write_report

@@ -54,6 +54,14 @@ def vision_size_is_the_encoders(config: RunSettings) -> Iterator[Fault]:
         yield "model.vision_embedding_size", f"{message}: the first page would fail on a shape", f"Set it to {gives}"
 
 
+@rule("model.encoder", "model.features")
+def the_package_adds_features(config: RunSettings) -> Iterator[Fault]:
+    model = config.model
+    if model.encoder == "deepseek-ocr-encoder" and model.features != "sum":
+        message = f"is {model.features!r}, which deepseek-ocr-encoder does not give"
+        yield "model.features", message, "Set it to sum and model.vision_embedding_size to its width, or use native"
+
+
 @rule("model.base_model_name", "model.max_seq_length", "evaluate.max_new_tokens")
 def sequence_fits_the_base_model(config: RunSettings) -> Iterator[Fault]:
     name, longest, new = config.model.base_model_name, config.model.max_seq_length, config.evaluate.max_new_tokens
