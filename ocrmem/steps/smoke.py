@@ -24,6 +24,12 @@ def _smoke(step: Step, arguments: Arguments) -> Mapping[str, object]:
     return load("ocrmem.smoke_test:smoke_model")(arguments.model, arguments.trainable, arguments.output)
 
 
+# What the batches of a run's objectives and their losses are made of.
+_OBJECTIVES = (
+    "stages", "max_steps", "transcribe_instruction", "continue_instruction",
+    "distil_top_k", "distil_kl_weight", "distil_nll_weight",
+)  # fmt: skip
+
 STEP = Step(
     name="smoke",
     help="show on a few samples that gradients reach proj and nothing else",
@@ -34,7 +40,7 @@ STEP = Step(
     reads=("dataset", "features", "models"),
     writes=("smoke",),
     settings=("model", "smoke"),
-    other_settings=("train.seed",),
+    other_settings=("train.seed", *(f"train.{name}" for name in _OBJECTIVES)),
     is_stage=True,
     component="smoke_test",
     cached=True,
