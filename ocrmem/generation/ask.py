@@ -42,7 +42,7 @@ class AskResult(TypedDict):
 def ask(
     files: str | Path | Sequence[str | Path],
     questions: str | Sequence[str],
-    adapter: str | None = None,
+    adapter: str | Path | None = None,
     *,
     compare: bool = False,
     config: RunConfig | None = None,
@@ -84,12 +84,12 @@ def ask(
             | ({"compared": {name: asdict(other) for name, other in answer.compared.items()}} if compare else {})
             for answer in answers
         ],
-        "adapter": adapter or (config.paths.adapter if config else ENGLISH),
+        "adapter": str(adapter or (config.paths.adapter if config else ENGLISH)),
         "summary": [*_summary(answers), "", first.told],
     }
 
 
-def remembering(files: Sequence[str | Path], adapter: str | None, config: RunConfig | None) -> Memory:
+def remembering(files: Sequence[str | Path], adapter: str | Path | None, config: RunConfig | None) -> Memory:
     """Return a memory of files. They are read before a model is looked for, so that a misspelt name costs no time.
 
     Raises:
@@ -97,7 +97,7 @@ def remembering(files: Sequence[str | Path], adapter: str | None, config: RunCon
     """
     directory, settings = adapter_and_settings(adapter, config)
     read = [message for file in files for message in read_file(file, settings.model.family)]
-    memory = Memory(ChatSession.open(settings, str(directory), context_threshold=0))
+    memory = Memory(ChatSession.open(settings, directory, context_threshold=0))
     memory.messages += read
     return memory
 

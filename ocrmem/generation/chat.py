@@ -32,7 +32,7 @@ class ChatResult(TypedDict):
 
 
 def chat(
-    files: Sequence[str | Path] = (), adapter: str | None = None, *, config: RunConfig | None = None
+    files: Sequence[str | Path] = (), adapter: str | Path | None = None, *, config: RunConfig | None = None
 ) -> ChatResult:
     """Read questions from standard input and answer each on standard output, until the input ends or says /quit.
 

@@ -10,6 +10,7 @@ import json
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Self, TypedDict, cast
 
 import torch
@@ -112,7 +113,7 @@ class ChatSession:
     def open(
         cls,
         config: RunConfig | None = None,
-        adapter: str | None = None,
+        adapter: str | Path | None = None,
         *,
         cached_pages: int = 256,
         context_threshold: int | None = None,

@@ -10,6 +10,7 @@ the assistant acknowledges, the question is the last message, and all before it 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Self
 
 from ocrmem.config import RunConfig
@@ -85,7 +86,7 @@ class Memory:
         self.messages: list[Message] = []
 
     @classmethod
-    def load(cls, adapter: str | None = None, *, config: RunConfig | None = None) -> Self:
+    def load(cls, adapter: str | Path | None = None, *, config: RunConfig | None = None) -> Self:
         """Load an adapter with its models.
 
         Args:

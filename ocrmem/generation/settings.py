@@ -21,7 +21,7 @@ from ocrmem.registry import resolve_adapter
 _ONLY_IN_PROVENANCE = {"model": ("precision",), "evaluate": ("max_new_tokens",)}
 
 
-def adapter_and_settings(adapter: str | None, config: RunConfig | None) -> tuple[Path, RunConfig]:
+def adapter_and_settings(adapter: str | Path | None, config: RunConfig | None) -> tuple[Path, RunConfig]:
     """Find an adapter, check it if it is a package, and settle the settings it answers under.
 
     Args:
@@ -34,7 +34,7 @@ def adapter_and_settings(adapter: str | None, config: RunConfig | None) -> tuple
         ModelError: it was changed.
     """
     wanted = adapter or (config.paths.adapter if config else ENGLISH)
-    directory = resolve_adapter(wanted, config or RunConfig())
+    directory = resolve_adapter(str(wanted), config or RunConfig())
     if is_package(directory):
         verify_package(directory)
     return directory, config or _settings_of(directory)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -154,6 +155,19 @@ def test_an_adapter_s_own_settings_are_those_of_its_run(config: RunConfig) -> No
     assert found.data.recent_turns == config.data.recent_turns
     assert found.paths.models == "models"
     assert adapter_and_settings(None, config) == (Path(config.paths.adapter), config)
+
+
+def test_a_package_s_provenance_says_what_its_adapter_does_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree("adapter", tmp_path, dirs_exist_ok=True)
+    (tmp_path / "README.md").touch()
+    params = {"model": {"precision": "bfloat16", "device": "cuda"}, "evaluate": {"max_new_tokens": 7}}
+    checked: list[Path] = []
+    monkeypatch.setattr(settings, "verify_package", checked.append)
+    monkeypatch.setattr(settings, "read_provenance", lambda _: {"params": params})
+    found = adapter_and_settings(tmp_path, None)[1]
+    assert (found.model.precision, found.evaluate.max_new_tokens) == ("bfloat16", 7)
+    assert found.model.device == "auto", "where it was trained says nothing of where it answers"
+    assert checked == [tmp_path]
 
 
 def test_settings_that_cannot_be_are_told() -> None:
