@@ -19,6 +19,7 @@ from ocrmem.steps import (
     import_adapter,
     pipeline,
     preflight,
+    prose,
     register,
     render,
     smoke,
@@ -51,6 +52,7 @@ STEPS: dict[str, Step] = {
         pipeline,
         convert,
         synth,
+        prose,
         import_adapter,
     )
 }
