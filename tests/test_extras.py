@@ -57,7 +57,7 @@ FEATURES = {
     "encoder": {"model", "encoder"},
     "evaluation": {"model"},
     "families": {"dataset"},
-    "generation": {"model"},
+    "generation": {"model", "fonts"},
     "gradflow": {"model"},
     "model": {"model"},
     "objectives": {"model"},

@@ -57,8 +57,12 @@ class SampleMaker:
         self.builder = SequenceBuilder.of(config, tokenizer)
         self.renderer = HistoryRenderer(config.render)
 
-    def make(self, conversation: Conversation) -> Made:
-        """Make the samples and pages of a conversation."""
+    def make(self, conversation: Conversation, pictures: Sequence[Page] = ()) -> Made:
+        """Make the samples and pages of a conversation.
+
+        Args:
+            pictures: pages that were not drawn; they come before those of the text in every memory.
+        """
         made = Made()
         turns = split_turns(conversation, self.config.data.recent_turns)
         longest = turns[-1].history if turns else ()
@@ -75,7 +79,7 @@ class SampleMaker:
         )
         places = message_ends(longest, self.config.render.labels)
         for turn, length, becomes_memory in zip(turns, lengths, over, strict=True):
-            memory = next(memories) if becomes_memory else None
+            memory = self._behind(pictures, next(memories)) if becomes_memory else None
             try:
                 made.samples.append(self._sample(turn, length, memory, rows, places))
             except DataError as error:
@@ -84,6 +88,12 @@ class SampleMaker:
         used = dict.fromkeys(name for sample in made.samples for name in sample.pages)
         made.pages = [rows[name] for name in used]
         return made
+
+    def _behind(self, pictures: Sequence[Page], drawn: NewestPages) -> NewestPages:
+        """Put pictures in front of drawn pages, as the first to be dropped."""
+        pages = [*pictures, *drawn.pages]
+        over = max(len(pages) - self.config.render.max_pages, 0)
+        return replace(drawn, pages=pages[over:], dropped=drawn.dropped + over)
 
     def _sample(
         self,

@@ -96,9 +96,17 @@ def remembering(files: Sequence[str | Path], adapter: str | Path | None, config:
         OcrMemError: as `ask`.
     """
     directory, settings = adapter_and_settings(adapter, config)
-    read = [message for file in files for message in read_file(file, settings.model.family)]
+    read = [read_file(file, settings.model.family) for file in files]
     memory = Memory(ChatSession.open(settings, directory, context_threshold=0))
-    memory.messages += read
+    for file, found in zip(files, read, strict=True):
+        if isinstance(found, list):
+            memory.messages += found
+            continue
+        from ocrmem.rendering.picture import page_of  # Pillow, which texts do not need
+
+        picture = page_of(found, str(file), memory.page_size)
+        note(f"{picture.name} is a picture, whose text is not counted: {picture.told}")
+        memory.keep(picture)
     return memory
 
 

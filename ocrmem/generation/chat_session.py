@@ -174,13 +174,17 @@ class ChatSession:
             "warnings": _warnings(distance, sample),
         }
 
-    def prepare(self, asked: Conversation) -> Prepared:
+    def prepare(self, asked: Conversation, pictures: Sequence[Page] = ()) -> Prepared:
         """Draw and encode what is new, and put the question together.
+
+        Args:
+            asked: as `read_question` gives it.
+            pictures: pages that were not drawn, see `SampleMaker.make`.
 
         Raises:
             DataError: the conversation makes no sample.
         """
-        made = self.maker.make(asked)
+        made = self.maker.make(asked, pictures)
         if made.problems:
             raise DataError(made.problems)
         sample = made.samples[-1]

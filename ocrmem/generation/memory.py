@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from ocrmem.config import RunConfig
 from ocrmem.conversations import Conversation, Message
@@ -26,6 +26,11 @@ from ocrmem.generation.question import asking
 from ocrmem.generation.reading import notes
 from ocrmem.rendering import Page
 from ocrmem.synthetic.notes import load_phrases
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from ocrmem.rendering.picture import Picture
 
 
 @dataclass(frozen=True)
@@ -84,6 +89,7 @@ class Memory:
     def __init__(self, session: ChatSession) -> None:
         self.session = session
         self.messages: list[Message] = []
+        self.pictures: list[Page] = []
 
     @classmethod
     def load(cls, adapter: str | Path | None = None, *, config: RunConfig | None = None) -> Self:
@@ -111,6 +117,31 @@ class Memory:
             raise ConfigError.of("Memory.read", f"takes a string, and was given {text!r}", remedy)
         self.messages += notes(_valid(text, "Memory.read"), "Memory.read")
         return self
+
+    def read_picture(self, source: str | Path | Image) -> Self:
+        """Remember a scanned page, before all text; return this memory. A message with its name stands for it.
+
+        Args:
+            source: a PNG or JPEG file, or a PIL image.
+
+        Raises:
+            MissingInputError, ConfigError, DataError: as `ocrmem.rendering.picture.read_picture`.
+        """
+        from ocrmem.rendering.picture import read_picture  # Pillow, which texts do not need
+
+        return self.keep(read_picture(source, self.page_size))
+
+    def keep(self, picture: Picture) -> Self:
+        """Remember a picture of `page_size`; return this memory."""
+        name = _valid(f"[{Path(picture.name).name}]", picture.name)
+        self.messages += notes(name, picture.name)
+        self.pictures.append(picture.page)
+        return self
+
+    @property
+    def page_size(self) -> int:
+        """Side in px of the pages that the adapter was trained on."""
+        return self.session.maker.config.render.page_size
 
     def ask(self, question: str, *, compare: bool = False) -> MemoryAnswer:
         """Answer a question from memory, which stays as it is.
@@ -156,7 +187,7 @@ class Memory:
         return [Page.from_bytes(row.bits, row.size, row.atlas_version) for row in self._made().pages]
 
     def _answer(self, question: str, compare: bool = False) -> MemoryAnswer:
-        prepared = self.session.prepare(self._asked(question))
+        prepared = self.session.prepare(self._asked(question), self.pictures)
         answer, sample = self.session.answer_prepared(prepared), prepared.sample
         warnings = list(answer["warnings"])
         if lost := answer["dropped_tokens"]:
@@ -196,7 +227,7 @@ class Memory:
 
     def _made(self) -> Made:
         """Draw what the next question is answered from."""
-        made = self.session.maker.make(self._asked("?"))
+        made = self.session.maker.make(self._asked("?"), self.pictures)
         if made.problems:
             raise DataError(made.problems)
         return made

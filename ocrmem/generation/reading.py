@@ -7,31 +7,36 @@ import gzip
 import io
 import zlib
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ocrmem.conversations import Message
 from ocrmem.conversion.messages import is_conversation, messages_of
 from ocrmem.errors import DataError
 from ocrmem.families import Family
 from ocrmem.generation.question import read_source
+from ocrmem.rendering.page import JPEG_SIGNATURE, PNG_SIGNATURE
 from ocrmem.synthetic.notes import load_phrases
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 _GZIP, _PARQUET = b"\x1f\x8b", b"PAR1"
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _JSON_NAMES = (".json", ".jsonl", ".ndjson", ".jsonlines")  # which must hold conversations, or be said to be text
 _PACKED = {
-    b"%PDF": ("is a PDF", "Take its text out: pdftotext FILE - | ocrmem ask - --question ..."),
+    b"%PDF": ("is a PDF", "Take its text out (pdftotext FILE -) or its pages (pdftoppm -png FILE page), and ask those"),
     b"PK\x03\x04": ("is a zip archive or an office document", "Unpack it, or save its text as a file of its own"),
 }
 
 
-def read_file(file: str | Path, family: Family) -> list[Message]:
-    """Return a file as messages, the last of which is the assistant's.
+def read_file(file: str | Path, family: Family) -> list[Message] | Image:
+    """Return a file as messages, the last of which is the assistant's, or the picture that it is.
 
     A text becomes one message of the user's, as the notes that an adapter is trained on are. Conversations keep their
     messages. Names that end in .json or .jsonl must hold conversations; of any other the content decides.
 
     Args:
-        file: UTF-8, UTF-16 with its mark, JSON, JSONL or parquet, also with gzip; ``-`` is standard input.
+        file: UTF-8, UTF-16 with its mark, JSON, JSONL or parquet, also with gzip; PNG or JPEG; ``-`` is standard input.
         family: of the base model; it writes tool calls as text.
 
     Raises:
@@ -45,6 +50,10 @@ def read_file(file: str | Path, family: Family) -> list[Message]:
             raw = gzip.decompress(raw)
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise DataError.of(name, f"is damaged gzip ({error})", "Download or pack it again") from None
+    if raw.startswith((PNG_SIGNATURE, JPEG_SIGNATURE)):
+        from ocrmem.rendering.picture import open_picture  # Pillow, which texts do not need
+
+        return open_picture(raw, name)
     if not raw.strip():
         raise DataError.of(name, "is empty", "Name a file in which something is written")
     stated = name.removesuffix(".gz").endswith(_JSON_NAMES) or raw.startswith(_PARQUET)

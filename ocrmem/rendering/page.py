@@ -13,7 +13,7 @@ import numpy as np
 
 from ocrmem.errors import DataError
 
-_PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+PNG_SIGNATURE, JPEG_SIGNATURE = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
 _BAND = 64  # rows of a page that are written together: still in the cache when they are copied to the other channels
 
 
@@ -120,7 +120,7 @@ class Page:
         np.bitwise_not(self.bits, out=lines[:, 1:])
         header = struct.pack(">IIBBBBB", self.size, self.size, 1, 0, 0, 0, 0)
         body = zlib.compress(lines.tobytes(), 1)
-        return _PNG_SIGNATURE + _chunk(b"IHDR", header) + _chunk(b"IDAT", body) + _chunk(b"IEND", b"")
+        return PNG_SIGNATURE + _chunk(b"IHDR", header) + _chunk(b"IDAT", body) + _chunk(b"IEND", b"")
 
 
 def pixel_batch(pages: Sequence[Page]) -> np.ndarray:

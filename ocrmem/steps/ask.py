@@ -18,7 +18,9 @@ def memory_options(parser: ArgumentParser) -> None:
 
 
 def _options(parser: ArgumentParser) -> None:
-    parser.add_argument("files", nargs="+", metavar="FILE", help="text, Markdown or conversations; - is stdin")
+    parser.add_argument(
+        "files", nargs="+", metavar="FILE", help="text, Markdown, conversations or pictures (PNG, JPEG); - is stdin"
+    )
     parser.add_argument(
         "--question", dest="questions", action="append", required=True, metavar="TEXT", help="what to ask (repeatable)"
     )

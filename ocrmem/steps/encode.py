@@ -1,12 +1,37 @@
 """The step ``encode``."""
 
-from ocrmem.steps.step import Step
+from argparse import ArgumentParser
+from collections.abc import Mapping
+from pathlib import Path
+
+from ocrmem.errors import ConfigError
+from ocrmem.steps.step import Arguments, Step, load, run_config
+
+
+def _options(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "pictures", nargs="*", metavar="PICTURE", help="PNG or JPEG files to encode instead of the dataset"
+    )
+    parser.add_argument("--output", type=Path, metavar="FILE", help="where the features of pictures go (safetensors)")
+
+
+def _encode(step: Step, arguments: Arguments) -> Mapping[str, object]:
+    if bool(arguments.pictures) != bool(arguments.output):
+        message = "takes pictures and the file for their features together"
+        raise ConfigError.of("encode", message, "Write: ocrmem encode PICTURE ... --output FILE, or neither")
+    config = run_config(arguments)
+    if arguments.pictures:
+        return load("ocrmem.encoder.encode_pictures:encode_pictures")(config, arguments.pictures, arguments.output)
+    return step.call_with(config)
+
 
 STEP = Step(
     name="encode",
     help="encode every page once into the feature store",
     function="ocrmem.encoder.encode:encode_dataset",
     page="encoder.md",
+    options=_options,
+    call=_encode,
     reads=("dataset", "models"),
     writes=("features",),
     settings=(

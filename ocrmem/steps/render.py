@@ -3,10 +3,14 @@
 from argparse import ArgumentParser
 from collections.abc import Mapping
 
+from ocrmem.errors import ConfigError
 from ocrmem.steps.step import Arguments, Step, load, positive, run_config
 
 
 def _options(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "pictures", nargs="*", metavar="PICTURE", help="with --preview: PNG or JPEG files as pages, instead of the data"
+    )
     parser.add_argument("--preview", type=positive, metavar="N", help="write the first N pages as PNG instead")
     parser.add_argument("--skip-bad", action="store_true", help="leave out bad lines (see rejects.jsonl)")
 
@@ -14,7 +18,12 @@ def _options(parser: ArgumentParser) -> None:
 def _render(step: Step, arguments: Arguments) -> Mapping[str, object]:
     if arguments.skip_bad:
         arguments.set = [*arguments.set, "data.skip_bad=true"]
+    if arguments.pictures and not arguments.preview:
+        message = "takes pictures to show them as pages, not into a dataset"
+        raise ConfigError.of("render", message, "Add --preview N, or leave them out")
     config = run_config(arguments)
+    if arguments.pictures:
+        return load("ocrmem.dataset.preview:preview_pictures")(config, arguments.pictures, arguments.preview)
     if arguments.preview:
         return load("ocrmem.dataset.preview:preview_dataset")(config, arguments.preview)
     return step.call_with(config)

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from support.sessions import new_session, write_adapter
 
 import ocrmem
@@ -55,6 +56,22 @@ def test_json_has_the_fields_of_the_answer_in_python(capsys: pytest.CaptureFixtu
     assert printed["answers"][0]["text"] == expected.text
     assert printed["text"] == f"{expected.text}\n{memory.ask('the').text}"
     assert [set(answer["compared"]) for answer in printed["answers"]] == [{"full_text", "truncated", "no_memory"}] * 2
+
+
+def test_a_picture_is_asked_about_and_what_was_done_to_it_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = Image.new("L", (512, 300), 255)
+    image.paste(0, (10, 10, 200, 40))
+    image.save(tmp_path / "scan.jpg")
+    command = ["ask", str(tmp_path / "scan.jpg"), "--question", "the", "--adapter", "adapter"]
+    assert main(command) == 0
+    said = capsys.readouterr()
+    expected = ocrmem.Memory.load("adapter").read_picture(tmp_path / "scan.jpg").ask("the")
+    assert said.out == f"{expected.text}\n\n{expected.told}\n"
+    assert expected.pages == 2
+    told = " ".join(said.err.split())
+    assert "scan.jpg is a picture, whose text is not counted: 512 x 300 px, shrunk to 256 x 150, on a page of" in told
 
 
 def test_every_answer_says_how_much_text_became_memory(

@@ -6,7 +6,9 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 from support.sessions import Read, new_session
 
 from ocrmem import ChatSession
@@ -41,6 +43,28 @@ def test_pages_are_encoded_once_and_memory_is_read_once_for_all_questions() -> N
             first.memory_tokens,
             first.pages,
         )
+
+
+def test_a_picture_is_a_page_before_all_text_and_a_message_with_its_name(tmp_path: Path) -> None:
+    drawn = new_memory().read(TEXT).pages()[0]
+    (tmp_path / "scan.png").write_bytes(drawn.png())
+    memory = new_memory().read("ana").read_picture(tmp_path / "scan.png")
+    assert [message.content for message in memory.messages[::2]] == ["ana", "[scan.png]"]
+    picture, text = memory.pages()
+    assert np.array_equal(picture.bits, drawn.bits)
+    assert text.hash == new_memory().read("ana").read("[scan.png]").pages()[0].hash
+    first, again = memory.ask(QUESTIONS[0]), memory.ask(QUESTIONS[1])
+    assert (first.pages, first.encoded_pages, again.encoded_pages) == (2, 2, 0)
+    assert first.memory_tokens > new_memory().read("ana").read("[scan.png]").ask(QUESTIONS[0]).memory_tokens
+    with Image.open(tmp_path / "scan.png") as image:
+        assert new_memory().read_picture(image).pages()[0].hash == picture.hash
+
+
+def test_pictures_are_the_first_pages_to_be_dropped(tmp_path: Path) -> None:
+    (tmp_path / "scan.png").write_bytes(new_memory().read(TEXT).pages()[0].png())
+    memory = new_memory(max_pages=1).read("ana").read_picture(tmp_path / "scan.png")
+    assert [page.atlas_version for page in memory.pages()] != ["picture-1"]
+    assert any("the 1 oldest pages of 2" in warning for warning in memory.ask("the").warnings)
 
 
 def test_what_is_read_later_is_added_at_the_cost_of_the_last_page() -> None:

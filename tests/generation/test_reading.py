@@ -62,7 +62,8 @@ def test_a_file_is_read_by_what_is_in_it(
     ("name", "raw", "message"),
     [
         ("empty.txt", b" \n", "is empty"),
-        ("photo.txt", b"\x89PNG\r\n\x1a\n\0\0", "is binary"),
+        ("photo.txt", b"\x89PNG\r\n\x1a\n\0\0", "is damaged: its header cannot be read"),
+        ("sound.txt", b"RIFF\0\0", "is binary"),
         ("utf8.txt", b"ana\0tea", "is binary"),
         ("latin.txt", b"ana\nt\xe9a", r"latin\.txt:2: is not UTF-8 \(byte 0xe9\).*iconv"),
         ("paper.pdf", b"%PDF-1.7", "is a PDF.*pdftotext"),
