@@ -94,8 +94,9 @@ class LoopEvents(TrainerCallback):
 
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         stages = self.trainer.stages
-        if stages is not None and state.global_step in stages.starts[1:]:
-            control.should_log = True  # no entry of the log mixes the losses of two stages
+        ends = stages.starts[1:] if stages is not None else []  # no entry of the log mixes the losses of two stages
+        if state.global_step in (1, *ends, state.max_steps):  # the shortest run has a loss to show
+            control.should_log = True
 
     def on_pre_optimizer_step(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self.trainer.settle_step()
