@@ -47,7 +47,7 @@ def read_config(directory: Path) -> MEMConfig:
         raise ModelError.of(
             str(path),
             f"its model_type is {kind!r}, not {MEMConfig.model_type!r}",
-            "Give an ocrmem adapter; `ocrmem import-adapter` makes one from an OCR-MEM projection_layer.pt",
+            "Give an ocrmem adapter; `ocrmem import-adapter` makes one of what OCR-MEM left",
         )
     return MEMConfig(**{name: value for name, value in values.items() if name != "model_type"})
 

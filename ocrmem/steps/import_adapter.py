@@ -7,16 +7,24 @@ from ocrmem.steps.step import Step
 
 
 def _options(parser: ArgumentParser) -> None:
-    parser.add_argument("source", type=Path, metavar="DIR", help="folder with projection_layer.pt and config.json")
+    parser.add_argument("source", type=Path, metavar="DIR", help="holds projection_layer.pt, or checkpoints")
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="where the adapter goes")
+    parser.add_argument(
+        "--set",
+        dest="overrides",
+        action="append",
+        default=[],
+        metavar="FIELD=VALUE",
+        help="a field of config.json, as in base_model_name=Qwen/Qwen3-8B (repeatable)",
+    )
 
 
 STEP = Step(
     name="import-adapter",
-    help="turn an OCR-MEM projection_layer.pt into an adapter",
+    help="turn what OCR-MEM left into an adapter",
     function="ocrmem.model.importing:import_adapter",
     page="model.md",
     options=_options,
-    passes=("source", "output"),
+    passes=("source", "output", "overrides"),
     takes_config=False,
 )

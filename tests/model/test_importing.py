@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from support.models import HIDDEN, PLACEHOLDER, VISION, small_base, small_encoder
+from support.ocr_mem import NAMES, old_proj, write_config, write_weights
 from torch import nn
 
 from ocrmem.errors import ConfigError, MissingInputError, ModelError
@@ -115,6 +117,58 @@ def test_a_base_of_another_size_is_refused(tmp_path):
         MEMModel.from_pretrained(tmp_path / "new", base_llm_model=small_base())
 
 
+@pytest.mark.parametrize("width", [512, 1024])
+@pytest.mark.parametrize("name_of_base", ["base_model_name", "base_llm_model_name", None])
+def test_what_ocr_mem_wrote_at_any_time_is_read(tmp_path, name_of_base, width):
+    old = old_proj(width, HIDDEN)
+    write_weights(tmp_path / "checkpoint-200", old)
+    overrides = ["context_threshold=1024"]
+    if name_of_base:
+        write_config(tmp_path / "checkpoint-200", name_of_base, width=width)
+    else:
+        with pytest.raises(MissingInputError, match=r"--set base_model_name=\S+ --set ocr_model_name=") as refused:
+            import_adapter(tmp_path / "checkpoint-200", tmp_path / "new", overrides)
+        overrides += refused.value.problems[0].remedy.removeprefix("Add --set ").partition(",")[0].split(" --set ")
+    result = import_adapter(tmp_path / "checkpoint-200", tmp_path / "new", overrides)
+    assert (result["vision_embedding_size"], result["projector_hidden_size"]) == (width, width)
+    written = json.loads((tmp_path / "new" / "config.json").read_text(encoding="utf-8"))
+    assert {name: written[name] for name in NAMES} == NAMES
+    assert [p["place"] for p in result["problems"]] == ([] if width == 1024 else ["vision_embedding_size"])
+    assert "Verdana" in result["warnings"][0]
+
+
+def test_of_a_training_s_output_the_last_weights_are_taken(tmp_path):
+    for name in ("checkpoint-200", "checkpoint-1000"):
+        write_weights(tmp_path / name, old_proj(VISION, HIDDEN))
+        write_config(tmp_path / name, width=VISION)
+    assert "checkpoint-1000" in import_adapter(tmp_path, tmp_path / "new")["weights"]
+    write_weights(tmp_path / "final_adapter", old_proj(VISION, HIDDEN))
+    write_config(tmp_path / "final_adapter", width=VISION)
+    assert "final_adapter" in import_adapter(tmp_path, tmp_path / "new")["weights"]
+
+
+@pytest.mark.parametrize("form", ["model.safetensors", "pytorch_model.bin"])
+@pytest.mark.parametrize("sharded", [False, True])
+def test_of_a_whole_model_s_weights_only_proj_is_read(tmp_path, form, sharded):
+    def save(tensors: dict[str, torch.Tensor], name: str) -> None:
+        save_file(tensors, tmp_path / name) if name.endswith("safetensors") else torch.save(tensors, tmp_path / name)
+
+    old = old_proj(VISION, HIDDEN)
+    proj = {f"proj.{name}": tensor for name, tensor in old.state_dict().items()}
+    others = {"base_llm_model.model.layers.0.mlp.up_proj.weight": torch.zeros(2, 2), "ocr_embed.proj.0": torch.ones(1)}
+    if sharded:
+        stem, _, ending = form.rpartition(".")
+        shards = {f"{stem}-0000{number}-of-00002.{ending}": held for number, held in ((1, proj), (2, others))}
+        save(proj, next(iter(shards)))  # the other one is not even there
+        index = {"metadata": {}, "weight_map": {name: shard for shard, held in shards.items() for name in held}}
+        (tmp_path / f"{form}.index.json").write_text(json.dumps(index), encoding="utf-8")
+    else:
+        save(proj | others, form)
+    write_config(tmp_path, width=VISION)
+    result = import_adapter(tmp_path, tmp_path / "new")
+    assert result["parameters"] == sum(parameter.numel() for parameter in old.parameters())
+
+
 class Bomb:
     """Pickles into a call that leaves a trace."""
 
@@ -125,10 +179,12 @@ class Bomb:
         return (Path.touch, (self.target,))
 
 
-@pytest.mark.parametrize("how", ["torch", "pickle"])
+@pytest.mark.parametrize("how", ["torch", "pickle", "bin"])
 def test_a_malicious_pickle_is_refused_and_not_run(tmp_path, how):
     trace = tmp_path / "trace"
     source = write(tmp_path / "old", {"0.weight": Bomb(trace)})
+    if how == "bin":
+        (source / "projection_layer.pt").rename(source / "pytorch_model.bin")
     if how == "pickle":
         (source / "projection_layer.pt").write_bytes(pickle.dumps({"0.weight": Bomb(trace)}))
     with pytest.raises(ModelError, match="is not a file of plain tensors"):
@@ -175,6 +231,13 @@ def test_a_broken_config_is_a_typed_error(tmp_path, content):
     (source / "config.json").write_text(content, encoding="utf-8")
     with pytest.raises(ModelError, match=r"config\.json"):
         import_adapter(source, tmp_path / "new")
+
+
+@pytest.mark.parametrize("text", ["context_threshold", "=3", "labels=["])
+def test_an_override_that_cannot_be_read_is_named(tmp_path, text):
+    source = write(tmp_path / "old", ancestor().state_dict())
+    with pytest.raises(ConfigError, match="--set"):
+        import_adapter(source, tmp_path / "new", [text])
 
 
 @pytest.mark.parametrize("name", ["projection_layer.pt", "config.json"])
