@@ -10,7 +10,7 @@ import importlib
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NotRequired, cast
 
@@ -46,10 +46,11 @@ class SmokeResult(ReportDict):
 
     memory_from: NotRequired[str]  # "stored features" or "encoder"
     samples: NotRequired[list[str]]  # ids of those that were checked
-    trainable_parameters: NotRequired[list[str]]  # the table of parameters by part, line by line
+    parts: NotRequired[list[dict[str, Any]]]  # parameters of each part, as `PartCount` has them
+    trainable_parameters: NotRequired[list[str]]  # the same as a table, line by line
     loss_with_other_pages: NotRequired[float | None]  # None where the check failed before
     losses: NotRequired[dict[str, float | None]]  # of the other objectives of train.stages, where `answer` passed
-    model: NotRequired[str]  # ``--model``'s target, in place of the four above
+    model: NotRequired[str]  # ``--model``'s target, in place of those above
     summary: list[str]
 
 
@@ -82,10 +83,12 @@ def smoke(config: RunConfig, model: MEMModel | None = None) -> SmokeResult:
     batch = _to(device, MemoryCollator(SequenceBuilder.of(config), dataset, store)(samples))
     longest = max(sample.history_tokens for sample in everything)
     report = check(model, batch, PROJ, distinct_memories=True, longest_history=longest)
+    counts = model.trainable_parameters()
     details: dict[str, Any] = {
         "memory_from": "stored features" if stored else "encoder",
         "samples": [sample.id for sample in samples],
-        "trainable_parameters": parameter_report(model.trainable_parameters()).splitlines(),
+        "parts": [asdict(part) for part in counts],
+        "trainable_parameters": parameter_report(counts).splitlines(),
         "loss_with_other_pages": None,
     }
     if report.ok:

@@ -86,6 +86,7 @@ class Recording:
     loss: float | None = None
     loss_is_number: bool = False  # forward returned a number, not a tensor
     loss_requires_grad: bool = False
+    loss_grad_fn: str = ""  # name of the operation that made the loss; empty where autograd has none
     loss_lineage: Lineage = field(default_factory=Lineage)
     forward_error: str = ""
     forward_error_kind: str = ""
@@ -253,6 +254,7 @@ class Probe:
         record = self._recording
         record.loss = float(loss.detach())
         record.loss_requires_grad = loss.requires_grad
+        record.loss_grad_fn = loss.grad_fn.name() if loss.grad_fn else ""
         record.loss_lineage = self._trace.lineage_of(loss)
         if not loss.requires_grad:
             record.backward_error = "element 0 of tensors does not require grad and does not have a grad_fn"

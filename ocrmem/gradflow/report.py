@@ -26,6 +26,7 @@ class ReportDict(TypedDict):
     trainable: list[str]
     loss: float | None
     loss_requires_grad: bool
+    loss_grad_fn: str | None
     forward_error: str | None
     backward_error: str | None
     batch: dict[str, int | None]
@@ -82,7 +83,7 @@ class Report:
         if record.forward_error:
             return [f"forward failed: {record.forward_error}", *record.notes]
         lines = [
-            f"loss {record.loss:.4g} requires_grad {record.loss_requires_grad}",
+            f"loss {record.loss:.4g} requires_grad {record.loss_requires_grad} grad_fn {record.loss_grad_fn or None}",
             f"backward failed: {record.backward_error}" if record.backward_error else "backward ok",
         ]
         norms = [p.gradient_norm for p in record.trained if p.gradient_norm and p.finite]
@@ -137,6 +138,7 @@ class Report:
             "trainable": [path for part in self.parts for path in part.paths],
             "loss": finite_or_none(record.loss),
             "loss_requires_grad": record.loss_requires_grad,
+            "loss_grad_fn": record.loss_grad_fn or None,
             "forward_error": record.forward_error or None,
             "backward_error": record.backward_error or None,
             "batch": {k: v for k, v in asdict(self.facts).items() if k not in {"groups", "distinct"}},

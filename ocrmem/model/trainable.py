@@ -66,10 +66,10 @@ def check_trainable(model: nn.Module) -> None:
 
 
 def summary_line(counts: list[PartCount]) -> str:
-    """Return the ancestor's (and PEFT's) line: ``trainable params: 1 || all params: 2 || trainable%: 50.0000``."""
+    """Return the ancestor's (and PEFT's) line: ``trainable params: 1 || all params: 2 || trainable%: 50.0000%``."""
     trainable, total = sum(c.trainable for c in counts), sum(c.total for c in counts)
     share = 100 * trainable / total if total else 0.0
-    return f"trainable params: {trainable:,} || all params: {total:,} || trainable%: {share:.4f}"
+    return f"trainable params: {trainable:,} || all params: {total:,} || trainable%: {share:.4f}%"
 
 
 def parameter_report(counts: list[PartCount]) -> str:

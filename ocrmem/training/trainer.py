@@ -6,8 +6,7 @@ import inspect
 import math
 import os
 import time
-import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -80,7 +79,7 @@ class AdapterOnlyTrainer(Trainer):
             and the schedule of ``args``; its samples are ``train_dataset``. None: what the arguments say.
         identity: further plain values that the losses depend on (hashes of data, say); a checkpoint with
             others is not resumed.
-        tokenizer: the old name of ``processing_class``; accepted with a warning.
+        tokenizer: the same as ``processing_class``, by its older name.
         kwargs: as `transformers.Trainer` takes them: data_collator, train_dataset, processing_class,
             callbacks, optimizers and so on.
 
@@ -113,11 +112,6 @@ class AdapterOnlyTrainer(Trainer):
                 raise TrainingError.of(
                     "AdapterOnlyTrainer", "got both tokenizer and processing_class", "Pass processing_class alone"
                 )
-            warnings.warn(
-                "AdapterOnlyTrainer(tokenizer=...) is the old name: use processing_class=...",
-                FutureWarning,
-                stacklevel=2,
-            )
             kwargs["processing_class"] = tokenizer
         require_only_proj_trainable(model)
         if args.device.type == "cpu":

@@ -38,8 +38,8 @@ def real_parts():
 @pytest.mark.parametrize(
     ("width", "line"),
     [
-        (512, "trainable params: 18,882,560 || all params: 8,607,498,496 || trainable%: 0.2194"),
-        (1024, "trainable params: 20,979,712 || all params: 8,609,595,648 || trainable%: 0.2437"),
+        (512, "trainable params: 18,882,560 || all params: 8,607,498,496 || trainable%: 0.2194%"),
+        (1024, "trainable params: 20,979,712 || all params: 8,609,595,648 || trainable%: 0.2437%"),
     ],
 )
 def test_counts_at_real_size(real_parts, width, line):
@@ -71,7 +71,7 @@ def test_the_table_shows_every_part(capsys):
     shown = capsys.readouterr().out
     trainable = sum(p.numel() for p in model.proj.parameters())
     total = sum(p.numel() for p in model.parameters())
-    share = f"{100 * trainable / total:.4f}"
+    share = f"{100 * trainable / total:.4f}%"
     assert shown.startswith(f"trainable params: {trainable:,} || all params: {total:,} || trainable%: {share}\n")
     for part, numbers in {"base": "0", "encoder": "0", "proj": f"{trainable:,}"}.items():
         assert re.search(rf"^ +{part} +{numbers} ", shown, re.MULTILINE)

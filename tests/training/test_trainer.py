@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -96,9 +97,10 @@ def test_curriculum_decides_what_a_step_sees(tmp_path: Path) -> None:
     assert longest[-1] >= 4
 
 
-def test_old_tokenizer_argument_is_passed_on_with_a_warning(tmp_path: Path) -> None:
+def test_the_older_tokenizer_argument_is_passed_on_without_a_warning(tmp_path: Path) -> None:
     tokenizer = object()
-    with pytest.warns(FutureWarning, match="use processing_class"):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", FutureWarning)
         trainer = AdapterOnlyTrainer(
             model=small_model(with_encoder=False), args=standalone_arguments(tmp_path), tokenizer=tokenizer
         )
