@@ -4,7 +4,8 @@ adapter.safetensors   proj and the feature statistics (`ocrmem train` writes it)
 config.json           MEMConfig: base, encoder, dimensions, page settings (`ocrmem train` writes it)
 README.md             model card: base, encoder, data, metrics, how to load, limits
 provenance.json       git commit, data and dataset hashes, params, versions, metrics, hash of the gradient
-                      report, the sha256 of the other three files, and its own
+                      report and of the adapter that training began with, the sha256 of the other three files,
+                      and its own
 """
 
 from __future__ import annotations
@@ -71,6 +72,9 @@ def package_adapter(config: RunConfig, destination: Path) -> dict[str, Any]:
         "gradient_report_sha256": sha256_file(smoke_path),
     }
     provenance["package_sha256"] = package_sha256(provenance)
+    trained = config.paths.report(TRAIN_REPORT)
+    if os.path.lexists(trained) and (begun := read_json(trained, TrainReport, made_by="train").get("from_adapter")):
+        provenance["from_adapter"] = begun
     provenance["git"] = git_state()
     provenance["versions"] = versions(*_VERSIONS_OF)
 

@@ -172,6 +172,7 @@ class TrainReport(TypedDict):
     """train.json."""
 
     adapter_sha256: Digest
+    from_adapter: NotRequired[Digest]
     sha256: Digest
 
 
@@ -303,6 +304,7 @@ class Provenance(TypedDict):
     metrics: dict[str, Any]
     gradient_report_sha256: Digest
     package_sha256: Digest
+    from_adapter: NotRequired[Digest]
     git: dict[str, Any]
     versions: dict[str, str]
     files: dict[str, Digest]

@@ -44,6 +44,7 @@ def package_sha256(provenance: Mapping[str, Any]) -> str:
         provenance: what provenance.json says of these; other fields do not enter.
     """
     params = {name: section for name, section in provenance["params"].items() if name not in _WITHOUT_EFFECT}
+    params["train"] = {name: value for name, value in params["train"].items() if name != "from_adapter"}
     params["data"] = {name: value for name, value in params["data"].items() if name not in ("path", "workers")}
     return sha256_json({name: provenance[name] for name in _IDENTITY} | {"params": params})
 

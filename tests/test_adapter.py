@@ -37,6 +37,18 @@ def test_a_package_holds_the_four_files_and_the_hash_of_each(package: Path) -> N
     assert provenance["versions"]["torch"]
 
 
+def test_the_adapter_that_training_began_with_is_recorded_and_its_place_does_not_matter(tmp_path: Path) -> None:
+    hashes = set()
+    for place in ("here", "there"):
+        config = finished_run(tmp_path, train={"from_adapter": place})
+        change_json(config.paths.report("train.json"), from_adapter="a" * 64)
+        provenance = package_adapter(config, tmp_path / "package")
+        assert provenance["from_adapter"] == "a" * 64
+        hashes.add(provenance["package_sha256"])
+    assert len(hashes) == 1
+    assert "a" * 64 in (tmp_path / "package" / "README.md").read_text(encoding="utf-8")
+
+
 def test_packaging_leaves_the_trained_adapter_as_it_was(tmp_path: Path) -> None:
     config = finished_run(tmp_path)
     before = sha256_tree(tmp_path / "adapter")

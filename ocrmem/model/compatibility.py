@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import cast
 
 import torch
@@ -29,6 +29,10 @@ _SHARED_FIELDS = {
     "page_size": "render",
     "token_size": "render",
 }
+# Those of them that decide what proj's weights mean.
+PROJECTOR_FIELDS = (
+    "features", "vision_embedding_size", "projector_hidden_size", "projector_norm", "projector_output_norm",
+)  # fmt: skip
 # MEMConfig name -> what an encoder calls it.
 _ENCODER_FIELDS = {"vision_embedding_size": "feature_size", "token_size": "token_size", "features": "features"}
 # Language models that change hidden states or logits around the head: the loss here would not be theirs.
@@ -93,16 +97,20 @@ def check_features(features: torch.Tensor, width: int) -> None:
         )
 
 
-def check_run(config: MEMConfig, run: RunConfig) -> None:
+def check_run(config: MEMConfig, run: RunConfig, fields: Iterable[str] = tuple(_SHARED_FIELDS)) -> None:
     """Check that a run's settings are those of the adapter it is to use.
 
     A revision that one of the two leaves open is not a difference.
+
+    Args:
+        fields: those of MEMConfig that must agree.
 
     Raises:
         AdapterMismatch: names each field and both values.
     """
     problems = []
-    for name, section in _SHARED_FIELDS.items():
+    for name in fields:
+        section = _SHARED_FIELDS[name]
         adapter, here = getattr(config, name), getattr(getattr(run, section), name)
         open_revision = name.endswith("_revision") and None in (adapter, here)
         if adapter != here and not open_revision:

@@ -24,7 +24,7 @@ from ocrmem.encoder.device import DTYPES, pick_device
 from ocrmem.facts import IGNORED, PROJ
 from ocrmem.gradflow.batch_facts import BatchFacts, rows_differ
 from ocrmem.model import compatibility, trainable
-from ocrmem.model.adapter_files import WEIGHTS, read_config, read_weights, write_adapter
+from ocrmem.model.adapter_files import WEIGHTS, proj_tensors, read_config, read_weights, write_adapter
 from ocrmem.model.compatibility import BatchError
 from ocrmem.model.configuration import MEMConfig
 from ocrmem.model.embedding_scale import embedding_mean_square
@@ -175,8 +175,7 @@ class MEMModel(PreTrainedModel):
         )
         model = cls(config, *parts)
         compatibility.check_weights(str(directory / WEIGHTS), tensors, model.proj, config.vision_embedding_size)
-        proj = {name.removeprefix(f"{PROJ}."): t for name, t in tensors.items() if name.startswith(f"{PROJ}.")}
-        model.proj.load_state_dict(proj)
+        model.proj.load_state_dict(proj_tensors(tensors))
         if "feature_mean" in tensors and "feature_std" in tensors:
             model.set_feature_statistics(tensors["feature_mean"], tensors["feature_std"])
         cast(nn.Module, model).to(target)

@@ -19,6 +19,7 @@ _ONLY_HERE = {"nproc": "kubernetes.nodes and kubernetes.gpus_per_node", "output"
 def _options(parser: ArgumentParser) -> None:
     parser.add_argument("--nproc", metavar="N|auto", help="processes on this machine; sets train.processes")
     parser.add_argument("--deepspeed", metavar="zero1|zero2|zero3|FILE", help="sets train.deepspeed")
+    parser.add_argument("--from-adapter", metavar="DIR", help="begin with this adapter's proj; sets train.from_adapter")
     parser.add_argument("--resume", action="store_true", help="resume from the newest complete checkpoint")
     parser.add_argument("--output", metavar="DIR", help="where the adapter goes (default: paths.adapter)")
 
@@ -42,8 +43,9 @@ def _options(parser: ArgumentParser) -> None:
 
 def _train(step: Step, arguments: Arguments) -> Mapping[str, object]:
     _refuse_what_does_not_fit(arguments)
-    if arguments.deepspeed is not None:
-        arguments.set = [*arguments.set, f"train.deepspeed={json.dumps(arguments.deepspeed)}"]
+    for name in ("deepspeed", "from_adapter"):
+        if (value := getattr(arguments, name)) is not None:
+            arguments.set = [*arguments.set, f"train.{name}={json.dumps(value)}"]
     if arguments.nproc == "auto" and load("ocrmem.training.launch:is_placed")():
         load("ocrmem.training.launch:check_placement")(run_config(arguments))
     elif arguments.nproc is not None:

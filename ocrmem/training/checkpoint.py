@@ -25,10 +25,11 @@ from safetensors.torch import load_file
 from torch import nn
 
 from ocrmem import console
-from ocrmem.errors import MissingInputError, TrainingError, first_line
+from ocrmem.errors import MissingInputError, Problem, TrainingError, first_line
 from ocrmem.facts import PROJ
 from ocrmem.files import sha256_file, write_json
 from ocrmem.json_files import CheckpointRecord, read_json, with_sha256
+from ocrmem.model.ocr_mem_files import weights_file
 from ocrmem.training import collectives
 from ocrmem.training.zero3 import gathered
 
@@ -36,6 +37,9 @@ COMPLETE = "complete.json"
 PROJ_FILE = "proj.safetensors"
 PREVIOUS = "previous"
 ANOTHER = "Resume from another checkpoint, or train without --resume to start again"
+_FOREIGN = (
+    "It is not of ocrmem: run `ocrmem import-adapter {} --output imported`, then `ocrmem train --from-adapter imported`"
+)
 _NAME = re.compile(r"checkpoint-\d+")
 _LEFTOVER = re.compile(r"\.checkpoint-\d+\.(new|old)")
 
@@ -68,8 +72,9 @@ class Checkpoint:
         try:
             about = read_json(path / COMPLETE, CheckpointRecord, made_by="train")
         except MissingInputError as error:
-            message = error.problems[0].message
-            raise TrainingError.of(str(path), f"is not a complete checkpoint: {COMPLETE} {message}", ANOTHER) from None
+            message = f"is not a complete checkpoint: {COMPLETE} {error.problems[0].message}"
+            remedy = _FOREIGN.format(path) if weights_file(path) else ANOTHER
+            raise TrainingError.of(str(path), message, remedy) from None
         for name, expected in about["files"].items():
             file = path / name
             if not file.is_file() or file.stat().st_size != expected["bytes"]:
@@ -128,6 +133,21 @@ class CheckpointStore:
             except TrainingError as error:
                 console.note(f"Warning: passing over {path}: {error.problems[0].message}")
         return None
+
+    def refuse_incomplete(self) -> None:
+        """Raise what is wrong with each checkpoint, of which none is complete; all processes see the same ones.
+
+        Raises:
+            TrainingError: there are some.
+        """
+        problems: list[Problem] = []
+        for path in self.paths():
+            try:
+                Checkpoint.open(path)
+            except TrainingError as error:
+                problems += error.problems
+        if problems:
+            raise TrainingError(problems)
 
     def to_resume(self, wanted: str | bool | None) -> Checkpoint | None:
         """Open the checkpoint to resume from; the first process chooses, so that all take the same one.
@@ -226,8 +246,14 @@ class CheckpointStore:
 
         A run that was started from its first step by mistake can be taken back that way. Return the names of what
         was moved.
+
+        Raises:
+            TrainingError: one is another program's; the run after next would delete it.
         """
         checkpoints = self.paths()
+        if foreign := next(filter(weights_file, checkpoints), None):
+            message = "is not of ocrmem, and would be moved away for the checkpoints of this run"
+            raise TrainingError.of(str(foreign), message, "Name another directory in paths.checkpoints")
         if checkpoints:
             previous = self.directory / PREVIOUS
             shutil.rmtree(previous, ignore_errors=True)

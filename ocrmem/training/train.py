@@ -46,6 +46,7 @@ from ocrmem.training.trainer import AdapterOnlyTrainer
 from ocrmem.versions import versions
 
 TEACHER = "teacher"  # below ``paths.checkpoints``: the teacher's logits
+from ocrmem.training.warm_start import WarmStart
 _CURVE = ("step", "loss", "proj_grad_norm", "learning_rate")
 _VERSIONED = ("torch", "transformers", "accelerate")
 
@@ -65,6 +66,7 @@ class TrainResult(TypedDict, total=False):
         summary: what a person reads.
     """
 
+        from_adapter: hash of the adapter that the training began with, if it began with one.
     steps: int
     loss: dict[str, float] | None
     samples: dict[str, int]
@@ -84,6 +86,7 @@ class TrainResult(TypedDict, total=False):
 
 
 def train(config: RunConfig, *, resume: bool = False, output: str | None = None) -> TrainResult:
+    from_adapter: str
     """Train proj and write adapter/, train.json and plots/train.csv; from another seed while the loss stays high.
 
     With ``train.target_loss``, attempt k (from 0) has the seed ``train.seed + 1000 * k`` and checkpoints of its
@@ -191,10 +194,13 @@ def _train_once(config: RunConfig, resume: bool, adapter: Path, open_run: ExitSt
         config,
         SequenceBuilder.of(config),
         dataset,
+    start = WarmStart.of(config)
         features,
         samples,
         teacher=Path(config.paths.checkpoints) / TEACHER,
         process=arguments.process_index,
+    if start is not None:
+        start.load_into(model)
         any_process=partial(collectives.any_process, arguments.device),
     )
     stages = _stages(config, material, model)
@@ -223,6 +229,7 @@ def _train_once(config: RunConfig, resume: bool, adapter: Path, open_run: ExitSt
     run.summarize(report)
     return _Trained(model.config, trainer.adapter_tensors(), rows, report, trainer.resumed_step, run.place)
 
+                **({"from_adapter": start.sha256} if start else {}),
 
 def _stages(config: RunConfig, material: Material, model: MEMModel) -> Stages:
     """Return the run's stages, their objectives prepared for the model."""
@@ -232,6 +239,8 @@ def _stages(config: RunConfig, material: Material, model: MEMModel) -> Stages:
             objective.prepare(model)
     lengths = memory_lengths(material.samples) if config.train.curriculum > 0 else None
     return Stages(config.train, objectives, lengths)
+    if start is not None:
+        report["from_adapter"] = start.sha256
 
 
 def _open_inputs(config: RunConfig) -> tuple[MemoryDataset, FeatureStore, StoredSamples]:
@@ -257,14 +266,20 @@ def _prepare_checkpoints(store: CheckpointStore, resume: bool) -> str | None:
     found = None
     if collectives.rank() == 0:
         found = store.newest_complete() if resume else None
-        if resume and found is None:
-            console.note(f"{store.directory} has no complete checkpoint: starting from the first step.")
+        if resume and not store.paths():
+            console.note(f"{store.directory} has no checkpoint: starting from the first step.")
         elif not resume and (moved := store.set_aside()):
             console.note(
                 f"Starting from the first step. {len(moved)} older checkpoints are now in {store.directory / PREVIOUS}."
                 " To resume from them instead, interrupt this run, move them back and use --resume."
             )
-    return collectives.broadcast(str(found.path) if found else None)
+    chosen = collectives.broadcast(str(found.path) if found else None)
+    if resume and chosen is None:
+        store.refuse_incomplete()
+    return chosen
+
+    Raises:
+        TrainingError: there are checkpoints to resume from, and none of them is complete.
 
 
 def _stop(number: int, trainer: AdapterOnlyTrainer, is_main: bool) -> None:
@@ -365,3 +380,5 @@ def _summary(config: RunConfig, report: TrainResult, adapter: Path, trained: _Tr
         listed = ", ".join(f"seed {one['seed']}: {loss}" for one, loss in zip(attempts, losses, strict=True))
         lines.append(f"{len(attempts)} attempts ({listed}); the one with the lowest loss is kept")
     return lines
+    if digest := report.get("from_adapter"):
+        lines.append(f"  began with {config.train.from_adapter} (sha256 {digest[:12]})")

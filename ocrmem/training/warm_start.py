@@ -1,0 +1,64 @@
+"""Begin a training with another adapter's proj (``train.from_adapter``): its weights, and nothing else of its run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from ocrmem.config import RunConfig
+from ocrmem.facts import ADAPTER_FILES
+from ocrmem.model.adapter_files import proj_tensors, read_config, read_weights
+from ocrmem.model.compatibility import PROJECTOR_FIELDS, AdapterMismatch, check_run, check_weights
+from ocrmem.model.configuration import MEMConfig
+from ocrmem.model.modeling import MEMModel
+from ocrmem.package import adapter_sha256
+from ocrmem.training.zero3 import gathered
+
+
+@dataclass(frozen=True)
+class WarmStart:
+    """The adapter that a training begins with.
+
+    Base model and pages may be others than those of its training: to learn them is what it is trained on for.
+
+    Attributes:
+        sha256: as `ocrmem.package.adapter_sha256`.
+    """
+
+    directory: Path
+    config: MEMConfig
+    tensors: dict[str, torch.Tensor]
+    sha256: str
+
+    @classmethod
+    def of(cls, run: RunConfig) -> WarmStart | None:
+        """Read what ``train.from_adapter`` names; None where it names nothing.
+
+        Raises:
+            MissingInputError: it is not there.
+            ModelError: it is damaged or no adapter; as AdapterMismatch where its projector is not built as the run's.
+        """
+        if run.train.from_adapter is None:
+            return None
+        directory = Path(run.train.from_adapter)
+        config = read_config(directory)
+        check_run(config, run, PROJECTOR_FIELDS)
+        return cls(directory, config, read_weights(directory), adapter_sha256(directory))
+
+    def load_into(self, model: MEMModel) -> None:
+        """Put the weights into the model's proj; all processes call this together.
+
+        Raises:
+            AdapterMismatch: they are for a language model of another width, or are not whole.
+        """
+        if self.config.hidden_size != model.config.hidden_size:
+            raise AdapterMismatch.of(
+                f"{self.directory / ADAPTER_FILES[1]}: hidden_size",
+                f"is {self.config.hidden_size}, but the language model's is {model.config.hidden_size}",
+                "Use the language model that the adapter was made for, or train without --from-adapter",
+            )
+        with gathered(model.proj.parameters(), writer=0), torch.no_grad():
+            check_weights(str(self.directory), self.tensors, model.proj, model.config.vision_embedding_size)
+            model.proj.load_state_dict(proj_tensors(self.tensors))
