@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ocrmem.config import RunConfig
+from ocrmem.config.deepspeed import deepspeed_config
 from ocrmem.families import Shape
 from ocrmem.planning.shapes import Parameters
 
@@ -59,8 +60,6 @@ def sharding(config: RunConfig) -> Sharding:
     Raises:
         ConfigError: a DeepSpeed file that cannot be read or contradicts the settings.
     """
-    from ocrmem.training.deepspeed import deepspeed_config
-
     values = deepspeed_config(config, on_cpu=False)
     if values is None:
         return Sharding(processes=config.train.processes)

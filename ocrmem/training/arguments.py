@@ -12,8 +12,9 @@ from transformers import TrainingArguments
 
 from ocrmem.config import RunConfig
 from ocrmem.encoder.device import pick_device
-from ocrmem.errors import ConfigError
-from ocrmem.training.deepspeed import deepspeed_config, prepare_for_cpu, require_deepspeed
+from ocrmem.config.deepspeed import deepspeed_config
+from ocrmem.errors import ConfigError, Problem
+from ocrmem.training.deepspeed import prepare_for_cpu, require_deepspeed
 
 # Fields of params.yaml's section train that have the same name and meaning here.
 _SAME_NAMES = (

@@ -21,10 +21,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 from ocrmem import console, errors
 from ocrmem.config import RunConfig
+from ocrmem.config.deepspeed import deepspeed_config
 from ocrmem.errors import ConfigError, OcrMemError, PreemptedError, Problem, TrainingError
 from ocrmem.files import write_json
 from ocrmem.signals import on_signals
-from ocrmem.training.deepspeed import deepspeed_config, require_deepspeed
+from ocrmem.training.deepspeed import require_deepspeed
 from ocrmem.training.rank_process import INTERRUPTED, RUN, STOP
 
 if TYPE_CHECKING:

@@ -42,7 +42,7 @@ def partition_while_loading(deepspeed: Any, dtype: torch.dtype) -> Iterator[None
 
     transformers does so while a ZeRO-3 configuration is alive: one process reads the file, and each keeps its share.
     Shares get the precision that the configuration names, which for the engine is float32 (see
-    `ocrmem.training.deepspeed`), so loading has a configuration of its own.
+    `ocrmem.config.deepspeed`), so loading has a configuration of its own.
 
     Args:
         deepspeed: TrainingArguments' ``hf_deepspeed_config``; None without DeepSpeed.

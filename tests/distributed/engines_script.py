@@ -19,11 +19,11 @@ from support.models import small_base, small_config
 from support.training import collate, logged, mixed_samples, standalone_arguments, standalone_samples
 
 from ocrmem.config import RunConfig
+from ocrmem.config.deepspeed import deepspeed_config
 from ocrmem.errors import TrainingError
 from ocrmem.model.frozen_parts import load_base
 from ocrmem.model.modeling import MEMModel
 from ocrmem.training import checkpoint, collectives, zero3
-from ocrmem.training.deepspeed import deepspeed_config
 from ocrmem.training.trainer import AdapterOnlyTrainer
 
 RANK, WORLD = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
