@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
+from ocrmem.config.old_names import OLD_NAMES, WITHOUT_SETTING
 from ocrmem.config.schema import ITEM, FieldPath, field_paths
 from ocrmem.config.section import Section
 from ocrmem.config.settings_file import RawSettings
@@ -66,6 +67,10 @@ def _problem(settings: RawSettings, path: FieldPath, fault: Any, known: Sequence
 
 
 def _nearest(path: FieldPath, known: Sequence[FieldPath]) -> str:
+    if here := OLD_NAMES.get(path[-1]):
+        return f"Here it is {here}"
+    if holds := WITHOUT_SETTING.get(path[-1]):
+        return f"Remove it: {holds}"
     around = tuple(ITEM if part.isdigit() else part for part in path[:-1])
     siblings = [other[-1] for other in known if other[:-1] == around]
     if near := get_close_matches(path[-1].lower(), siblings, 1, cutoff=0.6):

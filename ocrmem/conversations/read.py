@@ -152,6 +152,8 @@ class ConversationReader:
             same = parsed.id.startswith(CONTENT_ID)
             what = f"says the same as {first}" if same else f"has the id {parsed.id!r} of {first} again"
             remedy = "Remove one of the two" if same else "Remove one of the two, or give it another id"
+            if name_split(file) != name_split(Path(first.rpartition(":")[0])):
+                remedy += "; to hold out other conversations, leave such a file away and set data.eval_fraction"
             parsed.problems.append(Problem(place, what, remedy))
         if parsed.problems:
             self._refuse(place, parsed.problems, line.head)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
 from support.run_settings import REAL, real
 
 from ocrmem.config import RunConfig
+from ocrmem.config.old_names import OLD_NAMES, WITHOUT_SETTING
+from ocrmem.config.rules.rule import FIELDS
 from ocrmem.errors import ConfigError
 
 
@@ -17,6 +20,13 @@ from ocrmem.errors import ConfigError
         ({"model__max_steps": 1}, "model.max_steps: is an unknown field. Did you mean train.max_steps?"),
         ({"train__learningrate": 1}, "Did you mean train.learning_rate?"),
         ({"train__lr": 1}, "train.lr: is an unknown field. Remove it; known here are stages, max_steps"),
+        ({"train__batch_size": 2}, "Here it is train.per_device_batch_size"),
+        ({"train__num_epochs": 2}, "Here it is train.num_train_epochs"),
+        ({"train__eval_data_path": "x"}, "Here it is data.path: a directory, in which eval*.jsonl is held out"),
+        ({"data__eval_data": "x"}, "Here it is data.path"),
+        ({"train__eval_strategy": "steps"}, "train.eval_steps: steps alone say when"),
+        ({"model__base_llm_model_name": "x"}, "Here it is model.base_model_name"),
+        ({"train__save_adapter_only": True}, "Remove it: checkpoints and adapters never hold frozen weights"),
         ({"modle__x": 1}, "modle: is an unknown section. Did you mean model?"),
         ({"registry__x": 1}, "registry: is an unknown section. Did you mean register?"),
         ({"train__max_steps": "many"}, "train.max_steps: is 'many'. Give a whole number"),
@@ -42,7 +52,7 @@ from ocrmem.errors import ConfigError
         ({"train__learning_rate": 10**9000}, "is a number of thousands of digits. Give a number at most"),
         ({"train__max_steps": 10**200}, "is a number of hundreds of digits. Give a number at most"),
     ],
-    ids=range(27),
+    ids=range(34),
 )
 def test_a_faulty_field_is_reported_with_what_would_be_right(changes: dict[str, Any], said: str) -> None:
     values = real(**changes)
@@ -50,6 +60,13 @@ def test_a_faulty_field_is_reported_with_what_would_be_right(changes: dict[str, 
         RunConfig.from_dict(values, place="p")
     assert said in str(caught.value)
     assert len(caught.value.problems) == 1
+
+
+def test_the_old_names_are_no_settings_and_lead_to_settings() -> None:
+    names = {name.rpartition(".")[2] for name in FIELDS}
+    assert not names & (OLD_NAMES.keys() | WITHOUT_SETTING.keys()) - {"batch_size"}  # evaluate's
+    for here in OLD_NAMES.values():
+        assert here.startswith("`") or re.split(r"[:;, ]", here)[0] in FIELDS, here
 
 
 def test_a_value_in_place_of_a_section_is_reported() -> None:

@@ -74,7 +74,7 @@ def test_what_a_file_has_besides_is_counted(tmp_path: Path) -> None:
 def test_the_same_conversation_without_an_id_is_found_in_two_files(tmp_path: Path) -> None:
     line = json.dumps({"messages": [USER, ASSISTANT]})
     write(tmp_path, train=line, eval=line)
-    with pytest.raises(DataError, match=r"train.jsonl:1: says the same as .*eval.jsonl:1"):
+    with pytest.raises(DataError, match=r"train.jsonl:1: says the same as .*eval.jsonl:1.*set data.eval_fraction"):
         read_conversations(config_for(tmp_path))
 
 

@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 from support.models import small_settings
+from support.ocr_mem import DS_CONFIG, DS_CONFIG_AUTO
 
 from ocrmem.config import RunConfig
+from ocrmem.config.deepspeed import deepspeed_config
 from ocrmem.errors import ConfigError
-from ocrmem.training.deepspeed import deepspeed_config, require_deepspeed
+from ocrmem.training.deepspeed import require_deepspeed
 
 AUTO_SIZES = {
     "train_micro_batch_size_per_gpu": "auto",
@@ -100,6 +102,39 @@ def test_file_that_agrees_is_taken(tmp_path: Path) -> None:
     checked(deepspeed=name, offload="optimizer", **train)
 
 
+@pytest.mark.parametrize(
+    ("values", "refused"),
+    [(DS_CONFIG, ["enables bf16"]), (DS_CONFIG_AUTO, ["enables bf16", "has scheduler WarmupLR"])],
+    ids=["ds_config.json", "ds_config_auto.json"],
+)
+def test_of_ocr_mem_s_files_what_agrees_is_taken_and_each_other_key_is_refused(
+    values: dict[str, Any], refused: list[str], tmp_path: Path
+) -> None:
+    train: dict[str, Any] = {
+        "offload": "optimizer" if "offload_optimizer" in values["zero_optimization"] else "none",
+        "learning_rate": 2e-4,
+        "weight_decay": 0.01,
+        "per_device_batch_size": 2,
+        "gradient_accumulation_steps": 8,
+        "processes": 8,
+    }
+    with pytest.raises(ConfigError) as caught:
+        checked(deepspeed=write(tmp_path / "ds.json", values), **train)
+    assert [said for problem in caught.value.problems for said in refused if said in problem.message] == refused
+    assert len(caught.value.problems) == len(refused)
+    rest = {key: value for key, value in values.items() if key not in ("bf16", "scheduler")}
+    made = generated(**checked(deepspeed=write(tmp_path / "ds.json", rest), **train).train.model_dump())
+    assert made["steps_per_print"] == 10
+    assert not [key for key in made if key.startswith("_comment") or key == "optimizer"]
+
+
+def test_held_out_samples_are_not_measured_under_zero3(tmp_path: Path) -> None:
+    for name in ("zero3", write(tmp_path / "ds.json", {"zero_optimization": {"stage": 3}})):
+        with pytest.raises(ConfigError, match=r"train.eval_steps: is 5, but under ZeRO-3"):
+            checked(deepspeed=name, eval_steps=5)
+    checked(deepspeed="zero2", eval_steps=5)
+
+
 CONTRADICTIONS = [
     ({"train_micro_batch_size_per_gpu": 3}, {}, r"per_gpu 3, but train.per_device_batch_size is \d"),
     ({"gradient_accumulation_steps": 3}, {}, r"steps 3, but train.gradient_accumulation_steps is 1"),
@@ -108,8 +143,11 @@ CONTRADICTIONS = [
     ({"bf16": {"enabled": True}}, {}, r"enables bf16, which casts proj"),
     ({"fp16": {"enabled": True}}, {}, r"enables fp16"),
     ({"amp": {"enabled": True}}, {}, r"enables amp"),
-    ({"optimizer": {"type": "AdamW"}}, {}, r"has a section optimizer"),
-    ({"scheduler": {"type": "WarmupLR"}}, {}, r"has a section scheduler"),
+    ({"optimizer": {"type": "Adam"}}, {}, r"has optimizer Adam, but proj is optimized by AdamW"),
+    ({"optimizer": {"type": "AdamW", "params": {"lr": 0.5}}}, {}, r"params.lr 0.5, but train.learning_rate is 0.001"),
+    ({"optimizer": {"type": "AdamW", "params": {"betas": [0.9, 0.9]}}}, {}, r"betas \[0.9, 0.9\], but 0.9 and train"),
+    ({"optimizer": {"type": "AdamW", "params": {"torch_adam": True}}}, {}, r"params.torch_adam, which no setting says"),
+    ({"scheduler": {"type": "WarmupLR"}}, {}, r"has scheduler WarmupLR, but train.lr_scheduler_type cosine"),
     ({"tensor_parallel": {"autotp_size": 2}}, {}, r"tensor_parallel.autotp_size 2"),
     ({"zero_optimization": {"stage": 0}}, {}, r"stage 0. Use 1, 2 or 3"),
     ({"zero_optimization": {}}, {}, r"stage None"),

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ocrmem.config.rules.rule import Fault, rule
-from ocrmem.config.schema import RunSettings
+from ocrmem.config.schema import RunSettings, TrainSection
 
 STAGES = {"zero1": 1, "zero2": 2, "zero3": 3}
 AUTO = "auto"
@@ -37,11 +37,23 @@ def deepspeed_is_known(config: RunSettings) -> Iterator[Fault]:
         yield "train.offload", message, "Use train.deepspeed=zero3, or train.offload=optimizer"
 
 
+@rule(_FIELD, "train.eval_steps")
+def evaluation_has_whole_weights(config: RunSettings) -> Iterator[Fault]:
+    name = config.train.deepspeed
+    if name is None or config.train.eval_steps is None:
+        return
+    stage = STAGES.get(name) or _section(read_file(name, config)[0], "zero_optimization").get("stage")
+    if stage == 3:
+        message = f"is {config.train.eval_steps}, but under ZeRO-3 no process has the whole model to answer with"
+        yield "train.eval_steps", message, "Use zero1 or zero2, or leave it out and run `ocrmem evaluate` afterwards"
+
+
 def read_file(name: str, config: RunSettings) -> tuple[dict[str, Any], list[Fault]]:
     """Read a DeepSpeed configuration file.
 
     Returns:
-        its values, and everything in it that contradicts the settings; ``auto`` agrees with all of them.
+        its values, and everything in it that contradicts the settings; ``auto`` agrees with all of them. Comments
+        (``_comment...``) and an optimizer that agrees are left out of the values: training makes that very one.
     """
     known = ", ".join(STAGES)
     try:
@@ -53,6 +65,7 @@ def read_file(name: str, config: RunSettings) -> tuple[dict[str, Any], list[Faul
     if not isinstance(values, dict) or not isinstance(values.get("zero_optimization"), dict):
         return {}, [(_FIELD, f"is {name}, which has no section zero_optimization", f"Add it, or use {known}")]
     found = (*_contradictions(values, config), *_partitioning(values["zero_optimization"], config.train.offload))
+    values = {key: value for key, value in values.items() if key != "optimizer" and not key.startswith("_comment")}
     return values, [(_FIELD, message, remedy) for message, remedy in found]
 
 
@@ -72,12 +85,36 @@ def _contradictions(values: Mapping[str, Any], config: RunSettings) -> Iterator[
         if _section(values, key).get("enabled", False) not in (False, AUTO):
             message = f"enables {key}, which casts proj; the frozen parts already have model.precision"
             yield f"{message} {config.model.precision}, and proj stays in float32", f"Remove {key} from the file"
-    for key in ("optimizer", "scheduler"):
-        if key in values:
-            yield f"has a section {key}, but train.* says how proj is optimized", f"Remove {key} from the file"
+    yield from _optimizer(values, train)
+    if "scheduler" in values:
+        kind, warmup = _section(values, "scheduler").get("type"), "train.warmup_steps or train.warmup_ratio"
+        message = f"has scheduler {kind}, but train.lr_scheduler_type {train.lr_scheduler_type} and {warmup} say"
+        yield f"{message} how the rate runs", "Remove scheduler from the file"
     if (size := _section(values, "tensor_parallel").get("autotp_size", 1)) != 1:
         message = f"has tensor_parallel.autotp_size {size}, but train.processes are data-parallel ones"
         yield message, "Remove tensor_parallel from the file"
+
+
+def _optimizer(values: Mapping[str, Any], train: TrainSection) -> Iterator[tuple[str, str]]:
+    """Compare a section optimizer with the one that training makes: torch's AdamW, betas 0.9 and train.adam_beta2."""
+    if "optimizer" not in values:
+        return
+    section = _section(values, "optimizer")
+    if (kind := section.get("type")) != "AdamW":
+        yield f"has optimizer {kind}, but proj is optimized by AdamW", "Remove optimizer from the file"
+        return
+    wanted: dict[str, tuple[str, Any]] = {
+        "lr": ("train.learning_rate", train.learning_rate),
+        "betas": ("0.9 and train.adam_beta2", [0.9, train.adam_beta2]),
+        "eps": ("AdamW's", 1e-8),
+        "weight_decay": ("train.weight_decay", train.weight_decay),
+    }
+    for key, given in _section(section, "params").items():
+        if key not in wanted:
+            yield f"has optimizer.params.{key}, which no setting says", f"Remove {key} from the file"
+        elif given not in (AUTO, wanted[key][1]):
+            message = f"has optimizer.params.{key} {given}, but {wanted[key][0]} is {wanted[key][1]}"
+            yield message, "Remove optimizer from the file, or make them agree"
 
 
 def _partitioning(zero: Mapping[str, Any], offload: str) -> Iterator[tuple[str, str]]:
