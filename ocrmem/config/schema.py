@@ -197,6 +197,10 @@ class TrainSection(Section):
 
     max_steps: PositiveInt = 1000
     """Optimizer steps."""
+    num_train_epochs: PositiveFloat | None = None
+    """Passes over the training samples, which take the place of max_steps; null: max_steps."""
+    from_adapter: Text | None = None
+    """Directory of an adapter whose proj the training begins with, its optimizer being new; null: random weights."""
     learning_rate: PositiveFloat = 1e-3
     """Peak learning rate of AdamW."""
     per_device_batch_size: PositiveInt = 8
@@ -216,6 +220,8 @@ class TrainSection(Section):
     """Compute activations again in the backward pass: far less memory, a third more operations."""
     warmup_steps: NonNegativeInt = 0
     """Steps over which the learning rate rises."""
+    warmup_ratio: Annotated[float, Field(ge=0, lt=1)] | None = None
+    """The same as a share of the steps of the run, or of a stage, rounded down; null: warmup_steps."""
     lr_scheduler_type: Literal["linear", "cosine", "constant", "constant_with_warmup"] = "cosine"
     """Course of the learning rate after warmup."""
     weight_decay: NonNegativeFloat = 0.0
@@ -252,6 +258,14 @@ class TrainSection(Section):
     """Steps between two checkpoints."""
     save_total_limit: PositiveInt = 2
     """Checkpoints that are kept."""
+    eval_steps: PositiveInt | None = None
+    """Steps between two measurements of loss and recall on held-out samples, the last step being one; null: none."""
+    eval_samples: PositiveInt = 64
+    """Held-out samples with memory that these take."""
+
+    def warmup_of(self, steps: int) -> int:
+        """Return the steps of rising learning rate among so many."""
+        return self.warmup_steps if self.warmup_ratio is None else math.floor(self.warmup_ratio * steps)
 
     def objectives(self) -> list[str]:
         """Return what the stages name, each once, in the order in which it comes up."""
@@ -267,7 +281,7 @@ class TrainSection(Section):
                 stage.objective,
                 end - start,
                 self.learning_rate if stage.learning_rate is None else stage.learning_rate,
-                self.warmup_steps if stage.warmup_steps is None else stage.warmup_steps,
+                self.warmup_of(end - start) if stage.warmup_steps is None else stage.warmup_steps,
                 stage.per_device_batch_size or self.per_device_batch_size,
                 {str(name): count for name, count in (stage.mix or {stage.objective: 1}).items()},
             )

@@ -87,11 +87,7 @@ class _Evaluation:
         hashes, width = self.dataset.page_hashes(), config.model.vision_embedding_size
         self.store = FeatureStore.open(config.paths.features, pages=hashes, feature_size=width)
         self.held_out = self.dataset.samples("eval")
-        with_memory = [sample for sample in self.held_out if sample.has_memory]
-        if not with_memory:
-            message = f"none of the {len(self.held_out)} held-out samples has memory"
-            remedy = "Hold out longer conversations (eval*.jsonl), or lower model.context_threshold"
-            raise DataError.of(str(config.paths.dataset), message, remedy)
+        with_memory = samples_with_memory(self.dataset, Path(config.paths.dataset))
         self.with_memory = len(with_memory)
         self.samples = evenly_spaced(with_memory, config.evaluate.max_samples)
         changed = [sample for sample in self.dataset.samples("counterfactual") if sample.has_memory]
@@ -109,8 +105,7 @@ class _Evaluation:
 
     def features(self, sample: Sample) -> torch.Tensor:
         """Return the stored features of a sample's kept vision tokens, float32 [m, d]."""
-        kept = [self.dataset.kept(page) for page in sample.pages]
-        return self.store.gather(sample.pages, kept).float()
+        return stored_features(self.dataset, self.store, sample)
 
     def drawn_features(self, sample: Sample, encoder: Encoder) -> torch.Tensor:
         """Return the features of a sample's history, drawn and encoded now: float32 [m, d]."""
@@ -126,6 +121,26 @@ class _Evaluation:
         for start in range(0, len(samples), size):
             cases = [case(sample) for sample in samples[start : start + size]]
             self.scored[name] += self.scorer.score(cases, done=bar.advance)
+
+
+def samples_with_memory(dataset: MemoryDataset, place: Path) -> list[Sample]:
+    """Return the held-out samples that have memory.
+
+    Raises:
+        DataError: none has.
+    """
+    held_out = dataset.samples("eval")
+    with_memory = [sample for sample in held_out if sample.has_memory]
+    if not with_memory:
+        message = f"none of the {len(held_out)} held-out samples has memory"
+        remedy = "Hold out longer conversations (eval*.jsonl), or lower model.context_threshold"
+        raise DataError.of(str(place), message, remedy)
+    return with_memory
+
+
+def stored_features(dataset: MemoryDataset, store: FeatureStore, sample: Sample) -> torch.Tensor:
+    """Return the stored features of a sample's kept vision tokens, float32 [m, d]."""
+    return store.gather(sample.pages, [dataset.kept(page) for page in sample.pages]).float()
 
 
 @locking("evaluate", lambda config: config.paths.report(EVALUATION))

@@ -8,6 +8,7 @@ and Ada on; half of that is the dense rate given here. For GeForce it is the rat
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 
 from ocrmem.errors import ConfigError
@@ -49,6 +50,12 @@ GPUS = {
         ("rtx3090", "NVIDIA GeForce RTX 3090 24GB", 24, 71.0, 35.6, 32, 32, "NVIDIA GA102 architecture whitepaper"),
     )
 }
+
+
+def gpu_of_device(label: str) -> Gpu | None:
+    """Return the GPU that a driver calls ``label``, as in "NVIDIA A100-SXM4-80GB"; None where the table has none."""
+    words = re.split(r"[\s-]+", label.lower().replace("rtx ", "rtx"))
+    return next((gpu for name, gpu in GPUS.items() if name.partition("-")[0] in words), None)
 
 
 def find_gpu(name: str) -> Gpu:

@@ -10,6 +10,7 @@ from ocrmem.config import TINY, RunConfig
 from ocrmem.encoder.deepencoder import tokens_for
 from ocrmem.encoder.feature_store import RowFormat
 from ocrmem.errors import ConfigError
+from ocrmem.planning.epochs import with_steps
 from ocrmem.planning.gpus import CPU, Gpu, find_gpu
 from ocrmem.planning.memory_need import CONTEXT_BYTES, FRAGMENTATION, ModelFacts, memory_need, memory_plan
 from ocrmem.planning.plan_text import plan_text
@@ -57,9 +58,11 @@ def plan(
 
     Raises:
         ConfigError: an argument is out of its range, or settings contradict each other.
+        MissingInputError: the steps are given as epochs, and there is no dataset.
         ModelError: the shapes of the language model are not known here.
     """
     _check_arguments(config, hours, mfu, answer_tokens)
+    config = with_steps(config)
     on_cpu = config.model.base_model_name == TINY or config.model.device == CPU
     device = gpu if isinstance(gpu, Gpu) else find_gpu(gpu or (CPU if on_cpu else DEFAULT_GPU))
     facts, cut, share = ModelFacts.of(config), sharding(config), mfu or MFU

@@ -8,27 +8,38 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 from transformers import TrainingArguments
 
 from ocrmem.config import RunConfig
-from ocrmem.encoder.device import pick_device
 from ocrmem.config.deepspeed import deepspeed_config
+from ocrmem.encoder.device import pick_device
 from ocrmem.errors import ConfigError, Problem
 from ocrmem.training.deepspeed import prepare_for_cpu, require_deepspeed
 
 # Fields of params.yaml's section train that have the same name and meaning here.
 _SAME_NAMES = (
-    "max_steps", "learning_rate", "gradient_accumulation_steps", "activation_checkpointing", "warmup_steps",
-    "lr_scheduler_type", "weight_decay", "adam_beta2", "max_grad_norm", "seed", "logging_steps", "save_steps",
+    "max_steps", "learning_rate", "gradient_accumulation_steps", "activation_checkpointing", "lr_scheduler_type",
+    "weight_decay", "adam_beta2", "max_grad_norm", "seed", "logging_steps", "save_steps",
     "save_total_limit", "curriculum",
 )  # fmt: skip
+
+_IDENTITY = (
+    "max_steps", "learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay", "max_grad_norm", "optim", "seed",
+    "data_seed", "curriculum", "train_sampling_strategy", "bf16", "fp16",
+)  # fmt: skip
+_ADAM_BETA2 = 0.999  # the default; checkpoints of runs that could set no other do not name it
 
 
 @dataclass
 class AdapterTrainingArguments(TrainingArguments):
-    """All of `transformers.TrainingArguments`, plus three fields and other defaults.
+    """All of `transformers.TrainingArguments`, plus a few fields and other defaults.
 
     Args:
+        base_model_name, ocr_model_name, vision_embedding_size, context_threshold: the ancestor's; where they are given,
+            the trainer refuses a model that is not built with them. None: any.
+        train_data_path, eval_data_path: the ancestor's, for the script that reads its data from them.
+        warmup_ratio: share of the steps over which the learning rate rises, unless ``warmup_steps`` says it.
         max_seq_length: the longest sequence, memory included, in tokens. A longer batch stops the training: the data
             was built for another setting.
         save_adapter_only: checkpoints hold proj, optimizer, scheduler, random states and progress, and never
@@ -40,6 +51,13 @@ class AdapterTrainingArguments(TrainingArguments):
         ConfigError: a field above is out of its range, or a curriculum has no ``max_steps`` to be a share of.
     """
 
+    base_model_name: str | None = field(default=None, metadata={"help": "Base model that the model must have."})
+    ocr_model_name: str | None = field(default=None, metadata={"help": "Encoder that the model must have."})
+    vision_embedding_size: int | None = field(default=None, metadata={"help": "Width that the model must have."})
+    context_threshold: int | None = field(default=None, metadata={"help": "Threshold that the model must have."})
+    train_data_path: str | None = field(default=None, metadata={"help": "Training data, for your script."})
+    eval_data_path: str | None = field(default=None, metadata={"help": "Held-out data, for your script."})
+    warmup_ratio: float = field(default=0.0, metadata={"help": "Share of the steps over which the rate rises."})
     max_seq_length: int = field(default=2048, metadata={"help": "Longest sequence, memory included, in tokens."})
     save_adapter_only: bool = field(
         default=True, metadata={"help": "Checkpoints never hold frozen weights; False is refused."}
@@ -67,6 +85,10 @@ class AdapterTrainingArguments(TrainingArguments):
             raise ConfigError.of("curriculum", f"is {self.curriculum}", "Give a share between 0 and 1")
         if self.curriculum > 0 and self.max_steps <= 0:
             raise ConfigError.of("curriculum", "needs max_steps, of which it is a share", "Set max_steps as well")
+        if not 0 <= self.warmup_ratio < 1:
+            raise ConfigError.of("warmup_ratio", f"is {self.warmup_ratio}", "Give a share of at least 0 and below 1")
+        if self.warmup_ratio and not self.warmup_steps:
+            self.warmup_steps = self.warmup_ratio  # below 1, transformers takes it as a share
         if self.data_seed is None:
             self.data_seed = self.seed
         on_cpu = self.use_cpu or not torch.cuda.is_available()
@@ -80,6 +102,17 @@ class AdapterTrainingArguments(TrainingArguments):
     def global_batch_size(self) -> int:
         """Return the samples of an optimizer step, over all processes and accumulation steps."""
         return self.per_device_train_batch_size * self.gradient_accumulation_steps * self.world_size
+
+    def identity(self) -> dict[str, Any]:
+        """Return the arguments that the sequence of losses depends on, as plain values: a resumed run needs the same.
+
+        How the batch is cut into processes and accumulation steps may change, and so may DeepSpeed's stage.
+        """
+        values = {name: getattr(self, name) for name in _IDENTITY} | {"global_batch": self.global_batch_size}
+        if self.adam_beta2 != _ADAM_BETA2:
+            values["adam_beta2"] = self.adam_beta2
+        # Enumerations as their values, so that what is compared is what JSON gives back.
+        return {name: getattr(value, "value", value) for name, value in values.items()}
 
     def remedy_for_batch(self, wanted: int | None) -> str:
         """Return how to have the global batch of a run that resumes, among other things that may differ."""
@@ -117,7 +150,10 @@ class AdapterTrainingArguments(TrainingArguments):
             "train_sampling_strategy": "group_by_length" if section.group_by_length else "random",
             "dataloader_num_workers": section.loader_workers,
             "per_device_train_batch_size": section.per_device_batch_size,
+            "warmup_steps": section.warmup_of(section.max_steps),
             "logging_strategy": "steps",
+            "eval_strategy": "no" if section.eval_steps is None else "steps",
+            "eval_steps": section.eval_steps,
             "save_strategy": "steps",
             # The frozen parts are loaded in the configured precision and proj stays in float32, so bfloat16
             # needs no autocast. float16 does: its gradient scaler keeps small gradients from vanishing.
@@ -130,3 +166,19 @@ class AdapterTrainingArguments(TrainingArguments):
         if use_cpu and "WORLD_SIZE" in os.environ:
             values["ddp_backend"] = "gloo"
         return cls(**(values | changes))
+
+
+def require_described_model(args: AdapterTrainingArguments, model: nn.Module) -> None:
+    """Check that a model is the one that the ancestor's fields of the arguments describe, where they are given.
+
+    Raises:
+        ConfigError: names each field and both values.
+    """
+    config = getattr(model, "config", None)
+    problems = [
+        Problem(name, f"is {wanted!r}, but the model's is {found!r}", f"Build the model with it, or leave out {name}")
+        for name in ("base_model_name", "ocr_model_name", "vision_embedding_size", "context_threshold")
+        if (wanted := getattr(args, name)) is not None and (found := getattr(config, name, None)) != wanted
+    ]
+    if problems:
+        raise ConfigError(problems)

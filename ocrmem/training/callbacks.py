@@ -19,6 +19,12 @@ if TYPE_CHECKING:
     from ocrmem.training.trainer import AdapterOnlyTrainer
 
 Logs = dict[str, float] | None
+_TRACKED = ("loss", "eval_loss")  # what an entry of the log has that is worth sending
+# Of the log, on the progress bar: how it is called and written there.
+_SHOWN = {
+    "loss": ("loss", ".4f"), "tokens_per_second": ("tokens/s", ",.0f"), "mfu": ("MFU", ".2f"),
+    "peak_memory_gib": ("peak GiB", ".1f"),
+}  # fmt: skip
 
 
 @dataclass(eq=False)
@@ -35,7 +41,8 @@ class BarCallback(TrainerCallback):
     def on_log(self, args: Any, state: Any, control: Any, logs: Logs = None, **kwargs: Any) -> None:
         if logs and "loss" in logs:
             stage = f", stage {logs['stage']}" if "stage" in logs else ""
-            self.bar.describe(f"train{stage} (loss {logs['loss']:.4f})")
+            shown = [f"{name} {logs[key]:{form}}" for key, (name, form) in _SHOWN.items() if key in logs]
+            self.bar.describe(f"train{stage} ({', '.join(shown)})")
 
 
 @dataclass(eq=False)
@@ -49,11 +56,13 @@ class TrackingCallback(TrainerCallback):
             self._send(entry, int(entry["step"]))
 
     def on_log(self, args: Any, state: TrainerState, control: Any, logs: Logs = None, **kwargs: Any) -> None:
-        if state.is_world_process_zero and logs and "loss" in logs:
+        if state.is_world_process_zero and logs and not logs.keys().isdisjoint(_TRACKED):
             self._send(logs, state.global_step)
 
     def _send(self, logs: dict[str, float], step: int) -> None:
-        self.run.log({f"train/{name}": float(value) for name, value in logs.items() if name != "step"}, step)
+        named = {name.replace("eval_", "eval/") if name.startswith("eval_") else f"train/{name}": value
+                 for name, value in logs.items() if name != "step"}  # fmt: skip
+        self.run.log({name: float(value) for name, value in named.items()}, step)
 
 
 @dataclass(eq=False)
@@ -95,7 +104,8 @@ class LoopEvents(TrainerCallback):
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         stages = self.trainer.stages
         ends = stages.starts[1:] if stages is not None else []  # no entry of the log mixes the losses of two stages
-        if state.global_step in (1, *ends, state.max_steps):  # the shortest run has a loss to show
+        # The shortest run has a loss to show, and a measurement on held-out samples has one beside it.
+        if control.should_evaluate or state.global_step in (1, *ends, state.max_steps):
             control.should_log = True
 
     def on_pre_optimizer_step(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:

@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, TypedDict, cast
 
 import torch
 
@@ -33,6 +33,7 @@ from ocrmem.model.configuration import MEMConfig
 from ocrmem.model.modeling import MEMModel
 from ocrmem.model.trainable import count_parameters
 from ocrmem.objectives import Material, make_objectives
+from ocrmem.planning.epochs import with_steps
 from ocrmem.tracking import Run, track, tracker_problems
 from ocrmem.training import collectives, zero3
 from ocrmem.training.arguments import AdapterTrainingArguments
@@ -40,14 +41,16 @@ from ocrmem.training.callbacks import TrackingCallback, stop_on_signal
 from ocrmem.training.checkpoint import PREVIOUS, CheckpointStore
 from ocrmem.training.collectives import process_group
 from ocrmem.training.curriculum import memory_lengths
+from ocrmem.training.held_out import HeldOut
 from ocrmem.training.outputs import PLOT, check_outputs, require_room
+from ocrmem.training.speed import Speed, SpeedMeter, logged_speed
 from ocrmem.training.stages import Stages
 from ocrmem.training.trainer import AdapterOnlyTrainer
+from ocrmem.training.warm_start import WarmStart
 from ocrmem.versions import versions
 
 TEACHER = "teacher"  # below ``paths.checkpoints``: the teacher's logits
-from ocrmem.training.warm_start import WarmStart
-_CURVE = ("step", "loss", "proj_grad_norm", "learning_rate")
+_CURVE = ("step", "loss", "proj_grad_norm", "learning_rate", "eval_loss", "eval_recall")
 _VERSIONED = ("torch", "transformers", "accelerate")
 
 
@@ -57,18 +60,22 @@ class TrainResult(TypedDict, total=False):
     Attributes:
         steps: optimizer steps done; ``tokens`` those seen, without padding.
         loss: ``first`` and ``last`` logged loss; None where none was logged.
+        held_out: ``loss`` and ``recall`` at the ``first`` and ``last`` measurement; None without `train.eval_steps`.
+        speed: tokens a second, MFU and peak GPU memory of each process, by rank.
         samples: training samples (``train``), and those that have memory (``with_memory``).
         parameters: trained ones.
         frozen_sha256, proj_sha256: hashes ``before`` and ``after`` the training.
         seconds_without_data: how long steps waited for batches.
+        from_adapter: hash of the adapter that the training began with, if it began with one.
         attempts: seed and last loss of each.
         stages: objective, steps, ``samples`` that it could use, ``first`` and ``last`` logged loss of each stage.
         summary: what a person reads.
     """
 
-        from_adapter: hash of the adapter that the training began with, if it began with one.
     steps: int
     loss: dict[str, float] | None
+    held_out: dict[str, dict[str, float]] | None
+    speed: list[dict[str, Any]]
     samples: dict[str, int]
     tokens: int
     parameters: int
@@ -79,6 +86,7 @@ class TrainResult(TypedDict, total=False):
     seconds_without_data: float
     versions: dict[str, str]
     adapter_sha256: str
+    from_adapter: str
     attempts: list[dict[str, Any]]
     stages: list[dict[str, Any]]
     seconds: float
@@ -86,7 +94,6 @@ class TrainResult(TypedDict, total=False):
 
 
 def train(config: RunConfig, *, resume: bool = False, output: str | None = None) -> TrainResult:
-    from_adapter: str
     """Train proj and write adapter/, train.json and plots/train.csv; from another seed while the loss stays high.
 
     With ``train.target_loss``, attempt k (from 0) has the seed ``train.seed + 1000 * k`` and checkpoints of its
@@ -107,6 +114,7 @@ def train(config: RunConfig, *, resume: bool = False, output: str | None = None)
         KeyboardInterrupt: after Ctrl-C, once a checkpoint is written.
     """
     started = time.monotonic()
+    config = with_steps(config)
     section = config.train
     adapter = Path(output or config.paths.adapter)
     check_outputs(config, adapter)
@@ -186,24 +194,25 @@ def _train_once(config: RunConfig, resume: bool, adapter: Path, open_run: ExitSt
             "Start them with `ocrmem train --nproc N`, which also sets train.processes",
         )
     is_main = arguments.process_index == 0
+    start = WarmStart.of(config)
     dataset, features, samples = _open_inputs(config)
     with zero3.partition_while_loading(getattr(arguments, "hf_deepspeed_config", None), DTYPES[config.model.precision]):
         model = MEMModel.from_run_config(config, with_encoder=False, whole=zero3.gathered)
     model.set_feature_statistics(features.mean, features.std)
+    if start is not None:
+        start.load_into(model)
     material = Material(
         config,
         SequenceBuilder.of(config),
         dataset,
-    start = WarmStart.of(config)
         features,
         samples,
         teacher=Path(config.paths.checkpoints) / TEACHER,
         process=arguments.process_index,
-    if start is not None:
-        start.load_into(model)
         any_process=partial(collectives.any_process, arguments.device),
     )
     stages = _stages(config, material, model)
+    held_out = HeldOut.of(config, model, material.builder, dataset, features)
     checkpoint = _prepare_checkpoints(CheckpointStore(Path(config.paths.checkpoints)), resume)
     run = Run(config, "train")
     if is_main:
@@ -214,9 +223,13 @@ def _train_once(config: RunConfig, resume: bool, adapter: Path, open_run: ExitSt
             model=model,
             args=arguments,
             stages=stages,
+            meter=SpeedMeter.of(config, arguments.device),
+            held_out=held_out.measure if held_out else None,
+            eval_dataset=held_out.samples if held_out else None,
             identity={
                 "dataset": sha256_json(dataset.manifest),
                 "features": sha256_json([features.manifest[name] for name in ("format", "dataset_pages_sha256")]),
+                **({"from_adapter": start.sha256} if start else {}),
             },
             train_dataset=samples,  # type: ignore[arg-type]  # a list is a map-style dataset
             callbacks=[TrackingCallback(run), stop],
@@ -224,12 +237,13 @@ def _train_once(config: RunConfig, resume: bool, adapter: Path, open_run: ExitSt
         trainer.train(resume_from_checkpoint=checkpoint)
         if stop.signal is not None and trainer.state.global_step < config.train.max_steps:
             _stop(stop.signal, trainer, is_main)
-    rows = [entry for entry in trainer.state.log_history if "loss" in entry]
+    rows = _curve(trainer.state.log_history)
     report = _report(trainer, stages, samples, rows)
+    if start is not None:
+        report["from_adapter"] = start.sha256
     run.summarize(report)
     return _Trained(model.config, trainer.adapter_tensors(), rows, report, trainer.resumed_step, run.place)
 
-                **({"from_adapter": start.sha256} if start else {}),
 
 def _stages(config: RunConfig, material: Material, model: MEMModel) -> Stages:
     """Return the run's stages, their objectives prepared for the model."""
@@ -239,8 +253,6 @@ def _stages(config: RunConfig, material: Material, model: MEMModel) -> Stages:
             objective.prepare(model)
     lengths = memory_lengths(material.samples) if config.train.curriculum > 0 else None
     return Stages(config.train, objectives, lengths)
-    if start is not None:
-        report["from_adapter"] = start.sha256
 
 
 def _open_inputs(config: RunConfig) -> tuple[MemoryDataset, FeatureStore, StoredSamples]:
@@ -262,6 +274,9 @@ def _prepare_checkpoints(store: CheckpointStore, resume: bool) -> str | None:
     """Return the checkpoint to resume from; a run from its first step moves older ones out of its way.
 
     The first process looks and moves, and the others get its answer.
+
+    Raises:
+        TrainingError: there are checkpoints to resume from, and none of them is complete.
     """
     found = None
     if collectives.rank() == 0:
@@ -277,9 +292,6 @@ def _prepare_checkpoints(store: CheckpointStore, resume: bool) -> str | None:
     if resume and chosen is None:
         store.refuse_incomplete()
     return chosen
-
-    Raises:
-        TrainingError: there are checkpoints to resume from, and none of them is complete.
 
 
 def _stop(number: int, trainer: AdapterOnlyTrainer, is_main: bool) -> None:
@@ -303,6 +315,8 @@ def _report(
     return {
         "steps": trainer.state.global_step,
         "loss": _ends(rows),
+        "held_out": _held_out(rows),
+        "speed": [dict(speed) for speed in trainer.speeds()],
         "stages": [
             {
                 "objective": stage.objective,
@@ -325,6 +339,21 @@ def _report(
     }
 
 
+def _curve(history: list[dict[str, float]]) -> list[dict[str, float]]:
+    """Return the entries that have a loss, each with the figures that were measured at its step."""
+    measured = {entry["step"]: entry for entry in history if "eval_loss" in entry}
+    return [measured.get(entry["step"], {}) | entry for entry in history if "loss" in entry]
+
+
+def _held_out(rows: list[dict[str, float]]) -> dict[str, dict[str, float]] | None:
+    """Return loss and recall of the first and the last measurement on held-out samples."""
+    found = [row for row in rows if "eval_loss" in row]
+    if not found:
+        return None
+    ends = {"first": found[0], "last": found[-1]}
+    return {name: {"loss": row["eval_loss"], "recall": row["eval_recall"]} for name, row in ends.items()}
+
+
 def _ends(rows: list[dict[str, float]]) -> dict[str, float] | None:
     return {"first": rows[0]["loss"], "last": rows[-1]["loss"]} if rows else None
 
@@ -343,7 +372,8 @@ def _write(
     # Numbers keep every digit, so equal runs give equal files.
     curve = io.StringIO()
     columns = (*_CURVE, *(("stage",) if len(config.train.stages) > 1 else ()))
-    writer = csv.DictWriter(curve, columns, extrasaction="ignore", lineterminator="\n")
+    # Where nothing was measured: a plot takes an empty text as 0.
+    writer = csv.DictWriter(curve, columns, restval="nan", extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     writer.writerows(trained.curve)
     write_text(config.paths.report(PLOT), curve.getvalue())
@@ -357,6 +387,19 @@ def _write(
     return {**report, "summary": _summary(config, report, adapter, trained)}
 
 
+def _speed_line(speeds: list[dict[str, Any]]) -> str:
+    """Say how fast the processes were together, and what the fullest GPU held; nothing if no step was left to do."""
+    together = logged_speed(cast("list[Speed]", speeds))
+    if not together["tokens_per_second"]:
+        return ""
+    line = f"{together['tokens_per_second']:,.0f} tokens/s"
+    if "mfu" in together:
+        line += f", MFU {together['mfu']:.2f}"
+    if "peak_memory_gib" in together:
+        line += f", {together['peak_memory_gib']:.1f} GiB of GPU memory at the peak"
+    return line
+
+
 def _summary(config: RunConfig, report: TrainResult, adapter: Path, trained: _Trained) -> list[str]:
     attempts = report["attempts"]
     lines = [
@@ -366,10 +409,20 @@ def _summary(config: RunConfig, report: TrainResult, adapter: Path, trained: _Tr
         + f" in {report['seconds']} s.",
         f"  samples: {report['samples']['train']}, {report['samples']['with_memory']} of them with memory",
     ]
+    if digest := report.get("from_adapter"):
+        lines.append(f"  began with {config.train.from_adapter} (sha256 {digest[:12]})")
     for stage in report["stages"]:
         if ends := stage["loss"]:
             of = f" of {stage['objective']} ({stage['steps']} steps)" if config.train.stages else ""
             lines.append(f"  loss{of}: {ends['first']:.4f} -> {ends['last']:.4f}")
+    if held := report["held_out"]:
+        first, last = held["first"], held["last"]
+        lines.append(
+            f"  held out: loss {first['loss']:.4f} -> {last['loss']:.4f}, recall {first['recall']:.3f} -> "
+            f"{last['recall']:.3f}"
+        )
+    if line := _speed_line(report["speed"]):
+        lines.append(f"  {line}")
     lines.append(f"  frozen weights unchanged: sha256 {report['frozen_sha256']['after'][:12]} before and after")
     lines.append(f"Adapter: {adapter} (sha256 {report['adapter_sha256'][:12]})")
     lines.append(f"Report: {config.paths.report(TRAIN_REPORT)}; curve: {config.paths.report(PLOT)}")
@@ -380,5 +433,3 @@ def _summary(config: RunConfig, report: TrainResult, adapter: Path, trained: _Tr
         listed = ", ".join(f"seed {one['seed']}: {loss}" for one, loss in zip(attempts, losses, strict=True))
         lines.append(f"{len(attempts)} attempts ({listed}); the one with the lowest loss is kept")
     return lines
-    if digest := report.get("from_adapter"):
-        lines.append(f"  began with {config.train.from_adapter} (sha256 {digest[:12]})")

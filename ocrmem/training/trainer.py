@@ -32,8 +32,8 @@ from ocrmem import console
 from ocrmem.errors import OcrMemError, Problem, TrainingError, first_line
 from ocrmem.facts import PROJ
 from ocrmem.gradflow import check
-from ocrmem.training import data_workers, optimizer_state
-from ocrmem.training.arguments import AdapterTrainingArguments
+from ocrmem.training import collectives, data_workers, optimizer_state
+from ocrmem.training.arguments import AdapterTrainingArguments, require_described_model
 from ocrmem.training.callbacks import BarCallback, LoopEvents
 from ocrmem.training.checkpoint import PROJ_FILE, Checkpoint, CheckpointStore, load_proj, proj_state
 from ocrmem.training.curriculum import GroupedSampler, RunSampler, memory_lengths, sequence_lengths
@@ -47,20 +47,15 @@ from ocrmem.training.frozen import (
     require_same_frozen,
 )
 from ocrmem.training.optimizer_state import OPTIMIZER_FILE
+from ocrmem.training.speed import Speed, SpeedMeter, logged_speed
 from ocrmem.training.stages import OBJECTIVE, Draws, StageBatches, StageCollator, Stages
 from ocrmem.training.zero3 import skip_broadcast_of_frozen
 
-# What the sequence of losses depends on, besides the global batch; a run is resumed only where these are the
-# same. How the batch is cut into processes and accumulation steps may change, and so may DeepSpeed's stage.
-_IDENTITY_ARGUMENTS = (
-    "max_steps", "learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay", "max_grad_norm", "optim", "seed",
-    "data_seed", "curriculum", "train_sampling_strategy", "bf16", "fp16",
-)  # fmt: skip
 # Orders that depend on the seed and the step alone, so that a resumed run continues in the very same one.
 _OWN_ORDERS = ("random", "group_by_length", "sequential")
 # A gradient scaler starts at 2**16 and halves at every overflow: after this many it is at the bottom.
 _SCALER_PATIENCE = 17
-_ADAM_BETA2 = 0.999  # the default; checkpoints of runs that could set no other do not name it
+_MEMORY = ("memory_features", "pixel_values")  # keys of a batch, one of which is there where a sample has memory
 
 
 class AdapterOnlyTrainer(Trainer):
@@ -69,14 +64,18 @@ class AdapterOnlyTrainer(Trainer):
     Differences from `transformers.Trainer`: a model with other trainable parameters is refused; checkpoints
     hold proj and never the frozen weights, are written atomically, resume exactly, and fit any number of processes;
     samples come in a curriculum when the arguments ask for one; ``num_items_in_batch`` reaches a forward that names
-    it; the log has ``proj_grad_norm``; a loss or gradient that is not finite ends the training; ``num_train_epochs``
-    counts samples, so that every step has a whole batch; and progress is one bar on stderr, nothing on stdout.
+    it; the log has ``proj_grad_norm`` and the speed; a loss or gradient that is not finite ends the training, and so
+    does a gradient of exactly zero over many steps with memory; ``num_train_epochs`` counts samples, so that every
+    step has a whole batch; and progress is one bar on stderr, nothing on stdout.
 
     Args:
         model: a module whose parameters outside ``proj`` are frozen, such as `ocrmem.MEMModel`.
         args: how to train.
         stages: objective, samples and learning rate of every step, in place of ``curriculum``, the order of samples
             and the schedule of ``args``; its samples are ``train_dataset``. None: what the arguments say.
+        meter: measures the speed; None: one that knows no operations, and so no MFU.
+        held_out: measures figures for the log, named ``eval_...``, on what is held out; takes the place of
+            transformers' evaluation.
         identity: further plain values that the losses depend on (hashes of data, say); a checkpoint with
             others is not resumed.
         tokenizer: the same as ``processing_class``, by its older name.
@@ -103,6 +102,8 @@ class AdapterOnlyTrainer(Trainer):
         args: AdapterTrainingArguments,
         *,
         stages: Stages | None = None,
+        meter: SpeedMeter | None = None,
+        held_out: Callable[[], dict[str, float]] | None = None,
         identity: Mapping[str, Any] | None = None,
         tokenizer: Any = None,
         **kwargs: Any,
@@ -114,6 +115,7 @@ class AdapterOnlyTrainer(Trainer):
                 )
             kwargs["processing_class"] = tokenizer
         require_only_proj_trainable(model)
+        require_described_model(args, model)
         if args.device.type == "cpu":
             # accelerate imports DeepSpeed where it is installed, which would print to stdout that it found no GPU.
             os.environ.setdefault("DS_ACCELERATOR", "cpu")
@@ -140,6 +142,8 @@ class AdapterOnlyTrainer(Trainer):
         self.resumed_step = 0
         self.seconds_without_data = 0.0
         self.stages = stages
+        self.meter = meter or SpeedMeter()
+        self._held_out = held_out
         self._extra_identity = dict(identity or {})
         self._overflows = 0
         self._guard = FiniteGuard()
@@ -193,17 +197,13 @@ class AdapterOnlyTrainer(Trainer):
         if self._before is None:
             self._before = hash_model(self.model)
         dataset: Any = self.train_dataset
-        values = {name: getattr(self.args, name) for name in _IDENTITY_ARGUMENTS} | {
-            "global_batch": self.args.global_batch_size,
+        values = self.args.identity() | {
             "samples": len(dataset) if hasattr(dataset, "__len__") else None,
             "frozen": self._before.frozen_hash,
         }
         if self.stages is not None:
             values |= self.stages.identity(self._parts)
-        if self.args.adam_beta2 != _ADAM_BETA2:
-            values["adam_beta2"] = self.args.adam_beta2
-        # Enumerations as their values, so that what is compared is what JSON gives back.
-        return {name: getattr(value, "value", value) for name, value in values.items()} | self._extra_identity
+        return values | self._extra_identity
 
     def training_step(
         self,
@@ -225,6 +225,8 @@ class AdapterOnlyTrainer(Trainer):
                 f"a batch is {length} tokens long, but max_seq_length is {self.args.max_seq_length}",
                 "Build the data for this length (`ocrmem render`), or raise max_seq_length",
             )
+        self.meter.saw(inputs)
+        self._guard.has_memory |= "input_ids" not in inputs or not inputs.keys().isdisjoint(_MEMORY)
         try:
             loss = super().training_step(model, inputs, num_items_in_batch)
         except torch.OutOfMemoryError:
@@ -301,7 +303,23 @@ class AdapterOnlyTrainer(Trainer):
             logs["proj_grad_norm"] = logs.pop("grad_norm")
         if self.stages is not None and len(self.stages.stages) > 1 and "loss" in logs:
             logs["stage"] = self.stages.number(self.state.global_step - 1) + 1
+        if "loss" in logs:
+            logs |= logged_speed(collectives.gather(self.meter.read()))
         super().log(logs, start_time)
+
+    def speeds(self) -> list[Speed]:
+        """Return the speed of every process over the whole training, by rank; all processes call this together."""
+        return collectives.gather(self.meter.overall())
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Log what ``held_out`` measures; without it, as `transformers.Trainer.evaluate`."""
+        with self.meter.paused():
+            if self._held_out is None:
+                return super().evaluate(*args, **kwargs)
+            metrics = self._held_out()
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Write the adapter: ``model.save_pretrained`` of a MEMModel, which holds no frozen weights."""
@@ -325,6 +343,7 @@ class AdapterOnlyTrainer(Trainer):
         norm = super()._get_grad_norm(model, grad_norm)
         if math.isfinite(norm) and norm >= 0:  # DeepSpeed gives -1 in place of infinity and NaN
             self._overflows = 0
+            self._guard.saw_gradient(float(norm))
             return norm
         self._overflows += 1
         # With float16 a gradient scaler skips such a step and lowers its scale: that is its normal work.

@@ -39,9 +39,11 @@ RUNS = {
     "train": ([], "loss: "),
     "evaluate": ([], "recall"),
     "register": ([], "ocrmem-adapter"),
-    "generate": (["--conversation", "{root}/data/eval.jsonl"], ""),
+    "generate": (["--conversation", "{root}/question.json"], ""),
+    "ask": (["{root}/data/eval.jsonl", "--question", "who", "--config", "{root}/params.yaml"], ""),
 }
-ELSEWHERE = {"pipeline", "base"}  # tests/pipelines, tests/model/test_tiny_base.py
+# tests/pipelines, tests/model/test_tiny_base.py, tests/generation
+ELSEWHERE = {"pipeline", "base", "chat", "prose"}
 
 
 class Ended(NamedTuple):
@@ -61,6 +63,8 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Ended]:
     (root / "params.yaml").write_text(json.dumps(values), encoding="utf-8")
     # Memory is shuffled between two conversations.
     write_conversations(root / "data", train=1, held_out=2)
+    first = (root / "data" / "eval.jsonl").read_text(encoding="utf-8").splitlines()[0]
+    (root / "question.json").write_text(first, encoding="utf-8")
     write_random_base(root / "models")
     (root / "remote").mkdir()
     turns = [{"from": "human", "value": "Hello"}, {"from": "gpt", "value": "Hi"}]

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 import torch
+from support.models import small_model
 
 from ocrmem.config import RunConfig
 from ocrmem.errors import ConfigError
-from ocrmem.training.arguments import AdapterTrainingArguments
+from ocrmem.training.arguments import AdapterTrainingArguments, require_described_model
 
 
 @pytest.mark.parametrize(
@@ -20,11 +21,31 @@ from ocrmem.training.arguments import AdapterTrainingArguments
         ({"max_seq_length": 0}, "max_seq_length: is 0"),
         ({"curriculum": 1.5, "max_steps": 5}, "curriculum: is 1.5.*between 0 and 1"),
         ({"curriculum": 0.5}, "curriculum: needs max_steps"),
+        ({"warmup_ratio": 1.0}, "warmup_ratio: is 1.0"),
     ],
 )
 def test_wrong_fields_are_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         AdapterTrainingArguments(output_dir=str(tmp_path), use_cpu=True, **changes)
+
+
+def test_the_fields_of_the_ancestor_describe_the_model(tmp_path: Path) -> None:
+    described = {"base_model_name": "tiny", "vision_embedding_size": 64, "context_threshold": 8, "eval_data_path": "x"}
+    arguments = AdapterTrainingArguments(output_dir=str(tmp_path), use_cpu=True, **described)
+    model = small_model(with_encoder=False)
+    require_described_model(arguments, model)
+    arguments.context_threshold, arguments.ocr_model_name = 9, "other"
+    with pytest.raises(ConfigError, match=r"(?s)ocr_model_name: is 'other', but the model's is 'tiny'.*is 9, but .* 8"):
+        require_described_model(arguments, model)
+
+
+def test_a_warmup_ratio_is_a_share_of_the_steps(tmp_path: Path) -> None:
+    arguments = AdapterTrainingArguments(output_dir=str(tmp_path), use_cpu=True, warmup_ratio=0.1)
+    assert arguments.get_warmup_steps(200) == 20
+    arguments = AdapterTrainingArguments(output_dir=str(tmp_path), use_cpu=True, warmup_ratio=0.1, warmup_steps=7)
+    assert arguments.get_warmup_steps(200) == 7
+    values = {"train": {"max_steps": 25, "warmup_ratio": 0.1}, "model": {"device": "cpu"}}
+    assert AdapterTrainingArguments.from_run_config(RunConfig.model_validate(values)).warmup_steps == 2
 
 
 def test_defaults_are_those_of_adapter_training(tmp_path: Path) -> None:

@@ -172,7 +172,14 @@ def test_a_run_resumes_in_any_stage_and_between_two_to_the_byte(
 def test_no_entry_of_the_log_mixes_two_stages(config: Callable[..., RunConfig], tmp_path: Path) -> None:
     train(config(logging_steps=4))
     rows = list(csv.DictReader((tmp_path / "reports" / "plots" / "train.csv").open(encoding="utf-8")))
-    assert [(row["step"], row["stage"]) for row in rows] == [("3", "1"), ("4", "2"), ("6", "2"), ("8", "3")]
+    assert [(row["step"], row["stage"]) for row in rows] == [
+        ("1", "1"),
+        ("3", "1"),
+        ("4", "2"),
+        ("6", "2"),
+        ("8", "3"),
+        ("11", "3"),
+    ]
 
 
 def test_a_stage_begins_with_an_optimizer_that_remembers_nothing(

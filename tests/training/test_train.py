@@ -83,6 +83,7 @@ def test_writes_adapter_report_and_curve(config: Callable[..., RunConfig], tmp_p
     assert report["samples"]["train"] == len(samples)
     assert 0 < report["samples"]["with_memory"] < len(samples)
     assert report["tokens"] > 0
+    assert [speed["tokens_per_second"] > 0 for speed in report["speed"]] == [True]
     assert report["frozen_sha256"]["before"] == report["frozen_sha256"]["after"]
     assert report["proj_sha256"]["before"] != report["proj_sha256"]["after"]
     assert report["adapter_sha256"] == adapter_sha256(tmp_path / "adapter")
@@ -119,6 +120,77 @@ def test_resumed_run_ends_in_the_same_adapter(config: Callable[..., RunConfig], 
     assert rows(tmp_path) == curve
     assert again["tokens"] == first["tokens"]
     assert "from a checkpoint at step 2" in again["summary"][0]
+
+
+STAGES = [{"objective": "align", "share": 0.5}, {"objective": "answer", "share": 0.5}]
+
+
+@pytest.mark.parametrize("stages", [[], STAGES])
+def test_epochs_and_ratio_are_made_steps_and_shown(
+    stages: list[dict[str, Any]], config: Callable[..., RunConfig], capsys: Any
+) -> None:
+    samples = len(MemoryDataset.open(Path(config().paths.dataset)).samples("train"))
+    settings = {"num_train_epochs": 7.5 / samples, "warmup_ratio": 0.5, "stages": stages}
+    assert train(config(train=settings))["steps"] == 2
+    assert f"x {samples} samples / 4 a step = 2 steps; the rate rises over 1" in capsys.readouterr().err
+    with pytest.raises(ConfigError, match=r"= 2 steps: train.warmup_steps: is 2, not below train.max_steps 2"):
+        train(config(train=settings | {"warmup_ratio": None, "warmup_steps": 2, "stages": []}))
+
+
+@pytest.mark.parametrize("stages", [[], STAGES])
+def test_loss_and_recall_on_held_out_samples_are_measured_and_change_nothing(
+    stages: list[dict[str, Any]], config: Callable[..., RunConfig], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[dict[str, float]] = []
+    monkeypatch.setattr("ocrmem.tracking.Run.log", lambda self, values, step=None: sent.append(values))
+    settings = {"max_steps": 3, "logging_steps": 10, "stages": stages, "save_steps": 2}
+    plain = train(config(train=settings))
+    settings |= {"eval_steps": 2, "eval_samples": 3}
+    result = train(config(train=settings))
+    assert result["adapter_sha256"] == plain["adapter_sha256"]
+    measured = {row["step"]: row for row in rows(tmp_path) if row["eval_loss"] != "nan"}
+    assert list(measured) == ["2", "3"]
+    assert all(float(row["eval_loss"]) > 0 and 0 <= float(row["eval_recall"]) <= 1 for row in measured.values())
+    assert result["held_out"]["last"] == {name: float(measured["3"][f"eval_{name}"]) for name in ("loss", "recall")}
+    assert [values["eval/loss"] for values in sent if "eval/loss" in values] == [
+        float(row["eval_loss"]) for row in measured.values()
+    ]
+    assert any("held out: loss" in line for line in result["summary"])
+    shutil.rmtree(tmp_path / "checkpoints" / "checkpoint-3")
+    assert train(config(train=settings), resume=True)["held_out"] == result["held_out"]
+
+
+@pytest.mark.parametrize("stages", [[], [{"objective": "align", "steps": 1}, {"objective": "answer", "steps": 1}]])
+def test_a_run_begins_with_the_proj_of_another_adapter_and_says_which(
+    stages: list[dict[str, Any]], config: Callable[..., RunConfig], tmp_path: Path
+) -> None:
+    first = train(config(train={"max_steps": 2}), output=str(tmp_path / "first"))
+    settings = {"from_adapter": str(tmp_path / "first"), "max_steps": 2, "stages": stages, "save_steps": 1}
+    result = train(config(train=settings))
+    assert result["proj_sha256"]["before"] == first["proj_sha256"]["after"]
+    assert result["from_adapter"] == first["adapter_sha256"]
+    assert any(f"began with {tmp_path / 'first'}" in line for line in result["summary"])
+    shutil.rmtree(tmp_path / "checkpoints" / "checkpoint-2")
+    assert train(config(train=settings), resume=True)["adapter_sha256"] == result["adapter_sha256"]
+    with pytest.raises(TrainingError, match=r"from_adapter was '\w+' and is None"):
+        train(config(train=settings | {"from_adapter": None}), resume=True)
+
+
+@pytest.mark.parametrize(
+    ("file", "match"), [("projection_layer.pt", "ocrmem import-adapter"), ("scaler.pt", "--resume")]
+)
+def test_a_resume_from_what_is_no_whole_checkpoint_is_refused(
+    file: str, match: str, config: Callable[..., RunConfig], tmp_path: Path
+) -> None:
+    (tmp_path / "checkpoints" / "checkpoint-7").mkdir(parents=True)
+    (tmp_path / "checkpoints" / "checkpoint-7" / file).write_bytes(b"x")
+    with pytest.raises(TrainingError, match=rf"checkpoint-7: is not a complete checkpoint.*{match}"):
+        train(config(), resume=True)
+    assert not (tmp_path / "adapter").exists()
+    if file == "projection_layer.pt":
+        with pytest.raises(TrainingError, match=r"is not of ocrmem.*another directory in paths.checkpoints"):
+            train(config())
+        assert (tmp_path / "checkpoints" / "checkpoint-7" / file).exists()
 
 
 def test_resume_without_checkpoints_starts_from_the_first_step(config: Callable[..., RunConfig]) -> None:

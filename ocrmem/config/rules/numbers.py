@@ -27,13 +27,21 @@ def ink_bounds_are_in_order(config: RunSettings) -> Iterator[Fault]:
     return _below(config, "check.min_ink_share", "check.max_ink_share", _EXCHANGE)
 
 
-@rule("train.warmup_steps", "train.max_steps")
+@rule("train.warmup_steps", "train.warmup_ratio", "train.max_steps", "train.num_train_epochs")
 def warmup_ends(config: RunSettings) -> Iterator[Fault]:
+    train = config.train
+    if train.warmup_ratio is not None:
+        if train.warmup_steps:
+            message = f"is {train.warmup_ratio}, and train.warmup_steps {train.warmup_steps} says the same in steps"
+            yield "train.warmup_ratio", message, "Give one of them"
+        return
+    if train.num_train_epochs is not None:
+        return  # checked again when they have been made steps
     remedy = f"Lower it to a few per cent of the steps, for example {config.train.max_steps // 20}"
-    return _below(config, "train.warmup_steps", "train.max_steps", remedy)
+    yield from _below(config, "train.warmup_steps", "train.max_steps", remedy)
 
 
-@rule("train.stages", "train.max_steps", "train.warmup_steps")
+@rule("train.stages", "train.max_steps", "train.num_train_epochs", "train.warmup_steps", "train.warmup_ratio")
 def stages_make_up_the_steps(config: RunSettings) -> Iterator[Fault]:
     train, faults = config.train, []
     for number, stage in enumerate(train.stages):
@@ -41,12 +49,17 @@ def stages_make_up_the_steps(config: RunSettings) -> Iterator[Fault]:
         if (stage.steps is None) == (stage.share is None):
             message = f"has {'neither' if stage.steps is None else 'both'} steps and share"
             faults.append((name, message, "Give each stage one of them"))
+        elif train.num_train_epochs is not None and stage.steps is not None:
+            message = f"has {stage.steps} steps, but train.num_train_epochs says how many all have together"
+            faults.append((f"{name}.steps", message, "Give each stage a share, or give train.max_steps"))
         if stage.mix is not None and stage.objective not in stage.mix:
             message = f"leaves out {stage.objective}, the stage's own objective"
             faults.append((f"{name}.mix", message, f"Add {stage.objective} to it"))
     yield from faults
     if faults or not train.stages:
         return
+    if train.num_train_epochs is not None and abs(sum(stage.share or 0 for stage in train.stages) - 1) <= 0.005:
+        return  # the rest is checked again when they have been made steps
     taken = sum(stage.steps or train.max_steps * (stage.share or 0) for stage in train.stages)
     shares = any(stage.share for stage in train.stages)
     if abs(taken - train.max_steps) > (0.005 * train.max_steps if shares else 0):
