@@ -9,7 +9,9 @@ from ocrmem.steps.step import Arguments, Step, run_config_if_named
 
 
 def _options(parser: ArgumentParser) -> None:
-    parser.add_argument("files", nargs="*", metavar="FILE", help="text, Markdown or conversations to remember first")
+    parser.add_argument(
+        "files", nargs="*", metavar="FILE", help="text, Markdown, conversations or pictures to remember first"
+    )
     memory_options(parser)
 
 
