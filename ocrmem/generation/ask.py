@@ -12,7 +12,7 @@ from ocrmem.config import RunConfig
 from ocrmem.console import note
 from ocrmem.errors import ConfigError
 from ocrmem.generation.chat_session import ChatSession
-from ocrmem.generation.memory import Memory, MemoryAnswer
+from ocrmem.generation.memory import Memory, MemoryAnswer, as_question
 from ocrmem.generation.reading import read_file
 from ocrmem.generation.settings import adapter_and_settings
 
@@ -64,7 +64,7 @@ def ask(
         ModelError: the adapter was changed, or does not fit its models.
     """
     named: Sequence[str | Path] = [files] if isinstance(files, str | Path) else files
-    asked: Sequence[str] = [questions] if isinstance(questions, str) else questions
+    asked = [as_question(question) for question in ([questions] if isinstance(questions, str) else questions)]
     if not named or not asked:
         raise ConfigError.of("ask", "needs files and questions", "Name at least one of each")
     memory = remembering(named, adapter, config)

@@ -219,11 +219,7 @@ class Memory:
         }
 
     def _asked(self, question: str) -> Conversation:
-        if not isinstance(question, str):
-            raise ConfigError.of("question", f"is {question!r}, not a string", "Ask in words")
-        if not question.strip():
-            raise DataError.of("question", "is empty", "Ask something")
-        return asking("memory", [*self.conversation(), Message("user", _valid(question, "question"))], "question")
+        return asking("memory", [*self.conversation(), Message("user", as_question(question))], "question")
 
     def _made(self) -> Made:
         """Draw what the next question is answered from."""
@@ -231,6 +227,20 @@ class Memory:
         if made.problems:
             raise DataError(made.problems)
         return made
+
+
+def as_question(question: str) -> str:
+    """Return a question as it is, if it can be asked.
+
+    Raises:
+        ConfigError: it is not a string.
+        DataError: it is empty, or not valid text.
+    """
+    if not isinstance(question, str):
+        raise ConfigError.of("question", f"is {question!r}, not a string", "Ask in words")
+    if not question.strip():
+        raise DataError.of("question", "is empty", "Ask something")
+    return _valid(question, "question")
 
 
 def told(text_tokens: int, memory_tokens: int, pages: int) -> str:

@@ -17,9 +17,9 @@ from ocrmem.cli import main
 from ocrmem.config import RunConfig
 from ocrmem.conversations.parse import parse_line
 from ocrmem.errors import ConfigError, ModelError
-from ocrmem.generation import chat as chat_module
 from ocrmem.generation import settings
 from ocrmem.generation.chat import Repl
+from ocrmem.generation.chat_session import ChatSession
 from ocrmem.generation.memory import Memory
 from ocrmem.generation.settings import adapter_and_settings, bring_base, models_of, settings_of
 from ocrmem.model.configuration import MEMConfig
@@ -87,12 +87,14 @@ def test_every_answer_says_how_much_text_became_memory(
 def test_a_typing_error_is_told_before_a_model_is_loaded(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(chat_module, "Memory", None)
+    monkeypatch.setattr(ChatSession, "open", None)
     for verb, options in (("ask", ["--question", "the"]), ("chat", [])):
         assert main([verb, "note.txt", "--adapter", "adapter", *options]) == 2
         assert "note.txt: is not there. Did you mean notes.txt?" in capsys.readouterr().err
     assert main(["ask", "notes.txt", "--question", "the", "--adapter", "adaptor"]) == 2
     assert "'adaptor' is not a directory" in capsys.readouterr().err
+    assert main(["ask", "notes.txt", "--question", " ", "--adapter", "adapter"]) == 1
+    assert "question: is empty" in capsys.readouterr().err
     assert main(["chat", "-", "--adapter", "adapter"]) == 2
     assert "-: is standard input" in capsys.readouterr().err
 
