@@ -28,6 +28,7 @@ EXTRA_OF = {
     "model_registry": "model-registry",
     "mr_openapi": "model-registry",
     "pandas": "quality",
+    "peft": "lora",
     "PIL": "fonts",
     "pyarrow": "dataset",
     "requests": "registry",

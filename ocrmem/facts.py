@@ -11,6 +11,7 @@ MODEL_CARD, PROVENANCE = "README.md", "provenance.json"  # what `register` adds 
 PACKAGE_FILES = (*ADAPTER_FILES, MODEL_CARD, PROVENANCE)
 MANIFEST = "manifest.json"  # of a dataset, and of a feature store
 PROJ = "proj"  # MEMModel's trained part, by its attribute's name
+LORA = "lora"  # opens the names of LoRA's weights, where there are some
 TRAIN_REPORT = "train.json"  # what `train` reports, below ``paths.reports``
 SMOKE_REPORT = "report.json"  # what `smoke` reports, in ``paths.smoke``
 RUN_ID = "OCRMEM_RUN_ID"  # environment variable: the pipeline run that a process belongs to

@@ -207,6 +207,7 @@ class MemoryConfig(TypedDict):
     token_size: Positive
     line_height: Positive
     context_threshold: Count
+    lora: NotRequired[dict[str, Any]]
 
 
 class VariantFigures(TypedDict):
@@ -233,6 +234,7 @@ class Evaluation(TypedDict):
     truncated: NotRequired[VariantFigures]
     mean_pooled: NotRequired[VariantFigures]
     full_text: NotRequired[VariantFigures]
+    base_text: NotRequired[VariantFigures]
     counterfactual: NotRequired[VariantFigures]
     untrained: NotRequired[VariantFigures]
     random_encoder: NotRequired[VariantFigures]

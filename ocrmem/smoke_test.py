@@ -1,4 +1,4 @@
-"""The verb ``smoke``: on a few real samples, do gradients reach all of proj, and nothing else?
+"""The verb ``smoke``: on a few real samples, do gradients reach all of proj (and LoRA), and nothing else?
 
 Before a long run is paid for, `gradflow.check` takes the run's own model and samples of its dataset, and one more
 forward pass shows that the loss changes with another page.
@@ -33,7 +33,7 @@ from ocrmem.gradflow.report import ReportDict
 from ocrmem.json_files import with_sha256
 from ocrmem.model.collator import MemoryCollator
 from ocrmem.model.modeling import MEMModel
-from ocrmem.model.trainable import parameter_report
+from ocrmem.model.trainable import parameter_report, trained_parts
 from ocrmem.objectives import Material, make_objectives
 from ocrmem.objectives.answer import Answer
 from ocrmem.rendering.page import pixel_batch
@@ -82,7 +82,7 @@ def smoke(config: RunConfig, model: MEMModel | None = None) -> SmokeResult:
     device = next(model.proj.parameters()).device
     batch = _to(device, MemoryCollator(SequenceBuilder.of(config), dataset, store)(samples))
     longest = max(sample.history_tokens for sample in everything)
-    report = check(model, batch, PROJ, distinct_memories=True, longest_history=longest)
+    report = check(model, batch, trained_parts(model), distinct_memories=True, longest_history=longest)
     counts = model.trainable_parameters()
     details: dict[str, Any] = {
         "memory_from": "stored features" if stored else "encoder",
@@ -116,7 +116,7 @@ def _check_objectives(model: MEMModel, material: Material) -> tuple[dict[str, fl
         candidates = [material.samples[int(index)] for index in objective.eligible()[:_CANDIDATES]]
         samples = pick_samples(candidates, material.config.smoke.samples)
         batch = objective.inputs(objective(samples))
-        report = check(model, _to(next(model.proj.parameters()).device, batch), PROJ)
+        report = objective.check(model, _to(next(model.proj.parameters()).device, batch))
         losses[name] = report.recording.loss
         findings += report.findings
     return losses, findings

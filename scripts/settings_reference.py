@@ -71,6 +71,8 @@ def allowed(schema: dict[str, Any]) -> str:
         return " or ".join(allowed(choice) for choice in schema["anyOf"])
     if "enum" in schema:
         return ", ".join(f"`{value}`" for value in schema["enum"])
+    if "$ref" in schema:
+        return "section"
     if schema["type"] == "null":
         return "null"
     bounds = [f"{word} {schema[key]:g}" for key, word in BOUNDS.items() if key in schema]

@@ -59,7 +59,7 @@ FEATURES = {
     "families": {"dataset"},
     "generation": {"model", "fonts"},
     "gradflow": {"model"},
-    "model": {"model"},
+    "model": {"model", "lora"},
     "objectives": {"model"},
     "planning": {"model", "dataset"},
     "readiness": {"model"},

@@ -72,6 +72,7 @@ ONLY_IN = {
     "dvc": {"versioning/dvc_remote.py"},
     "dvc_data": {"versioning/dvc_remote.py"},
     "deepspeed": {"training/deepspeed.py", "training/optimizer_state.py", "training/zero3.py"},
+    "peft": {"model/lora.py"},
     "wandb": {"tracking.py"},
     "kfp": {"workflow/compiling.py", "workflow/local.py", "workflow/submitting.py"},
     "kubernetes": {"cluster/sdk.py"},

@@ -2,7 +2,15 @@
 
 from ocrmem.config.kubernetes_section import PLACEHOLDER_IMAGE, KubernetesSection, VolumeSection
 from ocrmem.config.run_config import RunConfig, check_file, check_secrets
-from ocrmem.config.schema import BaseSection, DataSection, GateSection, LabelSection, PathsSection, RenderSection
+from ocrmem.config.schema import (
+    BaseSection,
+    DataSection,
+    GateSection,
+    LabelSection,
+    LoraSection,
+    PathsSection,
+    RenderSection,
+)
 from ocrmem.config.section import Section
 from ocrmem.families import TINY
 
@@ -14,6 +22,7 @@ __all__ = [
     "GateSection",
     "KubernetesSection",
     "LabelSection",
+    "LoraSection",
     "PathsSection",
     "RenderSection",
     "RunConfig",

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterator
 from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, get_args
+from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
 
 from pydantic import BaseModel, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
@@ -155,6 +155,17 @@ class SmokeSection(Section):
     """Samples that the smoke test runs on."""
 
 
+class LoraSection(Section):
+    """LoRA on the base model, which is then no longer the one that was loaded."""
+
+    rank: Annotated[int, Field(gt=0, le=1024)] = 8
+    """Rank of the change of a layer."""
+    alpha: PositiveFloat = 16.0
+    """The change is scaled by alpha / rank."""
+    targets: Annotated[tuple[Text, ...], Field(min_length=1)] | None = None
+    """Linear layers that are changed, by the last part of their names; null: those of the attention."""
+
+
 Objective = Literal["align", "transcribe", "continue", "answer", "distil"]
 
 
@@ -189,12 +200,14 @@ class Stage(NamedTuple):
 
 
 class TrainSection(Section):
-    """Training of proj."""
+    """Training of proj, and on request of LoRA on the base model."""
 
     stages: tuple[StageSection, ...] = ()
     """Stages, one after the other: objective, steps or share, learning_rate, warmup_steps, per_device_batch_size, mix;
     none: `answer` over all steps."""
-
+    lora: LoraSection | None = None
+    """LoRA on the base model, beside proj: rank (8), alpha (16), targets (null: the attention's projections); null: the
+    base stays as it is."""
     max_steps: PositiveInt = 1000
     """Optimizer steps."""
     num_train_epochs: PositiveFloat | None = None
@@ -421,6 +434,7 @@ def field_paths(model: type[BaseModel] = RunSettings, prefix: FieldPath = ()) ->
     for name, info in model.model_fields.items():
         path = (*prefix, info.alias or name)
         yield path
-        for inner, place in ((info.annotation, path), *((item, (*path, ITEM)) for item in get_args(info.annotation))):
+        item_path = (*path, ITEM) if get_origin(info.annotation) is tuple else path
+        for inner, place in ((info.annotation, path), *((item, item_path) for item in get_args(info.annotation))):
             if isinstance(inner, type) and issubclass(inner, BaseModel):
                 yield from field_paths(inner, place)

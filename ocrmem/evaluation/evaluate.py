@@ -34,6 +34,7 @@ from ocrmem.evaluation.statistics import Figures, compression, evenly_spaced, fi
 from ocrmem.facts import MANIFEST
 from ocrmem.files import locking, sha256_file, write_json
 from ocrmem.json_files import with_sha256
+from ocrmem.model.lora import without_lora
 from ocrmem.model.modeling import MEMModel
 from ocrmem.package import adapter_sha256
 from ocrmem.rendering.history import HistoryRenderer
@@ -50,7 +51,8 @@ CaseOf = Callable[[Sample], Case]
 class EvaluateResult(TypedDict):
     """What evaluation.json holds, the report's path and the summary.
 
-    ``counterfactual`` is there where the data has such a split, ``scrambled`` where answers are found in histories.
+    ``counterfactual`` is there where the data has such a split, ``scrambled`` where answers are found in histories,
+    ``base_text`` where the adapter has LoRA.
     """
 
     format: int
@@ -65,6 +67,7 @@ class EvaluateResult(TypedDict):
     truncated: Figures
     mean_pooled: Figures
     full_text: Figures
+    base_text: NotRequired[Figures]
     counterfactual: NotRequired[Figures]
     untrained: Figures
     random_encoder: Figures
@@ -156,7 +159,8 @@ def evaluate(config: RunConfig) -> EvaluateResult:
     partner = of_other_conversations(run.samples)
     few = evenly_spaced(run.samples, _PIXEL_SAMPLES)
     probes = [probe for sample in few if (probe := scrambled(sample, config.train.seed))]
-    total = 7 * len(run.samples) + len(run.counterfactual) + len(few) + len(probes)
+    variants = 7 if run.model.config.lora is None else 8
+    total = variants * len(run.samples) + len(run.counterfactual) + len(few) + len(probes)
     with progress_bar("evaluate", total) as bar:
         _score_variants(run, partner, few, probes, bar)
     note("Timing the steps from text to answer.")
@@ -182,9 +186,12 @@ def _score_variants(run: _Evaluation, partner: list[int], few: list[Sample], pro
     run.run("truncated", samples, maker.truncated, bar)
     run.run("mean_pooled", samples, lambda s: maker.mean_pooled(s, embeddings), bar)
     run.run("full_text", samples, maker.full_text, bar)
+    if run.model.config.lora is not None:
+        with without_lora(run.model):
+            run.run("base_text", samples, maker.full_text, bar)
     if run.counterfactual:
         run.run("counterfactual", run.counterfactual, own, bar)
-    with _fresh_proj(run.model, run.config.train.seed):
+    with _fresh_proj(run.model, run.config.train.seed), without_lora(run.model):
         run.run("untrained", samples, own, bar)
     with _seeded(run.config.train.seed + _OTHER_SEED):
         random_encoder = DeepEncoder(encoder_geometry(run.config), run.config.model.features)

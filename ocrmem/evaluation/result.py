@@ -15,8 +15,9 @@ VARIANTS = {
     "truncated": "the last history tokens as text, as many as memory takes",
     "mean_pooled": "the history's token embeddings, averaged into as many slots as memory has",
     "full_text": "the whole history as chat turns",
+    "base_text": "the same, read by the language model without the adapter's LoRA",
     "counterfactual": "pages on which only the asked value differs; that value is the right answer",
-    "untrained": "the pages of the history, through a freshly initialised proj",
+    "untrained": "the pages of the history, through a freshly initialised proj, without LoRA",
     "random_encoder": "the pages of the history, read by a freshly initialised encoder",
     "scrambled": "pages on which the words of all other messages than the answer's are shuffled",
 }

@@ -4,8 +4,8 @@ To add a family:
 
 1. Write ``ocrmem/families/NAME.py`` with a class that inherits `Family` and changes what differs: ``marks`` (three
    tokens of the vocabulary, or several such threes), ``template_options`` (the switch against thinking),
-   ``tool_call``, ``published`` (the config.json of models known by their hub name) and ``head_norms`` or
-   ``shape`` (what `ocrmem train --plan` needs).
+   ``tool_call``, ``published`` (the config.json of models known by their hub name), ``attention`` (the layers that LoRA
+   changes) and ``head_norms`` or ``shape`` (what `ocrmem train --plan` needs).
 2. Add it to ``FAMILIES`` in registry.py under the ``model_type`` of its config.json.
 
 ::

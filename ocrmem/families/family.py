@@ -74,9 +74,22 @@ class Shape:
         return self.kv_heads * self.head
 
     @property
+    def matrices(self) -> dict[str, tuple[int, int]]:
+        """Widths of input and output of a layer's seven weight matrices, by the names that transformers gives them."""
+        return {
+            "q_proj": (self.hidden, self.query),
+            "k_proj": (self.hidden, self.key),
+            "v_proj": (self.hidden, self.key),
+            "o_proj": (self.query, self.hidden),
+            "gate_proj": (self.hidden, self.inner),
+            "up_proj": (self.hidden, self.inner),
+            "down_proj": (self.inner, self.hidden),
+        }
+
+    @property
     def layer_weights(self) -> int:
-        """Elements of a layer's seven weight matrices: q, k, v, o, gate, up and down."""
-        return 2 * self.hidden * (self.query + self.key) + 3 * self.hidden * self.inner
+        """Elements of a layer's seven weight matrices."""
+        return sum(width * height for width, height in self.matrices.values())
 
 
 class Family:
@@ -92,6 +105,8 @@ class Family:
     # What the chat template is given besides messages: no thinking before the answer, in the most common spelling,
     # which templates without such a switch ignore.
     template_options: Mapping[str, Any] = {"enable_thinking": False}
+    # Linear layers of the attention by the last parts of their names: LoRA's targets where none are named.
+    attention: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj")
     # Whether queries and keys pass an RMSNorm of their own; None: the layers are others than `Shape` describes.
     head_norms: bool | None = None
 

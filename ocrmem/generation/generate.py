@@ -8,6 +8,7 @@ from ocrmem.config import RunConfig
 from ocrmem.console import note
 from ocrmem.generation.chat_session import Answer, ChatSession
 from ocrmem.generation.question import read_question, read_source
+from ocrmem.model.configuration import MEMConfig
 
 
 class GenerateResult(Answer):
@@ -38,11 +39,11 @@ def generate(config: RunConfig, adapter: str | None = None, conversation: str | 
     answer = session.answer_to(asked)
     for warning in answer["warnings"]:
         note(f"Warning: {warning}.")
-    summary = _summary(answer, session.model.config.context_threshold)
+    summary = _summary(answer, session.model.config)
     return {**answer, "expected": expected, "adapter": adapter or config.paths.adapter, "summary": summary}
 
 
-def _summary(result: Answer, threshold: int) -> list[str]:
+def _summary(result: Answer, trained: MEMConfig) -> list[str]:
     lines = [result["answer"], ""]
     if result["memory"]:
         lines.append(
@@ -52,9 +53,12 @@ def _summary(result: Answer, threshold: int) -> list[str]:
         )
     else:
         lines.append(
-            f"The history has {result['history_tokens']} tokens, no more than the threshold of {threshold}: "
+            f"The history has {result['history_tokens']} tokens, no more than the threshold of "
+            f"{trained.context_threshold}: "
             "it stayed text, and no memory was used."
         )
     if result["dropped_tokens"]:
         lines.append(f"{result['dropped_tokens']} of the oldest text tokens did not fit and were left out.")
+    if trained.lora is not None:
+        lines.append("The adapter's LoRA changes the language model.")
     return lines

@@ -11,9 +11,9 @@ from transformers import PreTrainedModel
 
 from ocrmem.config import TINY, RunConfig
 from ocrmem.errors import ModelError, Problem
-from ocrmem.facts import PROJ
 from ocrmem.families import EXAMPLE
 from ocrmem.model.configuration import InvalidModelConfig, MEMConfig
+from ocrmem.model.lora import lora_weights
 
 # Fields of an adapter that must agree with the run that uses it: MEMConfig name -> params.yaml section.
 _SHARED_FIELDS = {
@@ -73,6 +73,9 @@ def check_parts(config: MEMConfig, base: PreTrainedModel, encoder: nn.Module | N
         given = getattr(encoder, attribute, wanted)
         if given != wanted:
             faults.append((field, f"is {wanted!r}, but the encoder gives {given}", f"Set {field} to {given}"))
+    if lora_weights(base):
+        message = "the language model carries LoRA of another adapter, so it is no longer the one that was loaded"
+        faults.append(("base_llm_model", message, "Load it again, or merge its LoRA first (peft's merge_and_unload)"))
     if faults:
         raise InvalidModelConfig([Problem(*fault) for fault in faults])
 
@@ -150,13 +153,16 @@ def check_identity(field: str, name: str, expected: str | None, location: str, f
         )
 
 
-def check_weights(place: str, tensors: Mapping[str, torch.Tensor], proj: torch.nn.Module, width: int) -> None:
+def check_weights(place: str, tensors: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor], width: int) -> None:
     """Check that an adapter's tensors are exactly those that the model takes.
+
+    Args:
+        own: what the model trains, by the same names; ``width`` is that of the statistics, which may be there besides.
 
     Raises:
         AdapterMismatch: a tensor is missing, unknown, of another shape, or not finite.
     """
-    wanted = {f"{PROJ}.{name}": tuple(tensor.shape) for name, tensor in proj.state_dict().items()}
+    wanted = {name: tuple(tensor.shape) for name, tensor in own.items()}
     allowed = wanted | {"feature_mean": (width,), "feature_std": (width,)}
     problems = []
     for name in sorted(wanted.keys() | tensors.keys()):

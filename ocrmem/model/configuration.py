@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 from transformers import PretrainedConfig
 
-from ocrmem.config import LabelSection, RenderSection, RunConfig
+from ocrmem.config import LabelSection, LoraSection, RenderSection, RunConfig
 from ocrmem.config.known_encoders import known_encoder
 from ocrmem.errors import ConfigError, Problem
 from ocrmem.families.qwen3 import IMAGE_PAD_ID
@@ -51,6 +51,7 @@ class MEMConfig(PretrainedConfig):
         projector_hidden_size: None means the language model's hidden size.
         projector_norm: LayerNorm in front of the projector.
         projector_output_norm: RMSNorm behind it.
+        lora: rank, alpha and targets of LoRA on the language model, see `ocrmem.config.LoraSection`; None without.
         hidden_size: the language model's; None is filled in when the model is built.
         placeholder_token_id: the token that stands for one vision token.
         drop_blank_tokens, recent_turns, page_size ... labels: as in params.yaml, the settings of the pages.
@@ -72,6 +73,7 @@ class MEMConfig(PretrainedConfig):
     projector_hidden_size: int | None = None
     projector_norm: bool = False
     projector_output_norm: bool = False
+    lora: dict[str, Any] | None = None
     hidden_size: int | None = None
     placeholder_token_id: int = IMAGE_PAD_ID
     drop_blank_tokens: bool = True
@@ -108,16 +110,17 @@ class MEMConfig(PretrainedConfig):
     def from_run_config(cls, config: RunConfig, **derived: Any) -> MEMConfig:
         """Return the adapter's side of a run's settings; ``derived`` adds what only the loaded parts know."""
         values = config.model.model_dump() | config.render.model_dump() | config.data.model_dump()
+        if (lora := config.train.lora) is not None:
+            values["lora"] = lora.model_dump() | {"targets": list(lora.targets or config.model.family.attention)}
         return cls(**{name: value for name, value in values.items() if name in cls.own_fields()}, **derived)
 
     def adapter_json(self) -> str:
         """Return the text of config.json: this class's own fields, without transformers' defaults."""
         inherited = set(PretrainedConfig().to_dict()) - {"transformers_version", "model_type"}
         values = {name: value for name, value in self.to_dict().items() if name not in inherited}
-        if (
-            not self.projector_output_norm
-        ):  # an adapter without it has the config.json, and so the hash, of an older one
-            del values["projector_output_norm"]
+        for newer in ("projector_output_norm", "lora"):
+            if not values[newer]:  # an adapter without it has the config.json, and so the hash, of an older one
+                del values[newer]
         return json.dumps(values, indent=2, sort_keys=True, ensure_ascii=False, default=str) + "\n"
 
     def render_section(self) -> RenderSection:
@@ -147,6 +150,8 @@ class MEMConfig(PretrainedConfig):
                 found.append(Problem(name, f"is {value!r}", f"Give a whole number of at least {least}"))
         if self.features not in ("sum", "concat"):
             found.append(Problem("features", f"is {self.features!r}", "Use 'sum' or 'concat'"))
+        if self.lora is not None and not _is_lora(self.lora):
+            found.append(Problem("lora", f"is {self.lora!r}", "Give rank, alpha and a list of targets, or null"))
         threshold, longest = self.context_threshold, self.max_seq_length
         if _is_int(threshold) and _is_int(longest) and threshold >= longest:
             message = f"is {threshold}, not below max_seq_length {longest}: no history could ever become memory"
@@ -167,6 +172,14 @@ class MEMConfig(PretrainedConfig):
         """
         if found := self.problems():
             raise InvalidModelConfig(found)
+
+
+def _is_lora(value: object) -> bool:
+    try:
+        section = LoraSection.model_validate(value)
+    except ValueError:
+        return False
+    return section.targets is not None and section.model_fields_set == LoraSection.model_fields.keys()
 
 
 def _is_int(value: object) -> bool:

@@ -1,8 +1,9 @@
 """MEMModel: frozen encoder -> proj -> frozen language model, as one Hugging Face model.
 
 Memory enters the sequence where placeholder tokens stand: proj maps vision tokens to embeddings, and
-masked_scatter writes them over the placeholders' own. Only proj is trained. The frozen parts are frozen by
-``requires_grad`` alone; the forward path holds no no_grad, inference_mode, detach or eval.
+masked_scatter writes them over the placeholders' own. Only proj is trained, and LoRA on the language model where the
+configuration asks for it. The frozen parts are frozen by ``requires_grad`` alone; the forward path holds no no_grad,
+inference_mode, detach or eval.
 """
 
 from __future__ import annotations
@@ -21,10 +22,10 @@ from transformers.utils import ModelOutput
 
 from ocrmem.config import RunConfig
 from ocrmem.encoder.device import DTYPES, pick_device
-from ocrmem.facts import IGNORED, PROJ
+from ocrmem.facts import IGNORED, LORA, PROJ
 from ocrmem.gradflow.batch_facts import BatchFacts, rows_differ
-from ocrmem.model import compatibility, trainable
-from ocrmem.model.adapter_files import WEIGHTS, proj_tensors, read_config, read_weights, write_adapter
+from ocrmem.model import compatibility, lora, trainable
+from ocrmem.model.adapter_files import WEIGHTS, read_config, read_weights, write_adapter
 from ocrmem.model.compatibility import BatchError
 from ocrmem.model.configuration import MEMConfig
 from ocrmem.model.embedding_scale import embedding_mean_square
@@ -61,6 +62,7 @@ class MEMModel(PreTrainedModel):
 
     Raises:
         InvalidModelConfig: (a ValueError) the configuration contradicts itself or the parts given.
+        ConfigError, ModelError: LoRA cannot be put on the language model, see `ocrmem.model.lora.add_lora`.
     """
 
     config: MEMConfig
@@ -91,6 +93,8 @@ class MEMModel(PreTrainedModel):
             norm=config.projector_norm,
             output_norm=config.projector_output_norm,
         )
+        if config.lora is not None:  # after proj, which is the same without it
+            lora.add_lora(base_llm_model, **config.lora)
         self.register_buffer("feature_mean", None)
         self.register_buffer("feature_std", None)
         self.post_init()
@@ -99,10 +103,10 @@ class MEMModel(PreTrainedModel):
     def from_run_config(
         cls, config: RunConfig, *, with_encoder: bool, whole: Callable[[Iterable[nn.Parameter]], Any] = nullcontext
     ) -> Self:
-        """Build the model of a run, with a new proj that is the same for the same ``train.seed``.
+        """Build the model of a run, with a new proj, and LoRA, that are the same for the same ``train.seed``.
 
         Args:
-            config: names, precision and device; proj itself is always float32.
+            config: names, precision, device and LoRA; proj itself is always float32.
             with_encoder: also load the encoder; not needed where features are stored.
             whole: context in which parameters are not partitioned (ZeRO-3).
 
@@ -174,8 +178,11 @@ class MEMModel(PreTrainedModel):
             device=target,
         )
         model = cls(config, *parts)
-        compatibility.check_weights(str(directory / WEIGHTS), tensors, model.proj, config.vision_embedding_size)
-        model.proj.load_state_dict(proj_tensors(tensors))
+        own = model.adapter_tensors()
+        compatibility.check_weights(str(directory / WEIGHTS), tensors, own, config.vision_embedding_size)
+        with torch.no_grad():
+            for name, tensor in own.items():
+                tensor.copy_(tensors[name])
         if "feature_mean" in tensors and "feature_std" in tensors:
             model.set_feature_statistics(tensors["feature_mean"], tensors["feature_std"])
         cast(nn.Module, model).to(target)
@@ -184,7 +191,7 @@ class MEMModel(PreTrainedModel):
     def save_pretrained(  # type: ignore[override]
         self, save_directory: str | Path, *, state_dict: dict[str, torch.Tensor] | None = None, **_: Any
     ) -> None:
-        """Save the adapter alone: proj, feature statistics and config.json.
+        """Save the adapter alone: proj, LoRA if there is any, feature statistics and config.json.
 
         Args:
             save_directory: made if it is not there; other files in it stay.
@@ -194,12 +201,17 @@ class MEMModel(PreTrainedModel):
         write_adapter(Path(save_directory), self.config, self.adapter_tensors(state_dict))
 
     def adapter_tensors(self, state_dict: dict[str, torch.Tensor] | None = None) -> dict[str, torch.Tensor]:
-        """Return what an adapter file holds: ``proj.*`` and, where set, ``feature_mean`` and ``feature_std``."""
+        """Return what an adapter file holds: ``proj.*``; where set, ``lora.*``, ``feature_mean``, ``feature_std``."""
         if state_dict is None:
             state_dict = {f"{PROJ}.{name}": tensor for name, tensor in self.proj.state_dict().items()}
+            state_dict |= self.lora_weights()
             statistics = {"feature_mean": self.feature_mean, "feature_std": self.feature_std}
             state_dict |= {name: tensor for name, tensor in statistics.items() if tensor is not None}
-        return {name: t for name, t in state_dict.items() if name.startswith((f"{PROJ}.", "feature_"))}
+        return {name: t for name, t in state_dict.items() if name.startswith((f"{PROJ}.", f"{LORA}.", "feature_"))}
+
+    def lora_weights(self) -> dict[str, nn.Parameter]:
+        """Return LoRA's weights by their names in an adapter's file; none without ``config.lora``."""
+        return lora.lora_weights(self.base_llm_model)
 
     def set_feature_statistics(self, mean: torch.Tensor, std: torch.Tensor) -> None:
         """Remember mean and standard deviation [d] of the training features; the adapter carries them."""
@@ -378,7 +390,7 @@ class MEMModel(PreTrainedModel):
         return cast(torch.Tensor, answers)
 
     def trainable_parameters(self) -> list[trainable.PartCount]:
-        """Count the parameters by part: base, encoder, proj."""
+        """Count the parameters by part: base, encoder, proj and LoRA."""
         return trainable.count_parameters(self)
 
     def describe_batch(self, batch: Mapping[str, torch.Tensor]) -> BatchFacts:
@@ -399,7 +411,7 @@ class MEMModel(PreTrainedModel):
         """Print the ancestor's line and a table by part.
 
         Raises:
-            ModelError: anything but proj is trainable, or a part of proj is not.
+            ModelError: anything but proj (and LoRA, with ``config.lora``) is trainable, or a part of it is not.
         """
         trainable.check_trainable(self)
         print(trainable.parameter_report(self.trainable_parameters()))
@@ -419,12 +431,13 @@ class MEMModel(PreTrainedModel):
                 "Give one length for each vision token; together they are the number of text_ids",
             )
         compatibility.check_features(features, self.config.vision_embedding_size)
+        idle = 0.0 if self.config.lora is None else lora.idle(self.base_llm_model)
         if not len(features):
-            return MEMOutput(loss=self._idle(), memory_tokens=0)
+            return MEMOutput(loss=self._idle() + idle, memory_tokens=0)
         text = self.get_input_embeddings()(text_ids).float()
         wanted = torch.segment_reduce(text, "mean", lengths=text_lengths)
         total = (self.proj(features).float() - wanted).square().mean(dim=-1).sum()
-        return MEMOutput(loss=_mean(total, items, len(features)), memory_tokens=len(features))
+        return MEMOutput(loss=_mean(total, items, len(features)) + idle, memory_tokens=len(features))
 
     def _idle(self) -> torch.Tensor:
         """Return 0, with proj in its graph: every rank has the same parameters in its own."""

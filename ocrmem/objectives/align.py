@@ -17,7 +17,10 @@ from torch import nn
 
 from ocrmem.dataset.schema import Sample
 from ocrmem.errors import ModelError
+from ocrmem.facts import PROJ
+from ocrmem.gradflow import Report, check
 from ocrmem.model.embedding_scale import embedding_mean_square
+from ocrmem.model.trainable import lora_of
 from ocrmem.objectives.objective import Batch, Material, Objective
 from ocrmem.objectives.page_texts import PageTexts
 from ocrmem.rendering.page import pixel_batch
@@ -87,6 +90,17 @@ class Align(Objective):
     def loss(self, model: nn.Module, batch: Batch, items: Any) -> torch.Tensor:
         """Return the mean squared error in units of the embeddings' mean square: an output of zeros has about 1."""
         return super().loss(model, batch, items) / self.scale
+
+    def check(self, model: nn.Module, batch: Batch) -> Report:
+        """Check proj alone: LoRA, in the language model that does not run, gets a gradient of zeros."""
+        waiting = lora_of(model).values()
+        for weight in waiting:
+            weight.requires_grad_(False)
+        try:
+            return check(model, self.inputs(batch), PROJ)
+        finally:
+            for weight in waiting:
+                weight.requires_grad_(True)
 
     def _under(self, sample: Sample) -> list[_Under]:
         """Return what ends under the vision tokens of each of the sample's pages."""

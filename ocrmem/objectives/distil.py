@@ -1,7 +1,7 @@
 """The objective ``distil``: with the history as memory, say what the same model says with the history as text.
 
-The teacher is the frozen base model itself. Its most likely tokens at every position of the answer are computed when a
-sample comes up for the first time, and stored.
+The teacher is the frozen base model itself, without LoRA. Its most likely tokens at every position of the answer are
+computed when a sample comes up for the first time, and stored.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from ocrmem.dataset.schema import Sample
 from ocrmem.dataset.sequence import SequenceBuilder, TokenSequence
 from ocrmem.facts import IGNORED
 from ocrmem.model.collator import pad_sequences
+from ocrmem.model.lora import without_lora
 from ocrmem.objectives.objective import Batch, Material, Objective
 from ocrmem.objectives.teacher_logits import TeacherLogits, TopK
 
@@ -99,12 +100,13 @@ class Distil(Objective):
     @torch.no_grad()
     def _ask(self, model: nn.Module, batch: Any) -> list[TopK]:
         labels = batch[f"{_TEACHER}labels"]
-        output = model(
-            input_ids=batch[f"{_TEACHER}input_ids"],
-            attention_mask=batch[f"{_TEACHER}attention_mask"],
-            labels=labels,
-            keep_logits=True,
-        )
+        with without_lora(model):
+            output = model(
+                input_ids=batch[f"{_TEACHER}input_ids"],
+                attention_mask=batch[f"{_TEACHER}attention_mask"],
+                labels=labels,
+                keep_logits=True,
+            )
         top = F.log_softmax(output.logits.float(), dim=-1).topk(
             min(self.material.config.train.distil_top_k, output.logits.shape[-1]), dim=-1
         )

@@ -19,7 +19,9 @@ from ocrmem.dataset.stored_samples import StoredSamples
 from ocrmem.encoder.feature_store import FeatureStore
 from ocrmem.errors import DataError, OcrMemError
 from ocrmem.facts import IGNORED
+from ocrmem.gradflow import Report, check
 from ocrmem.model.collator import MemoryCollator
+from ocrmem.model.trainable import trained_parts
 
 Batch = Mapping[str, torch.Tensor]
 
@@ -98,6 +100,10 @@ class Objective:
         """Return the sum over the batch's items, divided by ``items``: those of the whole optimizer step."""
         loss: torch.Tensor = model(**batch, num_items_in_batch=items).loss
         return loss
+
+    def check(self, model: nn.Module, batch: Batch) -> Report:
+        """Have the gradient doctor check all that a batch is to train."""
+        return check(model, self.inputs(batch), trained_parts(model))
 
     def _nothing(self) -> OcrMemError:
         return DataError.of(

@@ -1,4 +1,4 @@
-"""Bytes that autograd keeps from forward for backward, when only the projector is trained.
+"""Bytes that autograd keeps from forward for backward, when only the projector is trained, or LoRA beside it.
 
 Frozen layers keep less than trained ones and yet most of it: the gradient has to pass through them to reach the
 placeholders. A frozen linear layer needs its weight for that, not its input. A layer keeps, for each token, with
@@ -12,6 +12,9 @@ elements of e bytes (4 in float32, 2 in bfloat16):
 - the gated MLP: gate, its SiLU and up, e each;
 - residual additions and rotary embeddings: nothing (cosine and sine once for all layers).
 
+LoRA keeps the inputs of its two matrices in float32, 4 in + 4 rank. Where the first is float32 already, layers that
+read the same tensor keep it once, and attention's output is kept anyway.
+
 Checked against torch.autograd.graph.saved_tensors_hooks in tests/planning: equal to the byte.
 """
 
@@ -23,6 +26,11 @@ from ocrmem.families import Shape
 from ocrmem.planning.workload import BatchShape
 
 _FLOAT = 4
+# What the matrices read, some of them the same; but for o_proj, which reads attention's output.
+_INPUTS = {
+    "q_proj": "attention", "k_proj": "attention", "v_proj": "attention",
+    "gate_proj": "mlp", "up_proj": "mlp", "down_proj": "product",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -35,6 +43,17 @@ class Projection:
 
 
 @dataclass(frozen=True)
+class Lora:
+    """LoRA on matrices of every layer of the language model, by their names in `Shape.matrices`."""
+
+    rank: int
+    targets: tuple[str, ...]
+
+
+NO_LORA = Lora(0, ())
+
+
+@dataclass(frozen=True)
 class Activations:
     """Bytes of one batch on one device."""
 
@@ -43,7 +62,9 @@ class Activations:
     at_peak: float  # on top of that at the peak: the loss's backward, or a layer's, whichever is larger
 
 
-def activations(shape: Shape, proj: Projection, batch: BatchShape, element: int, *, checkpointing: bool) -> Activations:
+def activations(
+    shape: Shape, proj: Projection, batch: BatchShape, element: int, *, checkpointing: bool, lora: Lora = NO_LORA
+) -> Activations:
     """Return what a batch needs besides the weights.
 
     Args:
@@ -51,7 +72,7 @@ def activations(shape: Shape, proj: Projection, batch: BatchShape, element: int,
         checkpointing: keep each layer's input alone and compute the rest again in backward.
     """
     tokens = batch.positions
-    layer = _layer_bytes(shape, batch, element)
+    layer = _layer_bytes(shape, batch, element) + tokens * _lora_bytes(shape, lora, element)
     layers = shape.layers * (tokens * shape.hidden * element if checkpointing else layer)
 
     normed = proj.vision + 2 if proj.norm else 0  # LayerNorm's input, mean and reciprocal deviation
@@ -77,3 +98,10 @@ def _layer_bytes(shape: Shape, batch: BatchShape, element: int) -> float:
     mlp = 3 * shape.inner * element
     bias = batch.rows * batch.square_length * element if batch.padded else 0.0
     return batch.positions * (norms + attention + mlp) + bias
+
+
+def _lora_bytes(shape: Shape, lora: Lora, element: int) -> int:
+    """Return what LoRA keeps of a token in one layer."""
+    read = {name: name for name in lora.targets} if element != _FLOAT else _INPUTS
+    inputs = {read[name]: shape.matrices[name][0] for name in lora.targets if name in read}
+    return _FLOAT * (sum(inputs.values()) + lora.rank * len(lora.targets))

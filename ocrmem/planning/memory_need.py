@@ -8,7 +8,8 @@ from typing import Any
 from ocrmem.config import RunConfig
 from ocrmem.encoder.device import DTYPES
 from ocrmem.families import Shape
-from ocrmem.planning.activations import Projection, activations
+from ocrmem.model.configuration import MEMConfig
+from ocrmem.planning.activations import NO_LORA, Lora, Projection, activations
 from ocrmem.planning.gpus import CPU, GPUS, Gpu
 from ocrmem.planning.shapes import Parameters, base_config, count, shape_of
 from ocrmem.planning.sharding import Sharding, sharding, states
@@ -25,6 +26,7 @@ class ModelFacts:
 
     shape: Shape
     proj: Projection
+    lora: Lora
     parameters: Parameters
     element: int  # bytes of an element of the frozen language model
 
@@ -34,7 +36,9 @@ class ModelFacts:
         shape = shape_of(base)
         inner = model.projector_hidden_size or shape.hidden
         proj = Projection(model.vision_embedding_size, inner, model.projector_norm)
-        return cls(shape, proj, count(config, base), DTYPES[model.precision].itemsize)
+        chosen = MEMConfig.from_run_config(config).lora
+        lora = Lora(chosen["rank"], tuple(chosen["targets"])) if chosen else NO_LORA
+        return cls(shape, proj, lora, count(config, base), DTYPES[model.precision].itemsize)
 
 
 def memory_need(
@@ -49,7 +53,7 @@ def memory_need(
     """
     checkpointing = config.train.activation_checkpointing
     held = states(facts.parameters, facts.shape, cut)
-    made = activations(facts.shape, facts.proj, batch, facts.element, checkpointing=checkpointing)
+    made = activations(facts.shape, facts.proj, batch, facts.element, checkpointing=checkpointing, lora=facts.lora)
     context = 0.0 if on_cpu else CONTEXT_BYTES
     fragments = FRAGMENTATION * (made.kept + made.at_peak)
     on_gpu = asdict(held)

@@ -60,8 +60,9 @@ def _digits(value: float) -> str:
 def _parameters(config: RunConfig, plan: dict[str, Any]) -> Iterable[str]:
     found = plan["parameters"]
     encoder = "?" if found["encoder"] is None else f"{found['encoder']:,}"
+    trained = "proj, trained" if config.train.lora is None else "proj and LoRA, trained"
     rows = [
-        ("proj, trained", f"{found['trained']:,}", "float32", scaled(found["trained_bytes"], "B")),
+        (trained, f"{found['trained']:,}", "float32", scaled(found["trained_bytes"], "B")),
         (config.model.base_model_name, f"{found['base']:,}", config.model.precision, scaled(found["base_bytes"], "B")),
         (config.model.ocr_model_name, encoder, "", "not loaded: its features are stored"),
     ]
@@ -148,6 +149,7 @@ def _time(config: RunConfig, plan: dict[str, Any]) -> Iterable[str]:
         "attention": work["attention_forward"] + work["attention_backward"],
         "head": work["head"],
         "proj": work["projector"],
+        **({"LoRA": work["lora"]} if work["lora"] else {}),
         "again": work["again"],
     }
     shares = ", ".join(f"{name} {value / work['executed']:.0%}" for name, value in parts.items())

@@ -21,14 +21,14 @@ from ocrmem.model.configuration import MEMConfig
 from ocrmem.model.modeling import MEMModel
 from ocrmem.model.tiny.encoder import tiny_encoder_config
 from ocrmem.model.tiny.language_model import tiny_language_model_config
-from ocrmem.model.trainable import count_parameters
+from ocrmem.model.trainable import trained_parameters
 
 
 @dataclass(frozen=True)
 class Parameters:
     """Elements of the parameters and their bytes in memory, as a loaded model has them."""
 
-    trained: int  # of proj; float32
+    trained: int  # of proj and LoRA; float32
     trained_bytes: int
     base: int  # of the frozen language model, in ``model.precision``; a tied head counts once
     base_bytes: int
@@ -83,17 +83,18 @@ def count(config: RunConfig, base: PretrainedConfig) -> Parameters:
 
     Raises:
         InvalidModelConfig: the settings do not fit each other.
+        ConfigError, ModelError: LoRA cannot be put on the model, see `ocrmem.model.lora.add_lora`.
     """
     with torch.device("meta"):
         language = AutoModelForCausalLM.from_config(base, dtype=DTYPES[config.model.precision])
         # Any token of the vocabulary will do as a placeholder: it decides no shape.
         model = MEMModel(MEMConfig.from_run_config(config, placeholder_token_id=0), language, None)
-    parts = {part.part: part for part in count_parameters(model)}
-    frozen = list(language.parameters())
+    trained = trained_parameters(model).values()
+    frozen = [parameter for parameter in language.parameters() if not parameter.requires_grad]
     return Parameters(
-        trained=parts["proj"].trainable,
-        trained_bytes=_bytes(model.proj.parameters()),
-        base=parts["base"].total,
+        trained=sum(parameter.numel() for parameter in trained),
+        trained_bytes=_bytes(trained),
+        base=sum(parameter.numel() for parameter in frozen),
         base_bytes=_bytes(frozen),
         largest=max(parameter.numel() for parameter in frozen),
         encoder=_encoder_parameters(config),

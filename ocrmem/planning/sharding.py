@@ -1,9 +1,10 @@
 """Sharding: how ZeRO cuts a run, and the bytes that one process then holds all the time.
 
-proj is trained in float32 with AdamW: weight, gradient and two moments, 4 bytes each (Rajbhandari et al. 2020,
-arXiv:1910.02054, section 3.1, without the half-precision copy, as DeepSpeed's casting modes stay off here). ZeRO
-divides by the number of processes: stage 1 the optimizer's state, 2 also gradients, 3 also weights, the frozen ones
-included. Only the last matters for a projector of 21 million parameters beside a language model of 8 billion.
+What is trained, proj and on request LoRA, is float32 with AdamW: weight, gradient and two moments, 4 bytes each
+(Rajbhandari et al. 2020, arXiv:1910.02054, section 3.1, without the half-precision copy, as DeepSpeed's casting modes
+stay off here). ZeRO divides by the number of processes: stage 1 the optimizer's state, 2 also gradients, 3 also
+weights, the frozen ones included. Only the last matters for a projector of 21 million parameters beside a language
+model of 8 billion.
 """
 
 from __future__ import annotations

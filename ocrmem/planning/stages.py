@@ -44,7 +44,8 @@ def parts(config: RunConfig, facts: ModelFacts, answer_tokens: int | None) -> li
             alone["per_device_batch_size"] = stage.per_device_batch_size
             own = config.model_copy(update={"train": config.train.model_copy(update=alone)})
             load = workload(own, answer_tokens, name)
-            work = flops(facts.shape, facts.proj, load.mean, checkpointing=config.train.activation_checkpointing)
+            checkpointing = config.train.activation_checkpointing
+            work = flops(facts.shape, facts.proj, load.mean, checkpointing=checkpointing, lora=facts.lora)
             found.append(Part(number, name, own, load, work, _teacher(own, facts) if name == "distil" else 0.0))
     return found
 

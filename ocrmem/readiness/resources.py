@@ -21,8 +21,10 @@ _LARGE_HIDDEN_SIZE = 4096  # of an 8B model, for a base model that is not loaded
 
 
 def packages(config: RunConfig) -> CheckOutcome:
-    """Check that the libraries are installed that only the run's last steps import."""
+    """Check that the libraries are installed that only some settings need, and only late in a run."""
     wanted = [("register.uri", registry_kind(config.registry.uri).package)]  # setting, package
+    if config.train.lora is not None:
+        wanted.append(("train.lora", "peft"))
     if config.version.remote is not None:
         wanted.append(("version.remote", "dvc"))
         if is_s3(config.version.remote):

@@ -17,6 +17,7 @@ from ocrmem.registries import registry_kind
 PACKAGE_TAG = "ocrmem.package_sha256"
 ADAPTER_TAG = "ocrmem.adapter_sha256"
 GATE_TAG = "ocrmem.gate"
+LORA_TAG = "ocrmem.lora"  # of versions that change the base model
 NAME_REMEDY = "Check the name, the alias and the version; `ocrmem register` makes them"
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from ocrmem.config.schema import RegisterSection
 from ocrmem.evaluation.gate import GateLine
-from ocrmem.registry.backend import Version
+from ocrmem.registry.backend import LORA_TAG, Version
 
 # `dvc exp run` sets both for the stages of an experiment, and `dvc repro` neither.
 _DVC_EXPERIMENT = ("DVC_EXP_NAME", "DVC_EXP_BASELINE_REV")
@@ -51,6 +51,9 @@ def promotion(
         return Promotion(True, "")
     if section.promote == "passed":
         return Promotion(True, f"it meant version {holder.number}, and register.promote is passed")
+    if LORA_TAG in version.tags and LORA_TAG not in holder.tags:
+        reason = f"it changes the base model, and version {holder.number} does not"
+        return Promotion(False, f"{reason}; register.promote=passed moves it anyway")
     line = next(line for line in gate if line.setting == f"min_{section.better_by}")
     held = holder.tags.get(figure_tag(line))
     try:

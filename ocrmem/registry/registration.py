@@ -19,10 +19,11 @@ from ocrmem.evaluation.gate import gate_lines
 from ocrmem.evaluation.result import EVALUATION
 from ocrmem.facts import RUN_ID
 from ocrmem.files import locked, write_json
-from ocrmem.json_files import Evaluation, LastRegistration, PushedVersion, read_json
+from ocrmem.json_files import Evaluation, LastRegistration, MemoryConfig, PushedVersion, read_json
 from ocrmem.registry.backend import (
     ADAPTER_TAG,
     GATE_TAG,
+    LORA_TAG,
     PACKAGE_TAG,
     Backend,
     Version,
@@ -99,7 +100,7 @@ def register(config: RunConfig, run_id: str | None = None) -> RegisterResult:
         provenance = package_adapter(config, package)
         judged = {figure_tag(line): figure_text(line) for line in gate}
         judged |= {GATE_TAG: "failed" if unmet else "passed", **_dataset_tag(config, provenance)}
-        tags = {**_origin_tags(provenance), **judged}
+        tags = {**_origin_tags(provenance), **_lora_tag(package), **judged}
         if run_id := run_id or os.environ.get(RUN_ID):
             tags["ocrmem.run_id"] = run_id
         with backend_of(config).open(config, write=True) as backend:
@@ -162,6 +163,12 @@ def _origin_tags(provenance: dict[str, Any]) -> dict[str, str]:
         tags["ocrmem.git_commit"] = provenance["git"]["commit"]
         tags["ocrmem.git_dirty"] = str(provenance["git"]["dirty"]).lower()
     return tags
+
+
+def _lora_tag(package: Path) -> dict[str, str]:
+    """Return how the adapter changes the base model, if it does."""
+    lora = read_json(package / "config.json", MemoryConfig, made_by="train").get("lora")
+    return {LORA_TAG: f"rank {lora['rank']}, on {', '.join(lora['targets'])}"} if lora else {}
 
 
 def _dataset_tag(config: RunConfig, provenance: dict[str, Any]) -> dict[str, str]:

@@ -4,7 +4,7 @@
 ``complete.json`` lists every file with size and sha256 (which also finds a truncated copy), the step, and
 the identity of the run: everything on which the sequence of losses depends. It holds::
 
-    proj.safetensors     the trained weights; frozen weights are never written
+    proj.safetensors     the trained weights, LoRA's among them; frozen weights are never written
     optimizer.safetensors   the optimizer's state, put together from all processes
     scheduler.pt, rng_state*.pth, scaler.pt   as Hugging Face's Trainer writes them
     trainer_state.json   progress and the log
@@ -30,6 +30,7 @@ from ocrmem.facts import PROJ
 from ocrmem.files import sha256_file, write_json
 from ocrmem.json_files import CheckpointRecord, read_json, with_sha256
 from ocrmem.model.ocr_mem_files import weights_file
+from ocrmem.model.trainable import lora_of
 from ocrmem.training import collectives
 from ocrmem.training.zero3 import gathered
 
@@ -263,31 +264,38 @@ class CheckpointStore:
         return [path.name for path in checkpoints]
 
 
-def proj_state(model: nn.Module) -> dict[str, torch.Tensor]:
-    """Return copies of proj's parameters and buffers on the CPU, in their own dtype; all processes call this."""
-    proj = model.get_submodule(PROJ)
-    with gathered(proj.parameters()):
-        return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in proj.state_dict().items()}
+def trained_state(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Return copies of what is trained on the CPU, in its own dtype; all processes call this together.
+
+    It is proj's parameters and buffers, by their names in proj, and LoRA's weights, by theirs in an adapter's file.
+    """
+    proj, lora = model.get_submodule(PROJ), lora_of(model)
+    with gathered([*proj.parameters(), *lora.values()]):
+        state = proj.state_dict() | lora
+        return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
 
 
-def load_proj(model: nn.Module, path: Path) -> None:
-    """Read into proj what `proj_state` gave; all processes call this together.
+def load_trained(model: nn.Module, path: Path) -> None:
+    """Read into a model what `trained_state` gave; all processes call this together.
 
     Raises:
-        TrainingError: the file is damaged, or holds other names or shapes than this model's proj.
+        TrainingError: the file is damaged, or holds other names or shapes than this model trains.
     """
-    proj = model.get_submodule(PROJ)
+    proj, lora = model.get_submodule(PROJ), lora_of(model)
     state = read_tensors(path)
-    with gathered(proj.parameters(), writer=0), torch.no_grad():
-        expected = {name: list(tensor.shape) for name, tensor in proj.state_dict().items()}
+    with gathered([*proj.parameters(), *lora.values()], writer=0), torch.no_grad():
+        own = proj.state_dict() | lora
+        expected = {name: list(tensor.shape) for name, tensor in own.items()}
         found = {name: list(tensor.shape) for name, tensor in state.items()}
-        if expected != found:
+        if odd := [name for name in sorted(expected | found) if expected.get(name) != found.get(name)]:
+            shapes = [f"{name} {found.get(name, 'missing')} for {expected.get(name, 'nothing')}" for name in odd[:4]]
             raise TrainingError.of(
                 str(path),
-                f"holds a projector of {found}, but the model's is {expected}",
-                "Resume with the model settings of that run, or train without --resume",
+                f"{len(odd)} of its tensors are not those that this model trains: {', '.join(shapes)}",
+                "Resume with the settings of that run, or train without --resume",
             )
-        proj.load_state_dict(state)
+        for name, tensor in own.items():
+            tensor.copy_(state[name])
 
 
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:

@@ -1,4 +1,4 @@
-"""Prove by hashes that training moved proj and nothing else."""
+"""Prove by hashes that training moved proj, and LoRA where a model has it, and nothing else."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from torch import nn
 from ocrmem.errors import ModelError, TrainingError
 from ocrmem.facts import PROJ
 from ocrmem.files import sha256_json
-from ocrmem.model.trainable import check_trainable
+from ocrmem.model.trainable import check_trainable, lora_of
 from ocrmem.training import collectives
 from ocrmem.training.zero3 import gathered, is_partitioned
 
 _CHUNK = 1 << 24
+_INSIDE_LORA = ".base_layer"  # where peft puts the layer that it wraps
 
 
 @dataclass(frozen=True)
@@ -27,12 +28,15 @@ class ModelHashes:
     """The sha256 of every tensor of a model at one moment.
 
     Attributes:
-        frozen: name to hash of all parameters and buffers outside proj.
+        frozen: name to hash of all parameters and buffers that are not trained; a layer inside LoRA has the name that
+            it has without, so that the hashes are those of the model without LoRA.
         proj: the same of proj.
+        lora: the same of LoRA, by the names of an adapter's file; empty without.
     """
 
     frozen: dict[str, str]
     proj: dict[str, str]
+    lora: dict[str, str]
 
     @property
     def frozen_hash(self) -> str:
@@ -44,6 +48,11 @@ class ModelHashes:
         """Return one sha256 over names and hashes of proj's tensors."""
         return sha256_json(self.proj)
 
+    @property
+    def lora_hash(self) -> str:
+        """Return one sha256 over names and hashes of LoRA's tensors."""
+        return sha256_json(self.lora)
+
 
 def hash_model(model: nn.Module) -> ModelHashes:
     """Hash all parameters and buffers: dtype, shape and bytes. Reads 1-2 GB/s a core, on a few cores.
@@ -51,7 +60,10 @@ def hash_model(model: nn.Module) -> ModelHashes:
     A model that ZeRO-3 has partitioned has the hashes of the same model in one piece: all processes call this
     together, gather one parameter at a time, and take turns at hashing.
     """
-    named = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    lora = lora_of(model)
+    names = {id(weight): name for name, weight in lora.items()}
+    parameters = {names.get(id(p), name.replace(_INSIDE_LORA, "")): p for name, p in model.named_parameters()}
+    named = {**parameters, **dict(model.named_buffers())}
     partitioned = {name: tensor for name, tensor in named.items() if is_partitioned(tensor)}
     with ThreadPoolExecutor(max_workers=min(4, os.cpu_count() or 1)) as pool:
         others = [name for name in named if name not in partitioned]
@@ -66,7 +78,7 @@ def hash_model(model: nn.Module) -> ModelHashes:
         hashes |= part
     hashes = dict(sorted(hashes.items()))
     proj = {name: hashes.pop(name) for name in list(hashes) if in_proj(name)}
-    return ModelHashes(frozen=hashes, proj=proj)
+    return ModelHashes(proj=proj, lora={name: hashes.pop(name) for name in sorted(lora)}, frozen=hashes)
 
 
 def tensor_hash(tensor: torch.Tensor) -> str:
@@ -84,7 +96,7 @@ def in_proj(name: str) -> bool:
 
 
 def require_only_proj_trainable(model: nn.Module) -> None:
-    """Refuse a model in which anything but proj would be trained, or proj would not.
+    """Refuse a model in which anything but proj (and LoRA, where it has it) would be trained, or proj would not.
 
     Raises:
         TrainingError: names what stands in the way.
@@ -120,7 +132,7 @@ def require_only_proj_moved(before: ModelHashes, after: ModelHashes, *, stopped:
         stopped: it ended early; the first step of a warm-up has the rate 0, so proj may be as it was.
 
     Raises:
-        TrainingError: a frozen tensor changed, or proj did not.
+        TrainingError: a frozen tensor changed, or proj or LoRA did not.
     """
     names = sorted(set(before.frozen) | set(after.frozen))
     changed = [name for name in names if before.frozen.get(name) != after.frozen.get(name)]
@@ -130,12 +142,13 @@ def require_only_proj_moved(before: ModelHashes, after: ModelHashes, *, stopped:
             f"{len(changed)} frozen tensors changed during training: {', '.join(changed[:5])}",
             "Look for code that writes to the frozen parts in place; the adapter was not written",
         )
-    if before.proj == after.proj and not stopped:
-        raise TrainingError.of(
-            "model.proj",
-            "is the same after training as before",
-            "Run `ocrmem smoke` to see where the gradient is lost, and check train.learning_rate",
-        )
+    for name, was, now in (("proj", before.proj, after.proj), ("lora", before.lora, after.lora)):
+        if was and was == now and not stopped:
+            raise TrainingError.of(
+                f"model.{name}",
+                "is the same after training as before",
+                "Run `ocrmem smoke` to see where the gradient is lost, and check train.learning_rate",
+            )
 
 
 @contextmanager

@@ -1,59 +1,61 @@
 """Keep the optimizer's state in one small file from which any number of processes resume, with DeepSpeed or without.
 
 ZeRO splits the state of all parameters, laid end to end, into one piece a process: its own checkpoints fit only
-the same number of processes. proj is small, so its state is put together (two tensors a parameter with AdamW) and
-split again when it is read. Tensors are named ``<parameter>:<key>``, as in ``fc1.weight:exp_avg``.
+the same number of processes. What is trained is small, so its state is put together (two tensors a parameter with
+AdamW) and split again when it is read. Tensors are named ``<parameter>:<key>``, as in ``fc1.weight:exp_avg``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from ocrmem.errors import TrainingError
 from ocrmem.training.checkpoint import ANOTHER, read_tensors
 
 OPTIMIZER_FILE = "optimizer.safetensors"
 State = dict[str, torch.Tensor]
+Trained = Mapping[str, torch.Tensor]  # parameters by name, see `ocrmem.model.trainable.trained_parameters`
 
 
-def collect(optimizer: Any, proj: nn.Module) -> State:
+def collect(optimizer: Any, trained: Trained) -> State:
     """Return the whole state; all processes call this together.
 
     Args:
         optimizer: what Trainer steps: torch's optimizer, or DeepSpeed's, in accelerate's wrapper.
-        proj: the trained module.
+        trained: the parameters.
     """
     engine = _zero(optimizer)
     if engine is not None:
         _link(engine)
     state: State = {}
-    for name, parameter in proj.named_parameters():
+    for name, parameter in trained.items():
         values = _unwrapped(optimizer).state.get(parameter, {}) if engine is None else _from_zero(engine, parameter)
         for key, value in values.items():
             state[f"{name}:{key}"] = torch.as_tensor(value).detach().cpu().contiguous().clone()
     return state
 
 
-def restore(optimizer: Any, proj: nn.Module, path: Path) -> None:
+def restore(optimizer: Any, trained: Trained, path: Path) -> None:
     """Give the optimizer the state that `collect` returned, whatever it is split into now.
 
     Raises:
-        TrainingError: the file is damaged, or holds another proj's state.
+        TrainingError: the file is damaged, or holds the state of other parameters.
     """
     state = read_tensors(path)
-    expected = {name for name, _ in proj.named_parameters()}
+    expected = set(trained)
     found = {name.rpartition(":")[0] for name in state}
     if state and expected != found:
-        raise TrainingError.of(str(path), f"holds the state of {sorted(found)}, not of {sorted(expected)}", ANOTHER)
+        odd = ", ".join(sorted(expected ^ found)[:4])
+        raise TrainingError.of(str(path), f"is not of the parameters that this model trains: {odd}", ANOTHER)
     engine = _zero(optimizer)
     if engine is None:
-        _into_torch(_unwrapped(optimizer), proj, state)
+        _into_torch(_unwrapped(optimizer), trained, state)
     elif state:
-        _into_zero(engine, proj, state)
+        _into_zero(engine, trained, state)
 
 
 def forget(optimizer: Any) -> None:
@@ -81,8 +83,8 @@ def _zero(optimizer: Any) -> Any:
     return None if isinstance(found, torch.optim.Optimizer) and not hasattr(found, "loss_scaler") else found
 
 
-def _into_torch(optimizer: torch.optim.Optimizer, proj: nn.Module, state: State) -> None:
-    names = {parameter: name for name, parameter in proj.named_parameters()}
+def _into_torch(optimizer: torch.optim.Optimizer, trained: Trained, state: State) -> None:
+    names = {parameter: name for name, parameter in trained.items()}
     packed = optimizer.state_dict()
     order = [names[parameter] for group in optimizer.param_groups for parameter in group["params"]]
     packed["state"] = {index: _of_parameter(state, name) for index, name in enumerate(order)} if state else {}
@@ -126,12 +128,12 @@ def _from_zero(zero: Any, parameter: torch.Tensor) -> dict[str, Any]:
     return values
 
 
-def _into_zero(zero: Any, proj: nn.Module, state: State) -> None:
+def _into_zero(zero: Any, trained: Trained, state: State) -> None:
     """Make the pieces' state, as DeepSpeed would at its first step, and fill in this process's part."""
     from deepspeed.utils import safe_set_full_optimizer_state, safe_set_local_optimizer_state
 
-    first = next(iter(proj.named_parameters()))[0]
-    shapes = {name: _shape(parameter) for name, parameter in proj.named_parameters()}
+    first = next(iter(trained))
+    shapes = {name: _shape(parameter) for name, parameter in trained.items()}
     elementwise = [key for key, value in _of_parameter(state, first).items() if value.shape == shapes[first]]
     for piece in _pieces(zero):
         made = {key: torch.zeros_like(piece) for key in elementwise}
@@ -140,7 +142,7 @@ def _into_zero(zero: Any, proj: nn.Module, state: State) -> None:
                 made[key] = value.clone().to(piece.device)
         zero.optimizer.state[piece] = made
     _link(zero)
-    for name, parameter in proj.named_parameters():
+    for name, parameter in trained.items():
         for key in elementwise:
             value = state[f"{name}:{key}"]
             if _is_stage_3(zero):

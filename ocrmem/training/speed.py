@@ -96,7 +96,7 @@ class SpeedMeter:
             return cls()
         checkpointing = config.train.activation_checkpointing
         return cls(
-            lambda batch: flops(facts.shape, facts.proj, batch, checkpointing=checkpointing).model,
+            lambda batch: flops(facts.shape, facts.proj, batch, checkpointing=checkpointing, lora=facts.lora).model,
             gpu.peak_flops(config.model.precision),
         )
 

@@ -1,4 +1,4 @@
-"""The verb ``train``: train proj on the training samples, from dataset/ and features/ to adapter/."""
+"""The verb ``train``: train proj, and LoRA on request, on dataset/ and features/; write adapter/."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class TrainResult(TypedDict, total=False):
         speed: tokens a second, MFU and peak GPU memory of each process, by rank.
         samples: training samples (``train``), and those that have memory (``with_memory``).
         parameters: trained ones.
-        frozen_sha256, proj_sha256: hashes ``before`` and ``after`` the training.
+        frozen_sha256, proj_sha256, lora_sha256: hashes ``before`` and ``after`` the training; the last with LoRA only.
         seconds_without_data: how long steps waited for batches.
         from_adapter: hash of the adapter that the training began with, if it began with one.
         attempts: seed and last loss of each.
@@ -81,6 +81,7 @@ class TrainResult(TypedDict, total=False):
     parameters: int
     frozen_sha256: dict[str, str]
     proj_sha256: dict[str, str]
+    lora_sha256: dict[str, str]
     device: str
     processes: int
     seconds_without_data: float
@@ -213,6 +214,14 @@ def _train_once(config: RunConfig, resume: bool, adapter: Path, open_run: ExitSt
     )
     stages = _stages(config, material, model)
     held_out = HeldOut.of(config, model, material.builder, dataset, features)
+    identity: dict[str, Any] = {
+        "dataset": sha256_json(dataset.manifest),
+        "features": sha256_json([features.manifest[name] for name in ("format", "dataset_pages_sha256")]),
+    }
+    if start:
+        identity["from_adapter"] = start.sha256
+    if model.config.lora is not None:
+        identity["lora"] = model.config.lora
     checkpoint = _prepare_checkpoints(CheckpointStore(Path(config.paths.checkpoints)), resume)
     run = Run(config, "train")
     if is_main:
@@ -226,11 +235,7 @@ def _train_once(config: RunConfig, resume: bool, adapter: Path, open_run: ExitSt
             meter=SpeedMeter.of(config, arguments.device),
             held_out=held_out.measure if held_out else None,
             eval_dataset=held_out.samples if held_out else None,
-            identity={
-                "dataset": sha256_json(dataset.manifest),
-                "features": sha256_json([features.manifest[name] for name in ("format", "dataset_pages_sha256")]),
-                **({"from_adapter": start.sha256} if start else {}),
-            },
+            identity=identity,
             train_dataset=samples,  # type: ignore[arg-type]  # a list is a map-style dataset
             callbacks=[TrackingCallback(run), stop],
         )
@@ -312,7 +317,7 @@ def _report(
 ) -> TrainResult:
     """Return what train.json says of an attempt."""
     before, after = trainer.hashes()
-    return {
+    report: TrainResult = {
         "steps": trainer.state.global_step,
         "loss": _ends(rows),
         "held_out": _held_out(rows),
@@ -337,6 +342,10 @@ def _report(
         "seconds_without_data": round(trainer.seconds_without_data, 1),
         "versions": versions(*_VERSIONED),
     }
+    if after.lora:
+        report["lora_sha256"] = {"before": before.lora_hash, "after": after.lora_hash}
+        report["versions"] = versions(*_VERSIONED, "peft")
+    return report
 
 
 def _curve(history: list[dict[str, float]]) -> list[dict[str, float]]:
@@ -402,8 +411,9 @@ def _speed_line(speeds: list[dict[str, Any]]) -> str:
 
 def _summary(config: RunConfig, report: TrainResult, adapter: Path, trained: _Trained) -> list[str]:
     attempts = report["attempts"]
+    what = "proj and LoRA" if "lora_sha256" in report else "proj"
     lines = [
-        f"Trained {report['parameters']:,} parameters of proj for {report['steps']} steps"
+        f"Trained {report['parameters']:,} parameters of {what} for {report['steps']} steps"
         + (f" (from a checkpoint at step {trained.resumed_step})" if trained.resumed_step else "")
         + (f" on {report['processes']} processes" if report["processes"] > 1 else "")
         + f" in {report['seconds']} s.",

@@ -1,4 +1,4 @@
-"""AdapterOnlyTrainer: Hugging Face's Trainer for a model of which only proj is trained."""
+"""AdapterOnlyTrainer: Hugging Face's Trainer for a model of which only proj is trained, and LoRA where it has it."""
 
 from __future__ import annotations
 
@@ -32,10 +32,11 @@ from ocrmem import console
 from ocrmem.errors import OcrMemError, Problem, TrainingError, first_line
 from ocrmem.facts import PROJ
 from ocrmem.gradflow import check
+from ocrmem.model.trainable import lora_of, trained_parameters, trained_parts
 from ocrmem.training import collectives, data_workers, optimizer_state
 from ocrmem.training.arguments import AdapterTrainingArguments, require_described_model
 from ocrmem.training.callbacks import BarCallback, LoopEvents
-from ocrmem.training.checkpoint import PROJ_FILE, Checkpoint, CheckpointStore, load_proj, proj_state
+from ocrmem.training.checkpoint import PROJ_FILE, Checkpoint, CheckpointStore, load_trained, trained_state
 from ocrmem.training.curriculum import GroupedSampler, RunSampler, memory_lengths, sequence_lengths
 from ocrmem.training.finite_guard import SAMPLE_IDS, FiniteGuard, name_samples
 from ocrmem.training.frozen import (
@@ -59,7 +60,7 @@ _MEMORY = ("memory_features", "pixel_values")  # keys of a batch, one of which i
 
 
 class AdapterOnlyTrainer(Trainer):
-    """Trains ``model.proj`` and proves that nothing else moved.
+    """Trains ``model.proj``, and the LoRA of a `MEMModel` that has it, and proves that nothing else moved.
 
     Differences from `transformers.Trainer`: a model with other trainable parameters is refused; checkpoints
     hold proj and never the frozen weights, are written atomically, resume exactly, and fit any number of processes;
@@ -169,7 +170,7 @@ class AdapterOnlyTrainer(Trainer):
             was = self._resumed.identity.get("global_batch")
             self._resumed.require_same_run(self.identity(), self.args.remedy_for_batch(was))
             # DeepSpeed copies the weights when it is set up, so they go in before.
-            load_proj(self.model, self._resumed.path / PROJ_FILE)
+            load_trained(self.model, self._resumed.path / PROJ_FILE)
         self.resumed_step = self._resumed.step if self._resumed else 0
         if self._resumed and 0 < self.args.max_steps <= self._resumed.step:
             result = self._take_finished(self._resumed)
@@ -237,10 +238,12 @@ class AdapterOnlyTrainer(Trainer):
             if self.args.world_size > 1 or self.is_deepspeed_enabled:
                 raise
             name: Any = inputs.get(OBJECTIVE)
-            batch = {key: value for key, value in inputs.items() if key != OBJECTIVE}
+            batch = self._prepare_inputs({key: value for key, value in inputs.items() if key != OBJECTIVE})
             if self.stages is not None and name is not None:
-                batch = self.stages.objectives[name].inputs(batch)
-            faults = check(self.model, self._prepare_inputs(batch), PROJ).faults()
+                report = self.stages.objectives[name].check(self.model, batch)
+            else:
+                report = check(self.model, batch, trained_parts(self.model))
+            faults = report.faults()
             if not faults:
                 raise
             raised = (f"step {self.state.global_step + 1}", first_line(error), "See what follows for the cause")
@@ -298,7 +301,7 @@ class AdapterOnlyTrainer(Trainer):
         self._guard.settle(self.state.global_step + 1, remedy, self.args.device)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Record logs; the norm of all trained gradients is proj's, and is named so."""
+        """Record logs; the norm of all trained gradients is proj's (with LoRA, of both), and is named so."""
         if "grad_norm" in logs:
             logs["proj_grad_norm"] = logs.pop("grad_norm")
         if self.stages is not None and len(self.stages.stages) > 1 and "loss" in logs:
@@ -334,9 +337,10 @@ class AdapterOnlyTrainer(Trainer):
         self.accelerator.wait_for_everyone()
 
     def adapter_tensors(self) -> dict[str, torch.Tensor]:
-        """Return what an adapter holds: proj and the model's own buffers, whole; all processes call this together."""
-        proj = {f"{PROJ}.{name}": tensor for name, tensor in proj_state(self.model).items()}
-        return proj | dict(self.model.named_buffers(recurse=False))
+        """Return what an adapter holds: what is trained and the model's own buffers, whole; all processes call this."""
+        state, lora = trained_state(self.model), lora_of(self.model)
+        named = {name if name in lora else f"{PROJ}.{name}": tensor for name, tensor in state.items()}
+        return named | dict(self.model.named_buffers(recurse=False))
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
         """Return the norm of proj's gradient before clipping; one that is not finite ends the training."""
@@ -434,14 +438,14 @@ class AdapterOnlyTrainer(Trainer):
         return batches, items
 
     def _save_checkpoint(self, model: nn.Module, trial: Any = None) -> None:
-        """Have the store write proj, optimizer, scheduler, random states and progress."""
+        """Have the store write what is trained, optimizer, scheduler, random states and progress."""
         self.store_flos()
-        proj = proj_state(self.model)
-        optimizer = optimizer_state.collect(self.optimizer, self.model.get_submodule(PROJ))
+        trained = trained_state(self.model)
+        optimizer = optimizer_state.collect(self.optimizer, trained_parameters(self.model))
         open_loss = float(self.accelerator.gather(self._tr_loss.reshape(1)).mean())
 
         def shared(folder: Path) -> None:
-            save_file(proj, folder / PROJ_FILE)
+            save_file(trained, folder / PROJ_FILE)
             save_file(optimizer, folder / OPTIMIZER_FILE)
             torch.save(self.lr_scheduler.state_dict(), folder / SCHEDULER_NAME)
             self.state.save_to_json(str(folder / TRAINER_STATE_NAME))
@@ -473,7 +477,7 @@ class AdapterOnlyTrainer(Trainer):
         if self._resumed is None:
             return
         path = self._resumed.path
-        optimizer_state.restore(self.optimizer, self.model.get_submodule(PROJ), path / OPTIMIZER_FILE)
+        optimizer_state.restore(self.optimizer, trained_parameters(self.model), path / OPTIMIZER_FILE)
         self.lr_scheduler.load_state_dict(torch.load(path / SCHEDULER_NAME, weights_only=True))
         # The scheduler works out a rate only when it steps: the next optimizer step needs the present one.
         for group, rate in zip(self.optimizer.param_groups, self.lr_scheduler.get_last_lr(), strict=True):

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from ocrmem.config import RunConfig
-from ocrmem.facts import ADAPTER_FILES
+from ocrmem.facts import ADAPTER_FILES, LORA, PROJ
 from ocrmem.model.adapter_files import proj_tensors, read_config, read_weights
 from ocrmem.model.compatibility import PROJECTOR_FIELDS, AdapterMismatch, check_run, check_weights
 from ocrmem.model.configuration import MEMConfig
@@ -60,5 +60,7 @@ class WarmStart:
                 "Use the language model that the adapter was made for, or train without --from-adapter",
             )
         with gathered(model.proj.parameters(), writer=0), torch.no_grad():
-            check_weights(str(self.directory), self.tensors, model.proj, model.config.vision_embedding_size)
+            own = {f"{PROJ}.{name}": tensor for name, tensor in model.proj.state_dict().items()}
+            without_lora = {name: t for name, t in self.tensors.items() if not name.startswith(f"{LORA}.")}
+            check_weights(str(self.directory), without_lora, own, model.config.vision_embedding_size)
             model.proj.load_state_dict(proj_tensors(self.tensors))

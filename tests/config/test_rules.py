@@ -44,6 +44,9 @@ from ocrmem.rendering import Geometry
         ({"train__global_batch_size": 7}, "train.global_batch_size", "make 8"),
         ({"train__processes": 9999}, "train.processes", "one process each"),
         ({"train__warmup_steps": 1000}, "train.warmup_steps", "not below train.max_steps 1000"),
+        ({"train__lora": {"rank": 0}}, "train.lora.rank", "is 0. Give a number above 0"),
+        ({"train__lora": {"dropout": 0.1}}, "train.lora.dropout", "known here are rank, alpha, targets"),
+        ({"train__lora": {}, "train__stages": [{"objective": "align", "share": 1}]}, "train.lora", "runs no base"),
         ({"check__min_compression_ratio": 50}, "check.min_compression_ratio", "not below"),
         ({"check__min_compression_ratio": -1}, "check.min_compression_ratio", "at least 0"),
         ({"check__min_ink_share": 0.6}, "check.min_ink_share", "not below check.max_ink_share 0.5"),
@@ -59,7 +62,7 @@ from ocrmem.rendering import Geometry
         ({"model__base_model_name": "tiny"}, "model.ocr_model_name", "but the other of the two models is"),
         ({"model__encoder": "deepseek-ocr-encoder", "model__features": "concat"}, "model.features", "does not give"),
     ],
-    ids=range(34),
+    ids=range(37),
 )  # fmt: skip
 def test_rules_between_fields(changes: dict[str, Any], field: str, said: str) -> None:
     with pytest.raises(ConfigError) as caught:

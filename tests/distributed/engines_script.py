@@ -76,7 +76,7 @@ def trained(trainer: AdapterOnlyTrainer, resume: Path | None = None) -> dict[str
     trainer.training_step = counting  # type: ignore[method-assign]
     trainer.train(resume_from_checkpoint=str(resume) if resume else None)
     before, after = trainer.hashes()
-    proj = checkpoint.proj_state(trainer.model)
+    proj = checkpoint.trained_state(trainer.model)
     return {
         "log": logged(trainer),
         "memory": seen,

@@ -1,4 +1,4 @@
-"""What two ranks do for test_stages.py: the verb train on every engine, one after the other."""
+"""What two ranks do for test_stages.py: the verb train, with LoRA, on every engine, one after the other."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def settings(root: Path, name: str, engine: str | None) -> RunConfig:
     values: dict[str, Any] = json.loads((root / "params.yaml").read_text(encoding="utf-8"))
     stages = [stage | {"per_device_batch_size": int(str(stage["per_device_batch_size"])) // WORLD} for stage in STAGES]
     values["train"] |= {"stages": stages, "max_steps": STEPS, "save_steps": 1, "save_total_limit": STEPS}
-    values["train"] |= {"processes": WORLD, "deepspeed": engine}
+    values["train"] |= {"processes": WORLD, "deepspeed": engine, "lora": {"rank": 2}}
     values["model"]["projector_output_norm"] = True
     values["paths"] |= {key: str(root / name / key) for key in ("adapter", "checkpoints", "reports")}
     return RunConfig.from_dict(values)
@@ -45,7 +45,8 @@ def trained(root: Path, name: str, engine: str | None, *, resume: bool = False) 
     with config.paths.report("plots/train.csv").open(newline="", encoding="utf-8") as handle:
         rows = list(csv.DictReader(handle))
     adapter = load_file(Path(config.paths.adapter) / "adapter.safetensors")
-    return {"rows": rows, "proj": {key: tensor.tolist() for key, tensor in adapter.items() if key.startswith("proj.")}}
+    trained = {key: tensor.tolist() for key, tensor in adapter.items() if key.startswith(("proj.", "lora."))}
+    return {"rows": rows, "trained": trained}
 
 
 def main(root: Path) -> None:

@@ -14,7 +14,7 @@ from support.models import small_base
 from support.ranks import run_ranks
 from support.training import logged, mixed_samples, standalone_trainer
 
-from ocrmem.training.checkpoint import proj_state
+from ocrmem.training.checkpoint import trained_state
 from ocrmem.training.trainer import AdapterOnlyTrainer
 
 pytestmark = pytest.mark.slow
@@ -25,7 +25,7 @@ Results = list[dict[str, Any]]
 
 
 def adapter(trainer: AdapterOnlyTrainer) -> dict[str, list[Any]]:
-    return {name: tensor.tolist() for name, tensor in proj_state(trainer.model).items()}
+    return {name: tensor.tolist() for name, tensor in trained_state(trainer.model).items()}
 
 
 @pytest.fixture(scope="module")

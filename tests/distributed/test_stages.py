@@ -41,6 +41,7 @@ def test_two_ranks_train_every_stage_as_one_process_does(
         assert float(mine["loss"]) == pytest.approx(float(other["loss"]), rel=1e-4), mine["step"]
         assert float(mine["proj_grad_norm"]) == pytest.approx(float(other["proj_grad_norm"]), rel=1e-3), mine["step"]
         assert float(mine["learning_rate"]) == pytest.approx(float(other["learning_rate"]), rel=1e-9)
-    for name, values in found["proj"].items():
-        torch.testing.assert_close(torch.tensor(values), torch.tensor(one["proj"][name]), rtol=0, atol=1e-4)
-    assert "proj.output_norm.weight" in found["proj"]
+    for name, values in found["trained"].items():
+        torch.testing.assert_close(torch.tensor(values), torch.tensor(one["trained"][name]), rtol=0, atol=1e-4)
+    assert "proj.output_norm.weight" in found["trained"]
+    assert "lora.model.layers.0.self_attn.o_proj.lora_B.weight" in found["trained"]

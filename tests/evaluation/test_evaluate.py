@@ -55,8 +55,8 @@ def with_evaluate(config: RunConfig, **changes: Any) -> RunConfig:
 
 def test_evaluation_json_has_what_callers_rely_on(config: RunConfig, result: dict[str, Any]) -> None:
     written = json.loads(config.paths.report("evaluation.json").read_text(encoding="utf-8"))
-    assert set(VARIANTS) <= set(written)
-    for name in VARIANTS:
+    assert VARIANTS.keys() - written.keys() == {"base_text"}  # of adapters with LoRA
+    for name in VARIANTS.keys() & written.keys():
         assert math.isfinite(written[name]["loss"])
         assert 0 <= written[name]["recall"] <= 1
     assert written["compression_ratio"] > 0

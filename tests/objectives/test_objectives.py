@@ -20,6 +20,7 @@ from ocrmem.dataset.sequence import SequenceBuilder
 from ocrmem.encoder.feature_store import FeatureStore
 from ocrmem.errors import DataError, TrainingError
 from ocrmem.facts import IGNORED
+from ocrmem.model.lora import add_lora
 from ocrmem.model.modeling import BatchError, MEMModel
 from ocrmem.objectives import Material, Objective, make_objectives
 from ocrmem.rendering import transcript
@@ -247,6 +248,20 @@ def test_distil_is_the_divergence_from_the_model_that_reads_the_text(config: Run
     expected = torch.nn.functional.kl_div(student, teacher, log_target=True, reduction="batchmean")
     assert loss.item() == pytest.approx(expected.item(), rel=1e-3)
     assert (read["input_ids"] == model.config.placeholder_token_id).sum() == 0
+
+
+def test_the_teacher_is_the_base_model_without_lora(config: RunConfig, tmp_path: Path) -> None:
+    model, distil, batch = teacher_and_student(config, tmp_path)
+    before = distil._ask(model, batch)
+    with torch.no_grad():
+        said = model(**distil.inputs(batch)).loss
+        add_lora(model.base_llm_model, rank=2, alpha=4.0, targets=["q_proj"])
+        for weight in model.lora_weights().values():
+            weight.add_(1.0)
+        assert model(**distil.inputs(batch)).loss != said
+    for was, now in zip(before, distil._ask(model, batch), strict=True):
+        assert np.array_equal(was.ids, now.ids)
+        assert np.array_equal(was.log_probs, now.log_probs)
 
 
 def test_distil_with_few_tokens_is_less_and_zero_for_the_teacher_itself(

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 
 from ocrmem.config import RunConfig
 from ocrmem.families import Shape
-from ocrmem.planning.activations import Projection, activations
+from ocrmem.planning.activations import Lora, Projection, activations
 from ocrmem.planning.shapes import base_config, shape_of
 from ocrmem.planning.workload import BatchShape
 
@@ -23,6 +23,17 @@ def test_what_forward_keeps_is_predicted_to_the_byte(dtype, padded, norm):
     model, batch = made_model(dtype=dtype, norm=norm), made_batch(padded=padded)
     shape, proj, size = described(model, padded=padded)
     planned = activations(shape, proj, size, dtype.itemsize, checkpointing=False)
+    assert saved_bytes(lambda: model(**batch), model.parameters()) == planned.kept + saved_loss_bytes(shape, size)
+
+
+@pytest.mark.parametrize("targets", [("q_proj", "v_proj", "o_proj"), ("gate_proj", "up_proj", "down_proj")])
+@pytest.mark.parametrize("padded", [False, True], ids=["even", "padded"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+def test_what_lora_keeps_is_predicted_to_the_byte(dtype, padded, targets):
+    lora, batch = Lora(3, targets), made_batch(padded=padded)
+    model = made_model(dtype=dtype, lora=lora)
+    shape, proj, size = described(model, padded=padded)
+    planned = activations(shape, proj, size, dtype.itemsize, checkpointing=False, lora=lora)
     assert saved_bytes(lambda: model(**batch), model.parameters()) == planned.kept + saved_loss_bytes(shape, size)
 
 

@@ -7,7 +7,7 @@ from support.planned import described, made_batch, made_model
 from torch.utils.flop_counter import FlopCounterMode
 
 from ocrmem.families import Shape
-from ocrmem.planning.activations import Projection
+from ocrmem.planning.activations import Lora, Projection
 from ocrmem.planning.flops import flops
 from ocrmem.planning.workload import BatchShape
 
@@ -22,6 +22,19 @@ def test_forward_and_backward_are_those_that_torch_counts(checkpointing, norm):
     with FlopCounterMode(display=False) as counted:
         model(**batch).loss.backward()
     planned = flops(*described(model, padded=True), checkpointing=checkpointing)
+    assert planned.executed == counted.get_total_flops()
+
+
+@pytest.mark.parametrize("targets", [("k_proj", "o_proj"), ("up_proj", "down_proj")])
+@pytest.mark.parametrize("checkpointing", [False, True], ids=["kept", "checkpointed"])
+def test_the_operations_of_lora_are_those_that_torch_counts(checkpointing, targets):
+    lora = Lora(3, targets)
+    model = made_model(lora=lora)
+    if checkpointing:
+        model.activation_checkpointing_enable()
+    with FlopCounterMode(display=False) as counted:
+        model(**made_batch(padded=True)).loss.backward()
+    planned = flops(*described(model, padded=True), checkpointing=checkpointing, lora=lora)
     assert planned.executed == counted.get_total_flops()
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from ocrmem.config.schema import GateSection, RegisterSection
 from ocrmem.evaluation.gate import gate_lines
-from ocrmem.registry.backend import Version
+from ocrmem.registry.backend import LORA_TAG, Version
 from ocrmem.registry.promotion import figure_tag, figure_text, promotion
 
 
@@ -55,6 +55,27 @@ def test_the_alias_moves(
     decided = promotion(RegisterSection(**section), version(number, recall, gain), lines, holder)
     assert decided.moves is moves
     assert reason in decided.reason if reason else decided.reason == ""
+
+
+@pytest.mark.parametrize(
+    ("promote", "of_version", "of_holder", "moves"),
+    [
+        ("better", True, False, False),
+        ("better", True, True, True),
+        ("better", False, True, True),
+        ("passed", True, False, True),
+    ],
+)
+def test_a_version_that_changes_the_base_does_not_take_the_alias_of_one_that_does_not(
+    promote: str, of_version: bool, of_holder: bool, moves: bool
+) -> None:
+    new, held = version(2, 1.0, 9.0), version(1, 0.9, 1.0)
+    new.tags.update({LORA_TAG: "rank 8"} if of_version else {})
+    held.tags.update({LORA_TAG: "rank 8"} if of_holder else {})
+    lines = gate_lines(figures(1.0, 9.0), GateSection())
+    decided = promotion(RegisterSection(promote=promote), new, lines, held)
+    assert decided.moves is moves
+    assert moves or "it changes the base model, and version 1 does not" in decided.reason
 
 
 @pytest.mark.parametrize("promote", ["better", "passed"])

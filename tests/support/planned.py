@@ -9,14 +9,16 @@ from support.models import PLACEHOLDER, VISION, small_base, small_config
 
 from ocrmem.families import Shape
 from ocrmem.model.modeling import MEMModel
-from ocrmem.planning.activations import Projection
+from ocrmem.planning.activations import Lora, Projection
 from ocrmem.planning.shapes import shape_of
 from ocrmem.planning.workload import BatchShape
 
 ROWS, LENGTH, MEMORY, ANSWER = 2, 40, 6, 3  # a row's memory and answer
 
 
-def made_model(*, layers: int = 2, dtype: torch.dtype = torch.float32, norm: bool = False) -> MEMModel:
+def made_model(
+    *, layers: int = 2, dtype: torch.dtype = torch.float32, norm: bool = False, lora: Lora | None = None
+) -> MEMModel:
     """No two widths of it are equal, so that an exchanged one shows."""
     base = small_base(
         72,
@@ -28,6 +30,8 @@ def made_model(*, layers: int = 2, dtype: torch.dtype = torch.float32, norm: boo
         intermediate_size=112,
     )
     config = small_config(projector_norm=norm, projector_hidden_size=80)
+    if lora is not None:
+        config.lora = {"rank": lora.rank, "alpha": 16.0, "targets": list(lora.targets)}
     return MEMModel(config, base.to(dtype)).train()
 
 

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from ocrmem.errors import TrainingError
-from ocrmem.training.checkpoint import COMPLETE, PROJ_FILE, Checkpoint, CheckpointStore, load_proj, proj_state
+from ocrmem.training.checkpoint import COMPLETE, PROJ_FILE, Checkpoint, CheckpointStore, load_trained, trained_state
 
 
 class Small(nn.Module):
@@ -23,7 +23,7 @@ class Small(nn.Module):
 
 def write(directory: Path, step: int, identity: dict[str, Any] | None = None, open_loss: float = 0.1) -> Path:
     def shared(folder: Path) -> None:
-        save_file(proj_state(Small()), folder / PROJ_FILE)
+        save_file(trained_state(Small()), folder / PROJ_FILE)
         (folder / "optimizer.safetensors").write_bytes(b"state" * 10)
 
     CheckpointStore(directory).save(step, identity or {"seed": 1}, open_loss, step, shared=shared)
@@ -133,16 +133,16 @@ def test_proj_round_trip_holds_nothing_frozen(tmp_path: Path) -> None:
     from safetensors.torch import load_file
 
     source, target = Small(), Small()
-    save_file(proj_state(source), tmp_path / "proj.safetensors")
+    save_file(trained_state(source), tmp_path / "proj.safetensors")
     assert set(load_file(tmp_path / "proj.safetensors")) == {"weight", "bias"}
-    load_proj(target, tmp_path / "proj.safetensors")
+    load_trained(target, tmp_path / "proj.safetensors")
     assert torch.equal(source.proj.weight, target.proj.weight)
 
 
 def test_proj_of_another_shape_or_a_broken_file_is_refused(tmp_path: Path) -> None:
-    save_file(proj_state(Small(4)), tmp_path / "proj.safetensors")
-    with pytest.raises(TrainingError, match=r"holds a projector of .*\[2, 4\].*\[2, 3\]"):
-        load_proj(Small(), tmp_path / "proj.safetensors")
+    save_file(trained_state(Small(4)), tmp_path / "proj.safetensors")
+    with pytest.raises(TrainingError, match=r"1 of its tensors are not.*: weight \[2, 4\] for \[2, 3\]"):
+        load_trained(Small(), tmp_path / "proj.safetensors")
     (tmp_path / "proj.safetensors").write_bytes(b"nothing")
     with pytest.raises(TrainingError, match="cannot be read"):
-        load_proj(Small(), tmp_path / "proj.safetensors")
+        load_trained(Small(), tmp_path / "proj.safetensors")

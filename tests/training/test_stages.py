@@ -232,6 +232,7 @@ def test_an_objective_without_a_sample_is_refused_before_the_training(
             "has 1 steps, and the learning rate",
         ),
         ([{"objective": "alien", "steps": 8}], "Use one of 'align', 'transcribe', 'continue', 'answer'"),
+        ([{"objective": "align", "steps": 8, "lora": {}}], "Did you mean train.lora"),
         ([{"objective": "align", "step": 8}], "Did you mean train.stages.0.steps"),
     ],
 )

@@ -72,6 +72,13 @@ def stages_make_up_the_steps(config: RunSettings) -> Iterator[Fault]:
             yield f"train.stages.{number}", message, "Give it warmup_steps of its own, a few per cent of its steps"
 
 
+@rule("train.lora", "train.stages", "train.max_steps")
+def lora_has_something_to_learn(config: RunSettings) -> Iterator[Fault]:
+    if config.train.lora is not None and config.train.objectives() == ["align"]:
+        message = "changes the base model, but align, the only objective of train.stages, runs no base model"
+        yield "train.lora", message, "Leave it out, or add a stage with another objective"
+
+
 @rule("train.distil_kl_weight", "train.distil_nll_weight")
 def distil_has_a_loss(config: RunSettings) -> Iterator[Fault]:
     if not config.train.distil_kl_weight + config.train.distil_nll_weight:
