@@ -4,6 +4,9 @@ The chat template is rendered over private sentinels instead of the messages' co
 template's own parts are tokenised with their control tokens, the content without. So text that holds
 ``<|im_end|>`` or ``<|image_pad|>`` stays text, whatever the tokenizer, and the place of the answer is known
 rather than searched for: an end token that closes every message cannot be mistaken for the answer's.
+
+Some templates (Mistral's, Gemma's) take nothing but user and assistant by turns. Under these the oldest turns go in
+pairs, and opening system messages, where the template refuses them or moves them, open the first user message.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ import re
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, takewhile
 from typing import TYPE_CHECKING, Self, TypeVar
 
 from jinja2.exceptions import TemplateError
@@ -95,6 +98,9 @@ class SequenceBuilder:
         # Cutting a control token's text after its first character keeps any tokenizer from seeing it whole.
         texts = sorted((text for text in self._control.values() if len(text) > 1), key=len, reverse=True)
         self._cut = re.compile("|".join(f"(?<={re.escape(t[0])})(?={re.escape(t[1:])})" for t in texts))
+        self._merges_system = False
+        self._merges_system = not self._accepts(["system", "user", "assistant", "user"])
+        self._alternates = not self._accepts(["assistant", "user"])
         self._writes_generation_prompt = self._render(["user"], True) != self._render(["user"], False)
         self.closing_ids = self._closing()
 
@@ -199,6 +205,9 @@ class SequenceBuilder:
                     "Keep at least one user turn in the prompt (data.recent_turns)",
                 )
             bearer.pinned = True
+            if self._alternates:
+                for turn in new[new.index(bearer) :]:
+                    turn.pinned = True
         if new:
             new[-1].pinned = True
         head = next((index for index, turn in enumerate(new) if turn.role != "system"), len(new))
@@ -226,9 +235,12 @@ class SequenceBuilder:
         markup, kept, room = layout(0)
         if room >= 0:
             return markup, kept
-        counts = range(len(droppable) + 1)
-        count = bisect_left(counts, True, key=fits)
-        if count == len(counts):
+        counts: Sequence[int] = range(len(droppable) + 1)
+        if self._alternates:  # a user's turn comes first
+            stays = next((place for place, turn in enumerate(droppable) if turn.pinned), len(droppable))
+            counts = [count for count in counts if count >= stays or droppable[count].role == "user"]
+        place = bisect_left(counts, True, key=fits)
+        if place == len(counts):
             room = layout(len(droppable))[2]
             raise DataError.of(
                 "sequence",
@@ -236,6 +248,7 @@ class SequenceBuilder:
                 f"tokens, more than max_seq_length {self.max_seq_length}",
                 "Raise model.max_seq_length, or lower render.max_pages",
             )
+        count = counts[place]
         markup, kept, room = layout(count)
         for turn in droppable[:count]:
             turn.ids = []
@@ -251,7 +264,10 @@ class SequenceBuilder:
         key = " ".join(roles)
         length = self._length_cache.get(key)
         if length is None:
-            length = sum(map(len, self._markup([*roles, "user"]))) - sum(map(len, self._markup(["user"])))
+            # The end of a conversation may begin with an answer; it then counts with an empty question.
+            answer_first = self._alternates and bool(roles) and roles[0] == "assistant"
+            whole = [*(["user"] if answer_first else []), *roles, "user"]
+            length = sum(map(len, self._markup(whole))) - sum(map(len, self._markup(["user"])))
             _remember(self._length_cache, key, length)
         return length
 
@@ -272,6 +288,8 @@ class SequenceBuilder:
     def _render(self, roles: Sequence[str], generation: bool) -> list[str]:
         """Render the chat template over sentinels and split it at them: one part more than ``roles``."""
         messages = [{"role": role, "content": _SENTINEL.format(index=index)} for index, role in enumerate(roles)]
+        if self._merges_system:
+            messages = _with_system_in_user(messages)
         try:
             text = str(
                 self.tokenizer.apply_chat_template(
@@ -292,6 +310,14 @@ class SequenceBuilder:
                 "Use a base model whose template keeps every message",
             )
         return pieces[::2]
+
+    def _accepts(self, roles: Sequence[str]) -> bool:
+        """Tell whether the template writes messages of these roles, each once and in order."""
+        try:
+            self._render(roles, False)
+        except (DataError, ModelError):
+            return False
+        return True
 
     def _encode_markup(self, text: str) -> tuple[int, ...]:
         ids = self._markup_cache.get(text)
@@ -338,6 +364,15 @@ class SequenceBuilder:
                 f"Use a chat model such as {EXAMPLE}",
             )
         return (self.tokenizer.eos_token_id,)
+
+
+def _with_system_in_user(messages: list[dict[str, str]]) -> list[dict[str, str]]:
+    """Put opening system messages into the user message behind them."""
+    opening = len(list(takewhile(lambda message: message["role"] == "system", messages)))
+    if not opening or [message["role"] for message in messages[opening : opening + 1]] != ["user"]:
+        return messages
+    content = "\n\n".join(message["content"] for message in messages[: opening + 1])
+    return [{"role": "user", "content": content}, *messages[opening + 1 :]]
 
 
 def _remember(cache: dict[Key, Ids], key: Key, ids: Ids) -> None:

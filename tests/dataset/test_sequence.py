@@ -7,6 +7,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 import pytest
+from support.chat import BY_TURNS
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
@@ -168,12 +169,65 @@ def test_a_template_that_drops_messages_is_refused(make_tokenizer):
 
 def test_a_template_that_refuses_a_role_is_a_data_error(make_tokenizer):
     refusing = (
-        "{% for m in messages %}{% if m.role == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
+        "{% for m in messages %}{% if m.role == 'tool' %}{{ raise_exception('no tool role') }}{% endif %}"
         "{{ m.content }}<|im_end|>{% endfor %}"
     )
     builder = SequenceBuilder(make_tokenizer(refusing), 512)
-    with pytest.raises(DataError, match="no system role"):
-        builder.build([SYSTEM, QUESTION], "4711")
+    with pytest.raises(DataError, match="no tool role"):
+        builder.build([QUESTION, Turn("tool", "4711")], "4711")
+
+
+# Puts a system message in front of the last user's, as Mistral's does.
+MOVES_SYSTEM = (
+    "{% if messages[0].role == 'system' %}{% set first = messages[0].content %}{% set messages = messages[1:] %}"
+    "{% endif %}{% for m in messages %}<|im_start|>{{ m.role }}\n"
+    "{% if loop.last and first is defined %}{{ first }}\n\n{% endif %}{{ m.content }}<|im_end|>\n{% endfor %}"
+)
+
+
+@pytest.mark.parametrize("template", [BY_TURNS + PLAIN, MOVES_SYSTEM], ids=["refuses system", "moves system"])
+def test_a_system_message_opens_the_first_user_message_where_the_template_has_no_place_for_it(make_tokenizer, template):
+    tokenizer = make_tokenizer(template)
+    builder = SequenceBuilder(tokenizer, 512)
+    text = tokenizer.decode(builder.build([SYSTEM, *OLD[:2], QUESTION], "4711").input_ids)
+    assert text.startswith(f"<|im_start|>user\n{SYSTEM.content}\n\n{OLD[0].content}<|im_end|>")
+    text = tokenizer.decode(builder.build([SYSTEM, SYSTEM, QUESTION], "4711", memory_tokens=1).input_ids)
+    twice = f"{SYSTEM.content}\n\n{SYSTEM.content}\n\n"
+    assert text.startswith(f"<|im_start|>user\n{twice}<|vision_start|><|image_pad|><|vision_end|>{QUESTION.content}")
+
+
+@pytest.mark.parametrize(
+    ("history", "prompt", "memory", "kept", "answers"),
+    [
+        (OLD, [SYSTEM, QUESTION], 0, [QUESTION], {1, 2, 3}),
+        ((), [SYSTEM, *OLD, QUESTION], 3, [*OLD, QUESTION], {3}),
+    ],
+    ids=["text", "memory"],
+)
+def test_where_roles_must_take_turns_the_oldest_turns_go_in_pairs(
+    make_tokenizer, history, prompt, memory, kept, answers
+):
+    """At every length that the sequence can have: behind memory, where no turn can go, their content goes."""
+    tokenizer, found = make_tokenizer(BY_TURNS + PLAIN), set()
+
+    def built(length, messages, old=()):
+        return SequenceBuilder(tokenizer, length).build(messages, "4711", memory_tokens=memory, history=old)
+
+    whole, least = built(512, prompt, history), len(built(512, [Turn(role, "") for role, _ in kept]).input_ids)
+    for length in range(least, len(whole.input_ids) + 1):
+        sequence = built(length, prompt, history)
+        assert len(sequence.input_ids) <= length
+        assert sequence.memory_tokens == memory
+        assert supervised(sequence) == supervised(whole)
+        found.add(tokenizer.decode(sequence.input_ids).count("<|im_start|>assistant"))
+    assert found == answers
+    with pytest.raises(DataError, match="more than max_seq_length"):
+        built(least - 1, prompt, history)
+
+
+def test_the_end_of_a_conversation_is_counted_where_roles_must_take_turns(make_tokenizer):
+    builder = SequenceBuilder(make_tokenizer(BY_TURNS + PLAIN), 512)
+    assert builder.count(OLD[2:]) < builder.count(OLD[1:]) < builder.count(OLD)
 
 
 def test_tool_messages_are_kept_and_joined_as_the_template_joins_them(builder, qwen_like):

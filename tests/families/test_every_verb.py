@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from support.chat import BY_TURNS
 from support.models import small_encoder, small_settings, write_conversations
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Qwen2Tokenizer
 
@@ -60,6 +61,8 @@ def write_tokenizer(directory: Path, model_type: str, marks: Marks) -> None:
         tokenizer.chat_template = CHAT_TEMPLATE
     else:
         tokenizer = build_tiny_tokenizer()
+        if model_type in ("mistral", "gemma"):
+            tokenizer.chat_template = BY_TURNS + CHAT_TEMPLATE
     tokenizer.save_pretrained(directory)
     for name in ("tokenizer.json", "tokenizer_config.json"):
         text = (directory / name).read_text(encoding="utf-8")

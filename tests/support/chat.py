@@ -12,6 +12,11 @@ from typing import Any
 WORDS = re.findall(r"\w+", "the user asks what locker code is cold tea new pot make shall bring notes later maybe plan")
 
 
+# In front of a chat template: it takes user and assistant by turns and nothing else, as Mistral's and Gemma's do.
+BY_TURNS = (
+    "{% for message in messages %}{% if (message.role == 'user') != (loop.index0 % 2 == 0) %}"
+    "{{ raise_exception('user and assistant must take turns') }}{% endif %}{% endfor %}"
+)
 # The real encoder's sizes, whatever the defaults are: its checks need no weights.
 MODEL = {
     "ocr_model_name": "deepseek-ai/DeepSeek-OCR",
