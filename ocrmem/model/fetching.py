@@ -74,7 +74,8 @@ def fetch(name: str, revision: str | None, models: Path) -> str:
         came_from = "the hub's cache or the hub"
         with replacing_directory(directory, "base") as target:
             for path in snapshot.iterdir():
-                shutil.copyfile(path, target / path.name)
+                if path.is_file():  # a snapshot that something else has downloaded whole also has folders (onnx)
+                    shutil.copyfile(path, target / path.name)
             write_json(target / SOURCE, {"name": name, "revision": revision, "from": came_from})
         return came_from
     except ModelError as error:

