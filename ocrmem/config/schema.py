@@ -55,6 +55,9 @@ class ModelSection(Section):
     """LayerNorm in front of the projector."""
     projector_output_norm: bool = False
     """RMSNorm behind the projector, whose weight begins at the RMS of the language model's own embeddings."""
+    encoder_kernels: Literal["plain", "compiled", "fused"] = "plain"
+    """How a GPU runs the encoder in `encode`: `plain`; `compiled` by torch, which takes a minute first; or `fused`:
+    compiled, with the distances of patches added inside the attention kernel."""
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     """Data type of the frozen models; the projector is always trained in float32."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -259,6 +262,8 @@ class TrainSection(Section):
     """Weight of the divergence from the teacher in the loss of `distil`."""
     distil_nll_weight: NonNegativeFloat = 1.0
     """Weight of the loss of `answer` in that of `distil`."""
+    packing: bool = False
+    """Lay the samples of a batch one behind the other in a single row, instead of padding them to the longest."""
     group_by_length: bool = False
     """Make batches of samples of similar length, which need less padding."""
     loader_workers: NonNegativeInt = 0

@@ -13,6 +13,7 @@ from ocrmem.dataset.schema import Sample
 from ocrmem.dataset.sequence import SequenceBuilder, TokenSequence
 from ocrmem.errors import DataError
 from ocrmem.facts import IGNORED
+from ocrmem.model.packing import pack
 from ocrmem.rendering.page import pixel_batch
 
 if TYPE_CHECKING:
@@ -30,30 +31,37 @@ class MemoryCollator:
         features: the encoded pages; None puts the pages themselves into the batch, for a model with an
             encoder attached.
         for_generation: end every row with the generation prompt, pad on the left, give no labels.
+        packing: lay the samples one behind the other in a single row instead of padding them.
     """
 
     builder: SequenceBuilder
     dataset: MemoryDataset
     features: FeatureStore | None
     for_generation: bool = False
+    packing: bool = False
 
     def __call__(self, samples: Sequence[Sample]) -> dict[str, torch.Tensor]:
         """Collate.
 
         Returns:
-            ``input_ids`` and ``attention_mask`` long [B, L]; ``labels`` long [B, L] unless for generation;
-            and if any sample has memory, ``memory_features`` [M, d] in the store's dtype, or ``pixel_values``
-            float32 [P, 3, S, S] with ``page_kept`` bool [P, n]. Memory is in batch order.
+            ``input_ids`` and ``attention_mask`` long [B, L]; ``labels`` long [B, L] unless for generation; with
+            packing what `pack` gives instead; and if any sample has memory, ``memory_features`` [M, d] in the
+            store's dtype, or ``pixel_values`` float32 [P, 3, S, S] with ``page_kept`` bool [P, n]. Memory is in
+            batch order.
 
         Raises:
             DataError: a sample's pages do not give the memory tokens that it was made with.
         """
-        batch = pad_sequences(
-            [self.sequence(sample) for sample in samples], self.pad_token_id, left=self.for_generation
-        )
+        batch = self.rows([self.sequence(sample) for sample in samples])
         if self.for_generation:
             del batch["labels"]
         return batch | self.memory(samples)
+
+    def rows(self, sequences: Sequence[TokenSequence]) -> dict[str, torch.Tensor]:
+        """Return the part of the batch that is text, padded or packed."""
+        if self.packing:
+            return pack(sequences)
+        return pad_sequences(sequences, self.pad_token_id, left=self.for_generation)
 
     @property
     def pad_token_id(self) -> int:

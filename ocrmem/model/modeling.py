@@ -24,7 +24,7 @@ from ocrmem.config import RunConfig
 from ocrmem.encoder.device import DTYPES, pick_device
 from ocrmem.facts import IGNORED, LORA, PROJ
 from ocrmem.gradflow.batch_facts import BatchFacts, rows_differ
-from ocrmem.model import compatibility, lora, trainable
+from ocrmem.model import compatibility, lora, packing, trainable
 from ocrmem.model.adapter_files import WEIGHTS, read_config, read_weights, write_adapter
 from ocrmem.model.compatibility import BatchError
 from ocrmem.model.configuration import MEMConfig
@@ -116,6 +116,8 @@ class MEMModel(PreTrainedModel):
             InvalidModelConfig: the settings do not fit the parts.
         """
         parts = parts_of_run(config, with_encoder=with_encoder)
+        if config.train.packing:
+            packing.attend_within_samples(parts[1])
         with torch.random.fork_rng(devices=[]):
             torch.random.default_generator.manual_seed(config.train.seed)
             model = cls(*parts)
@@ -266,6 +268,7 @@ class MEMModel(PreTrainedModel):
         keep_logits: bool = False,
         text_ids: torch.Tensor | None = None,
         text_lengths: torch.Tensor | None = None,
+        sample_lengths: torch.Tensor | None = None,
     ) -> MEMOutput:
         """Compute the next-token loss over the supervised positions, or logits; with ``text_ids``, proj's error.
 
@@ -286,10 +289,12 @@ class MEMModel(PreTrainedModel):
                 squared difference between each token's memory and the mean of its text's input embeddings, and the
                 language model does not run.
             text_lengths: long [M], how many of ``text_ids`` each vision token has, at least 1.
+            sample_lengths: long [S], the lengths of samples that lie one behind the other in the only row; each is
+                computed as if it had a row to itself. None: every row is a sample.
 
         Raises:
             BatchError: (a ValueError) the placeholders are not as many as the memory tokens, no label is
-                supervised, or a source of memory cannot be used.
+                supervised, ``sample_lengths`` do not make up one row, or a source of memory cannot be used.
         """
         if text_ids is not None and text_lengths is not None:
             features = self._encode(pixel_values, page_kept) if pixel_values is not None else memory_features
@@ -297,11 +302,18 @@ class MEMModel(PreTrainedModel):
         if input_ids is None:
             raise BatchError.of("input_ids", "is missing", "Give it, or text_ids and text_lengths")
         embeddings, memory_tokens = self._embed(input_ids, memory_features, pixel_values, page_kept, memory_embeddings)
+        position_ids = None
+        if sample_lengths is not None:
+            lengths = _lengths_of_row(sample_lengths, input_ids, attention_mask)
+            attention_mask = packing.attention_mask(self.base_llm_model, lengths)
+            position_ids = packing.positions(lengths, input_ids.device)
+        elif attention_mask is not None:
+            # They start at a row's first token, so that padding on the left changes nothing.
+            position_ids = (attention_mask.long().cumsum(-1) - 1).clamp(min=0)
         hidden = self.base_llm_model.base_model(
             inputs_embeds=embeddings,
             attention_mask=attention_mask,
-            # They start at a row's first token, so that padding on the left changes nothing.
-            position_ids=None if attention_mask is None else (attention_mask.long().cumsum(-1) - 1).clamp(min=0),
+            position_ids=position_ids,
             use_cache=False,
         ).last_hidden_state
         head = cast(nn.Module, self.base_llm_model.get_output_embeddings())
@@ -397,7 +409,8 @@ class MEMModel(PreTrainedModel):
         """Count a batch's memory for `gradflow.check`."""
         facts = BatchFacts()
         if "input_ids" in batch:
-            per_sample = (batch["input_ids"] == self.config.placeholder_token_id).sum(dim=1).tolist()
+            is_memory = batch["input_ids"] == self.config.placeholder_token_id
+            per_sample = [int(part.sum()) for part in packing.by_sample(is_memory, batch.get(packing.SAMPLE_LENGTHS))]
             facts.memory_tokens = sum(per_sample)
             facts.groups = [count for count in per_sample if count]
             facts.samples_with_memory = len(facts.groups)
@@ -494,6 +507,19 @@ class MEMModel(PreTrainedModel):
                 "Use the mask of pages of this size",
             )
         return features_PND[kept]
+
+
+def _lengths_of_row(lengths: torch.Tensor, ids: torch.Tensor, mask: torch.Tensor | None) -> list[int]:
+    """Return the lengths of the samples in the only row of a batch; raises `BatchError` as forward does."""
+    found: list[int] = lengths.tolist()
+    if mask is not None or len(ids) != 1 or sum(found) != ids.shape[1] or min(found) < 1:
+        beside = "" if mask is None else ", beside an attention_mask"
+        raise BatchError.of(
+            packing.SAMPLE_LENGTHS,
+            f"are {found} for input_ids of shape {list(ids.shape)}{beside}",
+            "Lay the samples one behind the other in one row, without padding and without a mask",
+        )
+    return found
 
 
 def _mean(total: torch.Tensor, items: torch.Tensor | int | None, own: int) -> torch.Tensor:

@@ -18,8 +18,8 @@ from torch import nn
 from ocrmem.dataset.schema import Sample
 from ocrmem.dataset.sequence import SequenceBuilder, TokenSequence
 from ocrmem.facts import IGNORED
-from ocrmem.model.collator import pad_sequences
 from ocrmem.model.lora import without_lora
+from ocrmem.model.packing import SAMPLE_LENGTHS, by_sample
 from ocrmem.objectives.objective import Batch, Material, Objective
 from ocrmem.objectives.teacher_logits import TeacherLogits, TopK
 
@@ -52,12 +52,11 @@ class Distil(Objective):
         """Collate.
 
         Returns:
-            The batch of ``answer``; the teacher's ``teacher_input_ids``, ``teacher_attention_mask`` and
-            ``teacher_labels``; and ``teacher_keys``, one a sample.
+            The batch of ``answer``; the same of the teacher's text, with ``teacher_`` before the names; and
+            ``teacher_keys``, one a sample.
         """
         reading = [self._builder.build(s.prompt, s.answer, history=s.history) for s in samples]
-        teacher = pad_sequences(reading, self.collator.pad_token_id, left=False)
-        batch: dict[str, Any] = {f"{_TEACHER}{name}": value for name, value in teacher.items()}
+        batch: dict[str, Any] = {f"{_TEACHER}{name}": value for name, value in self.collator.rows(reading).items()}
         return self.collator(samples) | batch | {_KEYS: [self._key(sequence) for sequence in reading]}
 
     def inputs(self, batch: Batch) -> dict[str, torch.Tensor]:
@@ -99,18 +98,18 @@ class Distil(Objective):
 
     @torch.no_grad()
     def _ask(self, model: nn.Module, batch: Any) -> list[TopK]:
-        labels = batch[f"{_TEACHER}labels"]
+        read = {
+            name.removeprefix(_TEACHER): value
+            for name, value in batch.items()
+            if name.startswith(_TEACHER) and name != _KEYS
+        }
         with without_lora(model):
-            output = model(
-                input_ids=batch[f"{_TEACHER}input_ids"],
-                attention_mask=batch[f"{_TEACHER}attention_mask"],
-                labels=labels,
-                keep_logits=True,
-            )
+            output = model(**read, keep_logits=True)
         top = F.log_softmax(output.logits.float(), dim=-1).topk(
             min(self.material.config.train.distil_top_k, output.logits.shape[-1]), dim=-1
         )
-        counts = (labels[:, 1:] != IGNORED).sum(dim=1).tolist()
+        supervised = (read["labels"] != IGNORED).int()
+        counts = [int(part.sum()) for part in by_sample(supervised, read.get(SAMPLE_LENGTHS))]
         parts = zip(top.indices.int().cpu().split(counts), top.values.cpu().split(counts), strict=True)
         return [TopK(ids.numpy(), values.numpy()) for ids, values in parts]
 

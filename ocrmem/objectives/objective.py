@@ -69,7 +69,8 @@ class Objective:
 
     def __init__(self, material: Material) -> None:
         self.material = material
-        self.collator = MemoryCollator(material.builder, material.dataset, material.features)
+        packing = material.config.train.packing
+        self.collator = MemoryCollator(material.builder, material.dataset, material.features, packing=packing)
         if not len(self.eligible()):
             raise self._nothing()
 

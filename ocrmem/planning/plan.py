@@ -19,7 +19,6 @@ from ocrmem.planning.stages import Part, parts
 from ocrmem.planning.workload import Workload
 
 DEFAULT_GPU = "h100"
-MFU = 0.35
 
 
 class PlanResult(TypedDict):
@@ -53,7 +52,7 @@ def plan(
         gpu: a device, or the name of one in `gpus.GPUS`, or ``cpu``; None: cpu for the tiny preset and
             ``model.device: cpu``, else an H100.
         hours: wall time that the training is to take.
-        mfu: share of the peak rate that the operations reach, 0 to 1; None: assumed.
+        mfu: share of the peak rate that the operations reach, 0 to 1; None: measured on this GPU, else assumed.
         answer_tokens: supervised tokens a sample; None: the dataset's, or assumed.
 
     Raises:
@@ -65,9 +64,9 @@ def plan(
     config = with_steps(config)
     on_cpu = config.model.base_model_name == TINY or config.model.device == CPU
     device = gpu if isinstance(gpu, Gpu) else find_gpu(gpu or (CPU if on_cpu else DEFAULT_GPU))
-    facts, cut, share = ModelFacts.of(config), sharding(config), mfu or MFU
+    facts, cut = ModelFacts.of(config), sharding(config)
     found = parts(config, facts, answer_tokens)
-    times = [_time(part, facts, cut, device, share) for part in found]
+    times = [_time(part, facts, cut, device, mfu) for part in found]
     # What is shown of a step is that of the part that takes longest; of memory, that of the one that takes most.
     longest = max(range(len(found)), key=lambda index: times[index]["seconds"])
     most = max(found, key=lambda part: memory_need(part.config, facts, cut, part.load.largest)["total"])
@@ -141,8 +140,10 @@ def _tokens(config: RunConfig, load: Workload) -> dict[str, Any]:
     }
 
 
-def _time(part: Part, facts: ModelFacts, cut: Sharding, device: Gpu, mfu: float) -> dict[str, Any]:
-    train, peak = part.config.train, device.peak_flops(part.config.model.precision)
+def _time(part: Part, facts: ModelFacts, cut: Sharding, device: Gpu, mfu: float | None) -> dict[str, Any]:
+    train, precision = part.config.train, part.config.model.precision
+    peak = device.peak_flops(precision)
+    mfu = mfu or device.share(precision, masked=part.load.mean.padded)[0]
     compute = (part.work.executed + part.again) / (peak * mfu)
     transfer = 0.0
     if part.runs_language_model:
@@ -212,14 +213,15 @@ def _assumptions(
     def line(name: str, value: Any, unit: str, origin: str) -> dict[str, Any]:
         return {"name": name, "value": value, "unit": unit, "origin": origin}
 
+    share, origin = device.share(config.model.precision, masked=load.mean.padded)
     lines = [
         line("GPU", device.name, "", "--gpu" if asked else "the default; --gpu NAME plans for another"),
         line("memory of a GPU", device.memory_bytes, "bytes", device.source),
         line("peak rate, dense", device.peak_flops(config.model.precision), "FLOP/s", device.source),
-        line("share of the peak (MFU)", mfu or MFU, "", "--mfu" if mfu else "assumed; no run has measured it"),
+        line("share of the peak (MFU)", mfu or share, "", "--mfu" if mfu else origin),
         line("rows", round(load.mean.length, 1), "tokens", load.source),
         line("answer", round(load.mean.answers / load.mean.rows, 1), "tokens", load.answer_source),
-        line("attention", "sdpa", "", "transformers' default; a padded batch has a mask and no flash kernel"),
+        line("attention", "sdpa", "", "rows are padded: a mask, no flash kernel" if load.mean.padded else "no mask"),
         line("allocator's loss", FRAGMENTATION, "of activations", "assumed"),
     ]
     if device.name != CPU:

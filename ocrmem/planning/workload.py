@@ -3,6 +3,7 @@
 A batch is padded to its longest row, so what is computed on is rows x longest, not the sum of the lengths. For
 random batches the mean of the longest of B rows follows from the sorted lengths: the i-th of n is the longest
 with probability (i/n)^B - ((i-1)/n)^B. Batches of like length are taken as B neighbours of the sorted lengths each.
+With ``train.packing`` nothing is padded.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ ALIGN, READING = "align", ("transcribe", "continue")  # objectives that are not 
 class BatchShape:
     """What one process computes at once."""
 
-    rows: int  # samples
-    length: float  # positions of a row, padding and memory included
+    rows: int  # samples; with train.packing they share one row
+    length: float  # positions of a sample, padding and memory included
     square_length: float  # mean of ``length`` squared, for attention
     memory: float  # vision tokens of the batch
     answers: float  # supervised positions of the batch
@@ -107,7 +108,8 @@ def _bounds(config: RunConfig, answer_tokens: int | None, notes: tuple[str, ...]
     answers = room if objective in READING else answer_tokens or min(ASSUMED_ANSWER, room)
     if objective == ALIGN:
         longest = answers = 0
-    batch = BatchShape(rows, longest, longest**2, rows * memory, rows * answers, padded=rows > 1)
+    padded = rows > 1 and not config.train.packing
+    batch = BatchShape(rows, longest, longest**2, rows * memory, rows * answers, padded)
     return Workload(
         largest=batch,
         mean=batch,
@@ -124,15 +126,17 @@ def _from_dataset(config: RunConfig, lengths: list[np.ndarray], pages: int, answ
     if answer_tokens is not None:
         answers = np.full_like(answers, answer_tokens)
     rows, longest = config.train.per_device_batch_size, int(sequence.max())
-    largest = BatchShape(rows, longest, longest**2, rows * int(memory.max()), rows * int(answers.max()), rows > 1)
+    padded = rows > 1 and not config.train.packing
+    largest = BatchShape(rows, longest, longest**2, rows * int(memory.max()), rows * int(answers.max()), padded)
     mean_longest = longest_of_neighbours if config.train.group_by_length else longest_of
+    at_once = rows if padded else 1  # samples that are as long as the longest of them
     mean = BatchShape(
         rows,
-        mean_longest(sequence, rows),
-        mean_longest(sequence.astype(float) ** 2, rows),
+        mean_longest(sequence, at_once),
+        mean_longest(sequence.astype(float) ** 2, at_once),
         rows * float(memory.mean()),
         rows * float(answers.mean()),
-        padded=rows > 1 and longest > int(sequence.min()),
+        padded and longest > int(sequence.min()),
     )
     return Workload(
         largest,

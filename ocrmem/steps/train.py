@@ -27,7 +27,7 @@ def _options(parser: ArgumentParser) -> None:
     group.add_argument("--plan", action="store_true", help="show memory, tokens, operations and time instead")
     group.add_argument("--gpu", metavar="NAME", help="h100, h200, a100-80, a100-40, l40s, l4, rtx4090 ... or cpu")
     group.add_argument("--hours", type=float, metavar="H", help="wall time to reach: which rate does it take?")
-    group.add_argument("--mfu", type=float, metavar="X", help="share of the peak rate that is reached (default 0.35)")
+    group.add_argument("--mfu", type=float, metavar="X", help="share of the peak rate that is reached")
     group.add_argument("--answer-tokens", type=positive, metavar="N", help="of a sample (default: the dataset's)")
 
     group = parser.add_argument_group("Kubernetes", "docs/kubernetes.md; where and with what is in `kubernetes:`.")

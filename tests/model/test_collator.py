@@ -119,6 +119,14 @@ def test_a_row_s_loss_does_not_depend_on_its_neighbours(workspace, dataset, stor
     torch.testing.assert_close(together, alone, atol=1e-4, rtol=0)
 
 
+def test_packed_samples_have_the_loss_of_padded_ones_and_no_padding(workspace, dataset, store, builder, mixed):
+    model = MEMModel.from_run_config(workspace, with_encoder=False)
+    padded, packed = (MemoryCollator(builder, dataset, store, packing=way)(mixed) for way in (False, True))
+    assert packed["sample_lengths"].tolist() == [sample.sequence_tokens for sample in mixed]
+    assert torch.equal(packed["input_ids"][0], padded["input_ids"][padded["attention_mask"].bool()])
+    torch.testing.assert_close(model(**packed).loss, model(**padded).loss, atol=1e-5, rtol=0)
+
+
 def test_pages_that_no_longer_fit_the_sample_are_named(dataset, store, builder, mixed):
     wrong = replace(mixed[0], memory_tokens=mixed[0].memory_tokens + 1)
     with pytest.raises(DataError, match=f"sample {wrong.id}.*its pages now give {mixed[0].memory_tokens}"):

@@ -294,6 +294,20 @@ def test_distil_weighs_both_parts(config: RunConfig, tmp_path: Path) -> None:
     assert parts[0.0, 1.0] == pytest.approx(float(answer.loss(model, answer(first(distil)), None)), rel=1e-6)
 
 
+@pytest.mark.parametrize("name", ["transcribe", "answer", "distil"])
+def test_packed_samples_have_the_loss_of_padded_ones(config: RunConfig, tmp_path: Path, name: str) -> None:
+    losses = []
+    for packing in (False, True):
+        run = config.model_copy(update={"train": config.train.model_copy(update={"packing": packing})})
+        model = MEMModel.from_run_config(run, with_encoder=False)
+        one = objective(name, material_of(run, teacher=tmp_path / str(packing)))
+        one.prepare(model)
+        batch = one(first(one))
+        assert ("attention_mask" in batch) is not packing
+        losses.append(one.loss(model, batch, one.items(batch)).item())
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+
+
 def test_the_teacher_is_asked_once_by_any_number_of_processes(config: RunConfig, tmp_path: Path) -> None:
     model, distil, batch = teacher_and_student(config, tmp_path)
     once = float(distil.loss(model, batch, None))

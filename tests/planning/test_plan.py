@@ -12,9 +12,13 @@ from ocrmem.cli import build_parser, main
 from ocrmem.config import RunConfig
 from ocrmem.errors import ConfigError
 from ocrmem.planning import plan as planning
+from ocrmem.planning.flops import flops
 from ocrmem.planning.gpus import GPUS, find_gpu
+from ocrmem.planning.memory_need import ModelFacts, memory_need
 from ocrmem.planning.plan import plan
 from ocrmem.planning.plan_text import WIDTH
+from ocrmem.planning.sharding import Sharding
+from ocrmem.planning.workload import BatchShape
 
 PRESETS = {
     "qwen3-8b-8gpu.yaml": ("h100", "h200", "a100-80"),
@@ -23,6 +27,7 @@ PRESETS = {
 }
 REFUSED = {"ocr-mem-2025-12.yaml"}
 EIGHT = "configs/qwen3-8b-8gpu.yaml"
+TWO_ROWS = ["train.per_device_batch_size=2", "train.gradient_accumulation_steps=8"]
 FOUR = "configs/qwen3-8b-4gpu-24gb.yaml"
 ANSWERS = ["train.stages=[]", "train.max_steps=2000"]  # one stage
 
@@ -99,6 +104,45 @@ def test_times_follow_from_operations_peak_and_mfu():
     # At the MFU that the wall time asks for, the run takes that wall time.
     again = plan(RunConfig.load(EIGHT, ANSWERS), gpu="h100", mfu=time["wanted"]["mfu"])["time"]
     assert again["seconds"] == pytest.approx(36_000)
+
+
+@pytest.mark.parametrize(
+    ("changes", "gpu", "share", "origin"),
+    [
+        ([], "h100", 0.43, "measured: "),
+        ([*TWO_ROWS, "train.packing=true"], "h100", 0.43, "measured: "),
+        (TWO_ROWS, "h100", 0.35, "measured: "),
+        (["model.precision=float32"], "h100", 0.35, "assumed"),
+        ([], "h200", 0.35, "assumed"),
+    ],
+)
+def test_the_share_of_the_peak_is_the_one_measured_for_such_rows_on_that_gpu(changes, gpu, share, origin):
+    found = plan(RunConfig.load(EIGHT, changes), gpu=gpu)
+    (line,) = (line for line in found["assumptions"] if line["name"].startswith("share of the peak"))
+    assert found["time"]["mfu"] == line["value"] == share
+    assert line["origin"].startswith(origin)
+
+
+# ../docs/plan.md, "What was checked": Qwen3-8B's shape on an H100, 256 supervised tokens a row.
+@pytest.mark.parametrize(
+    ("rows", "length", "padded", "checkpointing", "tokens_a_second", "peak_gb"),
+    [
+        (2, 4096, False, False, 11_743, 62.3),
+        (2, 4096, True, False, 9_511, 68.3),
+        (8, 1024, False, False, 12_408, 65.1),
+        (4, 4096, False, True, 8_873, 26.4),
+    ],
+)
+def test_the_arithmetic_is_that_of_what_an_h100_did(rows, length, padded, checkpointing, tokens_a_second, peak_gb):
+    config = RunConfig.load(EIGHT, [f"train.activation_checkpointing={str(checkpointing).lower()}"])
+    facts, h100 = ModelFacts.of(config), GPUS["h100"]
+    batch = BatchShape(rows, length, length**2, rows * 1024, rows * 256, padded)
+    need = memory_need(config, facts, Sharding(0, "none", 1), batch)
+    tensors = need["total"] - need["context"] - need["fragments"]
+    assert 0.97 * peak_gb * 1e9 < tensors < peak_gb * 1e9 < need["total"] < 1.06 * peak_gb * 1e9
+    work = flops(facts.shape, facts.proj, batch, checkpointing=checkpointing).executed
+    reached = work / batch.positions * tokens_a_second / h100.half_flops
+    assert reached == pytest.approx(h100.share("bfloat16", masked=padded)[0], rel=0.12)
 
 
 def test_a_wall_time_out_of_reach_says_how_many_gpus_would_reach_it():

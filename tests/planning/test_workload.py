@@ -68,6 +68,15 @@ def test_batches_of_like_length_have_less_padding(rendered):
     assert grouped.largest == plain.largest
 
 
+def test_packed_batches_have_no_padding(rendered):
+    section = rendered.train.model_copy(update={"packing": True})
+    load = workload(rendered.model_copy(update={"train": section}))
+    assert load.mean.length == pytest.approx(load.used)
+    assert load.mean.square_length < load.largest.square_length
+    assert not load.mean.padded
+    assert not load.largest.padded
+
+
 def test_one_row_a_batch_has_no_padding(rendered):
     one = rendered.model_copy(update={"train": rendered.train.model_copy(update={"per_device_batch_size": 1})})
     load = workload(one)

@@ -211,6 +211,19 @@ def test_accumulation_and_grouping_by_length_run_in_every_stage(config: Callable
     assert train(config(group_by_length=True))["steps"] == 11
 
 
+def test_packed_rows_train_as_padded_ones_do_and_resume_to_the_byte(
+    config: Callable[..., RunConfig], tmp_path: Path
+) -> None:
+    stages = [{"objective": "distil", "steps": 1}, {"objective": "answer", "steps": 2, "per_device_batch_size": 3}]
+    padded = train(config(stages))
+    packed = train(config(stages, packing=True))
+    for one, other in zip(padded["stages"], packed["stages"], strict=True):
+        assert other["loss"] == pytest.approx(one["loss"], rel=1e-4)
+    assert packed["tokens"] == padded["tokens"]
+    shutil.rmtree(tmp_path / "checkpoints" / "checkpoint-3")
+    assert train(config(stages, packing=True), resume=True)["adapter_sha256"] == packed["adapter_sha256"]
+
+
 def test_an_objective_without_a_sample_is_refused_before_the_training(
     config: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
