@@ -4,18 +4,24 @@ Every head of every page adds a bias to its attention scores, made of a term for
 lie between two patches (the decomposed relative positions of MViTv2, https://arxiv.org/abs/2112.01526, section 4.1).
 transformers makes the bias of a whole batch at once, twice: for a page of 1024 px 0.8 GB a layer. Here it is made of as
 many patches at a time as fit a cache, and read while it is there. The result is the same, bit for bit on a CPU.
+
+`FusedAttention` makes no bias at all: the kernel adds the two terms to each score. On a GPU it is compiled for each
+size of picture and batch; on a CPU it is there to be compared, and keeps all scores.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.nn.attention.flex_attention import flex_attention
 from transformers.models.unlimited_ocr.modeling_unlimited_ocr import UnlimitedOcrSamVisionSdpaAttention
 
-# Bytes of bias at a time. On a CPU what a core's cache holds; on a GPU what keeps it busy (not measured).
+# Bytes of bias at a time. On a CPU what a core's cache holds; on an H100 512 MB gave 129 pages/s, 8 GB 131, 32 MB 86.
 _CPU_BYTES, _GPU_BYTES = 4 << 20, 512 << 20
 
 
@@ -42,19 +48,32 @@ class BlockedAttention(UnlimitedOcrSamVisionSdpaAttention):
             seen = F.scaled_dot_product_attention(query, key, value)
         else:
             rows, columns = self._distance_terms(query.reshape(batch, heads, height, width, -1))
-            seen = torch.empty_like(query)
-            for pictures, lines in _blocks(query, height, width):
-                patches = slice(lines.start * width, lines.stop * width)
-                seen[pictures, :, patches] = F.scaled_dot_product_attention(
-                    query[pictures, :, patches],
-                    key[pictures],
-                    value[pictures],
-                    # Not kept in a variable: one block is gone before the next is made.
-                    attn_mask=(rows[pictures, :, lines, :, :, None] + columns[pictures, :, lines, :, None, :])
-                    .flatten(2, 3)
-                    .flatten(3),
-                )
+            seen = self._attend(query, key, value, rows, columns)
         return self.proj(seen.transpose(1, 2).reshape(batch, height, width, -1)), None
+
+    def _attend(
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        rows: torch.Tensor,
+        columns: torch.Tensor,
+    ) -> torch.Tensor:
+        """Return [B, heads, H * W, c] of query, key and value of that shape and `_distance_terms`."""
+        height, width = rows.shape[2:4]
+        seen = torch.empty_like(query)
+        for pictures, lines in _blocks(query, height, width):
+            patches = slice(lines.start * width, lines.stop * width)
+            seen[pictures, :, patches] = F.scaled_dot_product_attention(
+                query[pictures, :, patches],
+                key[pictures],
+                value[pictures],
+                # Not kept in a variable: one block is gone before the next is made.
+                attn_mask=(rows[pictures, :, lines, :, :, None] + columns[pictures, :, lines, :, None, :])
+                .flatten(2, 3)
+                .flatten(3),
+            )
+        return seen
 
     def _distance_terms(self, query: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return what a query adds for keys by row, [B, heads, H, W, H], and by column, [B, heads, H, W, W]."""
@@ -68,11 +87,50 @@ class BlockedAttention(UnlimitedOcrSamVisionSdpaAttention):
         )
 
 
+class FusedAttention(BlockedAttention):
+    """The same by FlexAttention, whose kernel adds the distance terms where it has the score."""
+
+    def _attend(
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        rows: torch.Tensor,
+        columns: torch.Tensor,
+    ) -> torch.Tensor:
+        width = rows.shape[3]
+        by_row, by_column = rows.flatten(2, 3), columns.flatten(2, 3)  # [B, heads, H * W, H or W]
+
+        def with_distance(score: Any, picture: Any, head: Any, patch: Any, other: Any) -> Any:
+            down, across = other // width, other % width
+            return score + by_row[picture, head, patch, down] + by_column[picture, head, patch, across]
+
+        # Within an encoder that is compiled as a whole the kernel is a part of it.
+        alone = query.is_cuda and not torch.compiler.is_compiling()
+        kernel: Callable[..., Any] = _compiled_kernel() if alone else flex_attention
+        seen: torch.Tensor = kernel(query, key, value, score_mod=with_distance)
+        return seen
+
+
 def attend_in_blocks(encoder: nn.Module) -> None:
     """Make all of SAM's attention in ``encoder`` work in blocks; weights stay where they are."""
+    _attend_as(BlockedAttention, encoder)
+
+
+def attend_fused(encoder: nn.Module) -> None:
+    """Make all of SAM's attention in ``encoder`` add its distance terms within the kernel."""
+    _attend_as(FusedAttention, encoder)
+
+
+def _attend_as(kind: type[BlockedAttention], encoder: nn.Module) -> None:
     for module in encoder.modules():
-        if type(module) is UnlimitedOcrSamVisionSdpaAttention:
-            module.__class__ = BlockedAttention
+        if type(module) in (UnlimitedOcrSamVisionSdpaAttention, BlockedAttention, FusedAttention):
+            module.__class__ = kind
+
+
+@cache
+def _compiled_kernel() -> Callable[..., Any]:
+    return torch.compile(flex_attention, dynamic=False)
 
 
 def _blocks(query: torch.Tensor, height: int, width: int) -> Iterator[tuple[slice, slice]]:

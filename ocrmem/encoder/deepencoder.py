@@ -23,10 +23,11 @@ from transformers import UnlimitedOcrVisionConfig, UnlimitedOcrVisionModel
 
 from ocrmem.encoder.architecture import clip_of, safe_to_initialize
 from ocrmem.encoder.attention import attend_in_blocks
+from ocrmem.encoder.page_bits import packed_bits, unpacked
 from ocrmem.encoder.weights import check_tensors, open_encoder, save_native
 from ocrmem.errors import ConfigError, ModelError
 from ocrmem.facts import tokens_per_page
-from ocrmem.rendering.page import Page, pixel_batch
+from ocrmem.rendering.page import Page
 
 if TYPE_CHECKING:
     from transformers.models.unlimited_ocr.modeling_unlimited_ocr import (
@@ -132,9 +133,13 @@ class DeepEncoder(nn.Module):
         """Return the vision tokens of a square page; `ModelError` where tokens do not tile it."""
         return tokens_for(page_size, self.token_size)
 
-    def pixels(self, pages: Sequence[Page]) -> torch.Tensor:
-        """Return pages of one size as `forward` takes them: float32 [P, 3, S, S]."""
-        return torch.from_numpy(pixel_batch(pages))
+    def packed(self, pages: Sequence[Page]) -> torch.Tensor:
+        """Return pages of one size as they travel to the encoder's device: their bits, uint8 [P, S, S / 8]."""
+        return packed_bits(pages)
+
+    def pixels(self, packed: torch.Tensor) -> torch.Tensor:
+        """Return `packed` pages as `forward` takes them, on their device: [P, 3, S, S] in the weights' dtype."""
+        return unpacked(packed, self.dtype)
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         """Encode pages.

@@ -16,7 +16,8 @@ from ocrmem.dataset.memory_dataset import MemoryDataset
 from ocrmem.encoder.feature_store import RowFormat, damaged_row, row_tensor, same
 from ocrmem.encoder.feature_writer import FeatureWriter, publish
 from ocrmem.encoder.loading import load_encoder
-from ocrmem.encoder.page_encoding import Encoder, batch_size, encode_pages
+from ocrmem.encoder.overlap import overlapped
+from ocrmem.encoder.page_encoding import Encoder, batch_encoder, batch_size, encode_pages, packed
 from ocrmem.errors import CheckFailed, ConfigError, DataError, Problem
 from ocrmem.files import locking
 from ocrmem.rendering.page import Page
@@ -82,7 +83,7 @@ def encode_dataset(config: RunConfig, encoder: Encoder | None = None) -> EncodeR
     directory = Path(config.paths.features)
     with FeatureWriter(directory, format_) as writer:
         missing = writer.missing(hashes)
-        _encode_missing(dataset, missing, encoder, writer)
+        _encode_missing(dataset, missing, encoder, writer, config.model.encoder_kernels)
         rows = len(writer)
         mean, std = _statistics(dataset, writer, encoder)
         manifest = publish(
@@ -147,24 +148,37 @@ def check_fit(config: RunConfig, encoder: Encoder) -> None:
         raise ConfigError(problems)
 
 
-def _encode_missing(dataset: MemoryDataset, missing: np.ndarray, encoder: Encoder, writer: FeatureWriter) -> None:
+def _encode_missing(
+    dataset: MemoryDataset, missing: np.ndarray, encoder: Encoder, writer: FeatureWriter, kernels: str
+) -> None:
     if not len(missing):
         return
     hashes = dataset.page_hashes()
     step = batch_size(writer.format.page_size, encoder.device)
+    features_of = batch_encoder(encoder, kernels, step)
     span = _PageRange()
+
+    def read(places: np.ndarray) -> tuple[list[str], torch.Tensor]:
+        names = [hashes[int(place)] for place in places]
+        pages = [dataset.page(name) for name in names]
+        for name, page in zip(names, pages, strict=True):
+            _check_page(name, page)
+        return names, packed(encoder, pages)
+
+    def encode(batch: tuple[list[str], torch.Tensor]) -> tuple[list[str], torch.Tensor]:
+        names, pages = batch
+        return names, features_of(pages)
+
+    def write(batch: tuple[list[str], torch.Tensor]) -> None:
+        names, features = batch
+        for row in writer.append(names, features):
+            span.add(row)
+        if span.pages >= _EARLY:
+            span.check()
+        bar.advance(len(names))
+
     with progress_bar("encoding pages", total=len(missing)) as bar:
-        for at in range(0, len(missing), step):
-            names = [hashes[int(place)] for place in missing[at : at + step]]
-            pages = [dataset.page(name) for name in names]
-            for name, page in zip(names, pages, strict=True):
-                _check_page(name, page)
-            stored = writer.append(names, encode_pages(encoder, pages))
-            for row in stored:
-                span.add(row)
-            if span.pages >= _EARLY:
-                span.check()
-            bar.advance(len(names))
+        overlapped((missing[at : at + step] for at in range(0, len(missing), step)), read, encode, write)
 
 
 def _check_page(name: str, page: Page) -> None:

@@ -1,4 +1,4 @@
-"""Appending rows to a feature store so that a kill at any moment costs one batch at most."""
+"""Appending rows to a feature store so that a kill at any moment costs no batch that was written."""
 
 from __future__ import annotations
 

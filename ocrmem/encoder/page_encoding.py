@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
+import torch.nn.functional as F
+from torch._dynamo.exc import TorchDynamoException
 
+from ocrmem.encoder.attention import attend_fused
 from ocrmem.encoder.deepencoder import DeepEncoder
 from ocrmem.encoder.wrapped_encoder import WrappedEncoder
+from ocrmem.errors import ConfigError, first_line
 from ocrmem.rendering.page import Page
 
 _CPU_PIXELS, _GPU_PIXELS = 1 << 20, 1 << 24  # a page of 1024 px, or 16; no gain from more on a CPU
 
-
+PLAIN, FUSED = "plain", "fused"  # of ``model.encoder_kernels``
 Encoder = DeepEncoder | WrappedEncoder
 
 
@@ -20,6 +25,11 @@ def batch_size(page_size: int, device: torch.device) -> int:
     """Return how many pages go through the encoder together."""
     budget = _GPU_PIXELS if device.type == "cuda" else _CPU_PIXELS
     return max(1, budget // (page_size * page_size))
+
+
+def is_compiled_on(device: torch.device) -> bool:
+    """Return whether ``model.encoder_kernels`` counts on a device."""
+    return device.type == "cuda"
 
 
 def encode_kept_tokens(encoder: Encoder, pages: Sequence[Page], *, drop_blank_tokens: bool) -> list[torch.Tensor]:
@@ -48,6 +58,55 @@ def encode_pages(encoder: Encoder, pages: Sequence[Page]) -> torch.Tensor:
         [P, n, d] on the encoder's device, in its dtype.
     """
     step = batch_size(pages[0].size, encoder.device)
+    parts = (packed(encoder, pages[at : at + step]) for at in range(0, len(pages), step))
+    return torch.cat([encode_packed(encoder, part) for part in parts])
+
+
+def packed(encoder: Encoder, pages: Sequence[Page]) -> torch.Tensor:
+    """Return the encoder's own `packed` pages, pinned where they are to be copied to a GPU."""
+    batch = encoder.packed(pages)
+    return batch.pin_memory() if encoder.device.type == "cuda" else batch
+
+
+def encode_packed(
+    encoder: Encoder, batch: torch.Tensor, forward: Callable[[torch.Tensor], torch.Tensor] | None = None
+) -> torch.Tensor:
+    """Return the vision tokens of a batch of `packed` pages, without recording gradients or waiting for a GPU.
+
+    Args:
+        forward: the encoder's, compiled; None: as it is.
+
+    Returns:
+        [P, n, d] on the encoder's device, in its dtype.
+    """
+    pixels = encoder.pixels(batch.to(encoder.device, non_blocking=True))
     with torch.no_grad():
-        parts = [encoder(encoder.pixels(pages[at : at + step]).to(encoder.device)) for at in range(0, len(pages), step)]
-    return torch.cat(parts)
+        return (forward or encoder)(pixels)
+
+
+def batch_encoder(encoder: Encoder, kernels: str, pages: int) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Return `encode_packed` for batches of up to so many pages, on a GPU by the kernels of ``model.encoder_kernels``.
+
+    What is compiled fits one size of batch, so a smaller one is filled up with empty pages.
+
+    Raises:
+        ConfigError: (what is returned does) the kernels cannot be compiled here.
+    """
+    if kernels == PLAIN or not is_compiled_on(encoder.device):
+        return partial(encode_packed, encoder)
+    if kernels == FUSED:
+        attend_fused(encoder)
+    compiled = torch.compile(encoder, dynamic=False)
+
+    def encode(batch: torch.Tensor) -> torch.Tensor:
+        filled = F.pad(batch, [0, 0] * (batch.ndim - 1) + [0, pages - len(batch)])
+        try:
+            return encode_packed(encoder, filled, compiled)[: len(batch)]
+        except TorchDynamoException as error:
+            raise ConfigError.of(
+                "model.encoder_kernels",
+                f"is {kernels}, but torch cannot compile the encoder here ({first_line(error)})",
+                "Install a C compiler and Python's headers, or set it to plain",
+            ) from error
+
+    return encode

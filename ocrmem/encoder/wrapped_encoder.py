@@ -109,17 +109,21 @@ class WrappedEncoder(nn.Module):
         """Return the number of vision tokens of a square page; `ModelError` where tokens do not tile it."""
         return tokens_for(page_size, self.token_size)
 
-    def pixels(self, pages: Sequence[Page]) -> torch.Tensor:
+    def packed(self, pages: Sequence[Page]) -> torch.Tensor:
         """Return pages of one size as the package's own preprocessing gives them: float32 [P, 3, S, S].
 
         Its Resize is left out: to 1024 px it changes nothing in a page of 1024 px, and pages are never resampled.
         """
         return torch.stack([self._prepared(page) for page in pages])
 
+    def pixels(self, packed: torch.Tensor) -> torch.Tensor:
+        """Return `packed` pages as they are: the package has prepared them."""
+        return packed
+
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         """Encode pages [B, 3, S, S] to [B, n, feature_size], as `DeepEncoder.forward` does.
 
-        ``pixels`` are normalised already, as `pixels` returns them.
+        ``pixels`` are normalised already, as `packed` returns them.
         """
         check_pixels(pixels, self.token_size)
         prepared = pixels.to(self.dtype).to(memory_format=torch.channels_last)

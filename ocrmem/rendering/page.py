@@ -129,13 +129,18 @@ def pixel_batch(pages: Sequence[Page]) -> np.ndarray:
     Raises:
         DataError: pages of different sizes.
     """
-    if len({page.size for page in pages}) != 1:
-        sizes = ", ".join(str(size) for size in sorted({page.size for page in pages}))
-        raise DataError.of("pages", f"have the sizes {sizes or 'of none'}", "Give pages of one size together")
+    require_one_size(pages)
     batch = np.empty((len(pages), 3, pages[0].size, pages[0].size), np.float32)
     for place, page in zip(batch, pages, strict=True):
         page.pixels(place)
     return batch
+
+
+def require_one_size(pages: Sequence[Page]) -> None:
+    """Raise `DataError` unless there are pages, all of one size."""
+    if len({page.size for page in pages}) != 1:
+        sizes = ", ".join(str(size) for size in sorted({page.size for page in pages}))
+        raise DataError.of("pages", f"have the sizes {sizes or 'of none'}", "Give pages of one size together")
 
 
 @cache

@@ -13,7 +13,7 @@ from transformers import UnlimitedOcrSamVisionConfig
 from transformers.models.unlimited_ocr.modeling_unlimited_ocr import UnlimitedOcrSamVisionSdpaAttention
 
 from ocrmem.encoder import attention
-from ocrmem.encoder.attention import BlockedAttention, attend_in_blocks
+from ocrmem.encoder.attention import BlockedAttention, FusedAttention, attend_fused, attend_in_blocks
 
 HEADS, WIDTH = 2, 32
 
@@ -56,6 +56,30 @@ def test_any_block_size_gives_transformers_numbers(
     hidden = torch.randn(3, 8, 8, WIDTH, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         torch.testing.assert_close(ours(hidden)[0], theirs(hidden)[0], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("relative", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+def test_terms_added_within_the_kernel_give_transformers_numbers(relative: bool, dtype: torch.dtype) -> None:
+    theirs, ours = pair(8, relative)
+    attend_fused(ours)
+    assert type(ours) is FusedAttention
+    hidden = torch.randn(3, 8, 8, WIDTH, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        exact = theirs(hidden)[0]
+        found = ours.to(dtype)(hidden.to(dtype))[0].float()
+    tolerance = 1e-5 if dtype is torch.float32 else 0.02 * float(exact.abs().max())
+    torch.testing.assert_close(found, exact, rtol=0, atol=tolerance)
+
+
+def test_the_plain_way_comes_back() -> None:
+    encoder = small_encoder()
+    layers = encoder.sam_encoder.layers
+    attend_fused(encoder)
+    assert all(type(layer.attn) is FusedAttention for layer in layers)
+    attend_in_blocks(encoder)
+    assert all(type(layer.attn) is BlockedAttention for layer in layers)
 
 
 def test_gradients_of_weights_and_positions_are_transformers_too(monkeypatch: pytest.MonkeyPatch) -> None:

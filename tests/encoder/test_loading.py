@@ -68,7 +68,7 @@ def test_the_package_is_built_around_the_configured_weights(named: Named) -> Non
     assert isinstance(package, WrappedEncoder)
     assert (package.feature_size, package.token_size) == (64, 32)  # the package itself knows 1024 alone
     pages = [written_page(seed) for seed in range(3)]
-    assert torch.equal(package.pixels(pages), native.pixels(pages))
+    assert torch.equal(package.pixels(package.packed(pages)), native.pixels(native.packed(pages)))
     assert (encode_pages(package, pages) - encode_pages(native, pages)).abs().max() < 1e-4
 
 

@@ -111,9 +111,11 @@ def test_a_page_of_the_packages_own_size_is_prepared_as_its_encode_prepares_a_pi
     page = render_text("as a file would be read", RenderSection(), load_atlas("unifont")).pages[0]
     own = WrappedEncoder(package_object)
     with Image.open(io.BytesIO(page.png())) as picture:
-        assert torch.equal(own.pixels([page])[0], package_object._preproc_1024(picture.convert("RGB")))
-    assert not torch.equal(own.pixels([page]), native.pixels([page]))  # an object of the caller's keeps CLIP's means
-    assert torch.equal(WrappedEncoder.of_native(copy.deepcopy(native)).pixels([page]), native.pixels([page]))
+        assert torch.equal(own.packed([page])[0], package_object._preproc_1024(picture.convert("RGB")))
+    expected = native.pixels(native.packed([page]))
+    assert not torch.equal(own.packed([page]), expected)  # an object of the caller's keeps CLIP's means
+    same = WrappedEncoder.of_native(copy.deepcopy(native))
+    assert torch.equal(same.pixels(same.packed([page])), expected)
 
 
 def test_positions_that_were_computed_follow_the_weights(package_object: nn.Module) -> None:
