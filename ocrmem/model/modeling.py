@@ -1,9 +1,8 @@
 """MEMModel: frozen encoder -> proj -> frozen language model, as one Hugging Face model.
 
 Memory enters the sequence where placeholder tokens stand: proj maps vision tokens to embeddings, and
-masked_scatter writes them over the placeholders' own. Only proj is trained, and LoRA on the language model where the
-configuration asks for it. The frozen parts are frozen by ``requires_grad`` alone; the forward path holds no no_grad,
-inference_mode, detach or eval.
+masked_scatter writes them over the placeholders' own. Only proj is trained, and LoRA where the configuration asks for
+it. The rest is frozen by ``requires_grad`` alone; the forward path holds no no_grad, inference_mode, detach or eval.
 """
 
 from __future__ import annotations
@@ -182,9 +181,8 @@ class MEMModel(PreTrainedModel):
         model = cls(config, *parts)
         own = model.adapter_tensors()
         compatibility.check_weights(str(directory / WEIGHTS), tensors, own, config.vision_embedding_size)
-        with torch.no_grad():
-            for name, tensor in own.items():
-                tensor.copy_(tensors[name])
+        for name, tensor in own.items():
+            tensor.detach().copy_(tensors[name])
         if "feature_mean" in tensors and "feature_std" in tensors:
             model.set_feature_statistics(tensors["feature_mean"], tensors["feature_std"])
         cast(nn.Module, model).to(target)
@@ -205,8 +203,7 @@ class MEMModel(PreTrainedModel):
     def adapter_tensors(self, state_dict: dict[str, torch.Tensor] | None = None) -> dict[str, torch.Tensor]:
         """Return what an adapter file holds: ``proj.*``; where set, ``lora.*``, ``feature_mean``, ``feature_std``."""
         if state_dict is None:
-            state_dict = {f"{PROJ}.{name}": tensor for name, tensor in self.proj.state_dict().items()}
-            state_dict |= self.lora_weights()
+            state_dict = {f"{PROJ}.{n}": t for n, t in self.proj.state_dict().items()} | self.lora_weights()
             statistics = {"feature_mean": self.feature_mean, "feature_std": self.feature_std}
             state_dict |= {name: tensor for name, tensor in statistics.items() if tensor is not None}
         return {name: t for name, t in state_dict.items() if name.startswith((f"{PROJ}.", f"{LORA}.", "feature_"))}

@@ -343,9 +343,8 @@ class AdapterOnlyTrainer(Trainer):
 
     def adapter_tensors(self) -> dict[str, torch.Tensor]:
         """Return what an adapter holds: what is trained and the model's own buffers, whole; all processes call this."""
-        state, lora = trained_state(self.model), lora_of(self.model)
-        named = {name if name in lora else f"{PROJ}.{name}": tensor for name, tensor in state.items()}
-        return named | dict(self.model.named_buffers(recurse=False))
+        lora, own = lora_of(self.model), dict(self.model.named_buffers(recurse=False))
+        return {name if name in lora else f"{PROJ}.{name}": t for name, t in trained_state(self.model).items()} | own
 
     def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
         """Return the norm of proj's gradient before clipping; one that is not finite ends the training."""
