@@ -17,7 +17,7 @@ export WANDB_SILENT ?= true
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install client demo test lint format manifests reference lock bench image clean
+.PHONY: help install client demo english test lint format manifests reference lock bench image clean
 
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -54,6 +54,9 @@ install: $(VENV)/.test-installed  ## make .venv with everything in it
 demo: $(VENV)/.demo-installed  ## the whole main job on the tiny preset: conversations in, a registered adapter out
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/dvc repro
 	@$(BIN)/python scripts/demo_result.py
+
+english: $(VENV)/.demo-installed  ## the same with real English, in english/: a night on two cores, and it resumes
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python scripts/english.py
 
 test: $(VENV)/.test-installed  ## all tests, with coverage; ALL_CASES=1 for every kill and every broken input
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --cov --cov-report=term:skip-covered --cov-fail-under=85

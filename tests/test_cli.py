@@ -51,7 +51,7 @@ def test_a_missing_configuration_is_named_without_a_traceback(
     verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    needed = ["--conversation", "-"] if verb == "generate" else []
+    needed = {"generate": ["--conversation", "-"], "prose": ["--output", "out"]}.get(verb, [])
     assert main([verb, "--config", "nowhere.yaml", *needed]) == 2
     said = capsys.readouterr().err
     assert "nowhere.yaml" in said

@@ -78,7 +78,7 @@ def test_no_verb_takes_a_key_in_its_settings_or_shows_it_anywhere(
     verb: str, given: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    more = {"generate": ["--conversation", "conversation.jsonl"]}.get(verb, [])
+    more = {"generate": ["--conversation", "conversation.jsonl"], "prose": ["--output", "out"]}.get(verb, [])
     settings, options = [], []
     for name, value in PLANTED:
         section, _, field = name.partition(".")
