@@ -508,7 +508,7 @@ def wait_for_training(running: subprocess.Popen[str], root: Path) -> None:
 def test_two_processes_train_as_one(values: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
     def settings(name: str, **section: Any) -> dict[str, Any]:
         own = {key: str(tmp_path / name / key) for key in ("reports", "checkpoints", "adapter")}
-        return values(train={"curriculum": 0.5} | section, paths=own)
+        return values(train={"curriculum": 0.5, "eval_steps": 2, "eval_samples": 3} | section, paths=own)
 
     train(RunConfig.from_dict(settings("one", per_device_batch_size=4)))
     two = settings("two", per_device_batch_size=2, processes=2)
@@ -525,7 +525,9 @@ def test_two_processes_train_as_one(values: Callable[..., dict[str, Any]], tmp_p
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("Adapter:") == 1
     for of_one, of_two in zip(rows(tmp_path / "one"), rows(tmp_path / "two"), strict=True):
-        for column in ("loss", "proj_grad_norm", "learning_rate"):
-            assert float(of_two[column]) == pytest.approx(float(of_one[column]), rel=1e-5), column
+        for column in ("loss", "proj_grad_norm", "learning_rate", "eval_loss", "eval_recall"):
+            assert float(of_two[column]) == pytest.approx(float(of_one[column]), rel=1e-5, nan_ok=True), column
+    report = json.loads((tmp_path / "two" / "reports" / "train.json").read_text(encoding="utf-8"))
+    assert len(report["speed"]) == 2
     random_states = {path.name for path in (tmp_path / "two" / "checkpoints" / "checkpoint-4").glob("rng_state*")}
     assert random_states == {"rng_state_0.pth", "rng_state_1.pth"}
