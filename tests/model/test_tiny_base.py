@@ -15,7 +15,7 @@ from ocrmem.encoder.deepencoder import DeepEncoder
 from ocrmem.errors import TrainingError
 from ocrmem.model.tiny import build, language_model
 from ocrmem.model.tiny.build import build_tiny_base
-from ocrmem.model.tiny.encoder import CHARACTERS, _Pages, pretrain_encoder, random_tiny_encoder, rate_share
+from ocrmem.model.tiny.encoder import CHARACTERS, character_pages, pretrain_encoder, random_tiny_encoder, rate_share
 from ocrmem.model.tiny.language_model import Attempt, pretrain_language_model
 from ocrmem.model.tiny.texts import IDS, Lessons, answered, exam, example
 from ocrmem.synthetic.tiny import HELD_OUT, KEYS, draw_history
@@ -83,7 +83,8 @@ def test_pages_are_drawn_as_the_renderer_draws_them() -> None:
     from ocrmem.config import RenderSection
     from ocrmem.rendering import load_atlas, render_text
 
-    wanted, pixels = _Pages(0).draw(1)
+    by_token, pixels = character_pages(0).draw(1)
+    wanted = by_token.reshape(1, 8, 32)  # [page, lines, columns]
     text = "\n".join("".join(CHARACTERS[i] for i in row) for row in wanted[0].tolist())
     settings = RenderSection(page_size=256, token_size=32, line_height=32)
     page = render_text(text.replace(" ", "\N{NO-BREAK SPACE}"), settings, load_atlas()).pages[0]

@@ -1,34 +1,26 @@
-"""The tiny encoder: DeepSeek-OCR's architecture at 194 thousand parameters, taught to read characters.
-
-Random encoders do not read: what they give depends on the page, but no projector gets unseen text at a
-varying place out of it. So a throw-away head learns, together with the encoder, to name the characters of
-random pages. Pages have no words and no language in them; the language model's vocabulary plays no part.
-"""
+"""The tiny encoder: DeepSeek-OCR's architecture at 194 thousand parameters, taught to read lower-case letters."""
 
 from __future__ import annotations
 
 import string
 
 import torch
-import torch.nn.functional as F
 from torch import nn
+from torch.optim import AdamW, Optimizer
 from transformers import UnlimitedOcrSamVisionConfig, UnlimitedOcrVisionConfig, UnlimitedOcrVisionEncoderConfig
 
-from ocrmem.console import progress_bar
 from ocrmem.encoder.deepencoder import DeepEncoder
-from ocrmem.facts import CELL_HEIGHT, CELL_WIDTH
-from ocrmem.rendering import load_atlas
+from ocrmem.encoder.reading import Lesson, RandomPages, ReadingHead, reading_accuracy, teach
+from ocrmem.facts import CELL_WIDTH
 
 PAGE_SIZE = 256  # px
 TOKEN_SIZE = 32  # px; also the height of a line
 _WIDTH = 64
 _SIDE = PAGE_SIZE // TOKEN_SIZE
-_CELLS = TOKEN_SIZE // CELL_WIDTH  # characters that one vision token sees
-_TOP = (TOKEN_SIZE - CELL_HEIGHT) // 2
+LINES = (1,)  # to a vision token
 CHARACTERS = " " + string.ascii_lowercase
 _MOST_BLANK = 0.6  # share of blank cells, drawn a page
 _BATCH = 8
-_TEST_PAGES = 32
 _RATE = 4e-3
 
 
@@ -76,29 +68,18 @@ def pretrain_encoder(seed: int, steps: int) -> tuple[DeepEncoder, float]:
     Returns:
         The encoder, frozen and in eval mode, and the share of characters on new pages that its head names.
     """
-    pages = _Pages(seed)
+    pages = character_pages(seed)
     encoder = random_tiny_encoder(seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed + 1)
-        head = nn.Linear(encoder.feature_size, _CELLS * len(CHARACTERS))
-    encoder.train().requires_grad_(True)
-    parameters = [*encoder.parameters(), *head.parameters()]
-    optimizer = torch.optim.AdamW(parameters, lr=_RATE, weight_decay=0.01)
-    with progress_bar("teaching the encoder characters", steps) as bar:
-        for step in range(steps):
-            optimizer.param_groups[0]["lr"] = _RATE * rate_share(step, steps)
-            wanted, pixels = pages.draw(_BATCH)
-            loss = F.cross_entropy(_scores(encoder, head, pixels).flatten(0, 2), wanted.flatten())
-            optimizer.zero_grad()
-            loss.backward()
-            nn.utils.clip_grad_norm_(parameters, 1.0)
-            optimizer.step()
-            bar.advance()
-    encoder.eval().requires_grad_(False)
-    with torch.no_grad():
-        wanted, pixels = pages.draw(_TEST_PAGES)
-        right = _scores(encoder, head, pixels).argmax(-1) == wanted
-    return encoder, right[wanted > 0].float().mean().item()
+        head = ReadingHead(encoder.feature_size, TOKEN_SIZE // CELL_WIDTH, len(CHARACTERS), LINES)
+    teach(encoder, head, pages, [Lesson(LINES, steps)], _optimizers, rate_share, batch_size=_BATCH)
+    return encoder, reading_accuracy(encoder, head, pages, *LINES)
+
+
+def character_pages(seed: int) -> RandomPages:
+    """Return the pages that it learns from."""
+    return RandomPages(seed, CHARACTERS, PAGE_SIZE, TOKEN_SIZE, _MOST_BLANK)
 
 
 def rate_share(step: int, steps: int) -> float:
@@ -109,29 +90,5 @@ def rate_share(step: int, steps: int) -> float:
     return 1.0 if done < 0.6 else max(0.02, (1 - done) / (1 - 0.6))
 
 
-def _scores(encoder: DeepEncoder, head: nn.Linear, pixels: torch.Tensor) -> torch.Tensor:
-    """Return scores [B, rows, columns, characters]."""
-    return head(encoder(pixels)).reshape(len(pixels), _SIDE, _SIDE * _CELLS, len(CHARACTERS))
-
-
-class _Pages:
-    """Pages of random characters in the renderer's cells and on the renderer's lines."""
-
-    def __init__(self, seed: int) -> None:
-        atlas = load_atlas()
-        cells = [atlas.cells[atlas.index[ord(character)]] for character in CHARACTERS]
-        bits = torch.stack([torch.from_numpy(cell.copy()) for cell in cells])  # uint8 [characters, 16]
-        places = torch.arange(7, -1, -1, dtype=torch.uint8)
-        self.glyphs = ((bits[..., None] >> places) & 1).float()  # [characters, 16, 8]
-        self.source = torch.Generator().manual_seed(seed)
-
-    def draw(self, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Draw character numbers [B, rows, columns] and pixels [B, 3, S, S]."""
-        shape = (count, _SIDE, _SIDE * _CELLS)
-        wanted = torch.randint(1, len(CHARACTERS), shape, generator=self.source)
-        blank = torch.rand(count, 1, 1, generator=self.source) * _MOST_BLANK
-        wanted[torch.rand(shape, generator=self.source) < blank] = 0
-        ink = torch.zeros(count, _SIDE, TOKEN_SIZE, _SIDE * _CELLS, CELL_WIDTH)
-        ink[:, :, _TOP : _TOP + CELL_HEIGHT] = self.glyphs[wanted].permute(0, 1, 3, 2, 4)
-        pixels = 1 - 2 * ink.reshape(count, 1, PAGE_SIZE, PAGE_SIZE)
-        return wanted, pixels.expand(-1, 3, -1, -1)
+def _optimizers(named: list[tuple[str, nn.Parameter]]) -> list[Optimizer]:
+    return [AdamW([value for _, value in named], lr=_RATE, weight_decay=0.01)]
