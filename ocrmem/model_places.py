@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
+from ocrmem.boxed import boxed_encoder
+from ocrmem.config.known_encoders import ENGLISH
 from ocrmem.errors import MissingInputError
 from ocrmem.families import TINY
 from ocrmem.json_files import ModelSource, read_json
@@ -16,6 +18,8 @@ SOURCE = "source.json"  # beside weights that `ocrmem base` fetched: whose they 
 def locate(name: str, models: Path | str, part: Part, revision: str | None = None) -> str:
     """Return where a model loads from: ``models``/``part`` if `ocrmem base` made or fetched it there, else ``name``.
 
+    The encoder `english` is in the box, unless `ocrmem base --teach` made another one here.
+
     Args:
         name: as in the settings: `tiny`, a hub name or a directory.
         models: ``paths.models``.
@@ -26,7 +30,7 @@ def locate(name: str, models: Path | str, part: Part, revision: str | None = Non
     """
     directory = Path(models) / part
     if not left_by_base(name, models, part, revision):
-        return name
+        return str(boxed_encoder()) if (part, name) == ("encoder", ENGLISH) else name
     if not (directory / "config.json").is_file():
         raise MissingInputError.of(str(directory), f"the tiny {part} is not there", "Run `ocrmem base` first")
     return str(directory)

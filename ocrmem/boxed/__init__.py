@@ -10,6 +10,11 @@ ENGLISH = "english"  # what answers where no adapter is named
 _BOX = Path(__file__).parent
 
 
+def boxed_encoder() -> Path:
+    """Return the directory of the encoder in the box, which `ocrmem base --teach` made."""
+    return _BOX / ENGLISH / "encoder"
+
+
 def boxed_names() -> list[str]:
     """Return the names of the adapters in the box."""
     return sorted(config.parent.name for config in _BOX.glob("*/config.json"))

@@ -8,6 +8,8 @@ from typing import Any
 
 from ocrmem.families import TINY, local_config
 
+ENGLISH = "english"  # the encoder in the box, which reads printable ASCII
+
 
 @dataclass(frozen=True)
 class EncoderSizes:
@@ -27,12 +29,15 @@ class EncoderSizes:
 # DeepSeek-OCR: SAM-B down to 1024 wide, CLIP-L 1024 wide, patch 16, reduced 4 x 4 (its four square modes).
 DEEPSEEK_OCR = EncoderSizes({"sum": 1024, "concat": 2048}, (512, 640, 1024, 1280), 64)
 TINY_ENCODER = EncoderSizes({"sum": 64, "concat": 128}, (256,), 32)
+ENGLISH_ENCODER = EncoderSizes({"sum": 384, "concat": 768}, (512,), 64)
 
 
 def known_encoder(name: str) -> EncoderSizes | None:
     """Return the sizes of an encoder; None where only loading it can tell."""
     if name == TINY:
         return TINY_ENCODER
+    if name == ENGLISH:
+        return ENGLISH_ENCODER
     if (values := local_config(name)) is None:
         return DEEPSEEK_OCR if re.search(r"(?:^|/)deepseek-ocr$", name, re.I) else None
     # A config.json of transformers' own (alone or as vision_config), or else DeepSeek-OCR's.

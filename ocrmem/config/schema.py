@@ -32,9 +32,10 @@ class ModelSection(Section):
     base_revision: str | None = None
     """Commit of the language model on the hub; null: its main branch. Pin it for hub names."""
     ocr_model_name: Annotated[
-        str, form(str.strip, "Name the encoder: tiny, a hub name such as deepseek-ai/DeepSeek-OCR, or a directory")
+        str,
+        form(str.strip, "Name the encoder: tiny, english, a hub name such as deepseek-ai/DeepSeek-OCR, or a directory"),
     ] = TINY
-    """The frozen encoder: `tiny`, a hub name such as deepseek-ai/DeepSeek-OCR, or a directory."""
+    """The frozen encoder: `tiny`, `english` (in the box), a hub name or a directory."""
     ocr_revision: str | None = None
     """Commit of the encoder on the hub; null: its main branch. Pin it for hub names."""
     encoder: Literal["native", "deepseek-ocr-encoder"] = "native"
@@ -50,7 +51,7 @@ class ModelSection(Section):
     drop_blank_tokens: bool = True
     """Leave out the vision tokens of patches without ink."""
     projector_hidden_size: PositiveInt | None = None
-    """Width of the projector's output; null: the language model's hidden size."""
+    """Width between the projector's two layers; null: the language model's hidden size."""
     projector_norm: bool = False
     """LayerNorm in front of the projector."""
     projector_output_norm: bool = False
@@ -70,12 +71,12 @@ class ModelSection(Section):
 
 
 class BaseSection(Section):
-    """Training of the embedded tiny language model and encoder; unused with real models."""
+    """Training of the embedded tiny language model and encoder, and of the encoder `english` with `base --teach`."""
 
     seed: int = 0
     """First seed that is tried."""
     encoder_steps: PositiveInt = 250
-    """Training steps of the tiny encoder."""
+    """Training steps of the encoder: 250 are enough for tiny, 3600 for english."""
     lm_steps: PositiveInt = 1300
     """Training steps of the tiny language model."""
     text_recall: Share = 0.98

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NotRequired, TypedDict, cast
 
 from ocrmem.config import TINY, RunConfig
+from ocrmem.config.known_encoders import ENGLISH
 from ocrmem.errors import ConfigError
 from ocrmem.model.fetching import CARRIED, fetch
 
@@ -45,19 +46,22 @@ class BaseResult(TypedDict):
     verified: NotRequired[Comparison]
 
 
-def build_base(config: RunConfig, verify_encoder: bool = False) -> BaseResult:
+def build_base(config: RunConfig, *, teach: bool = False, verify_encoder: bool = False) -> BaseResult:
     """Build the tiny preset under ``paths.models``, or fetch and load the named models once.
 
     Args:
         config: sections model, base, render and paths are used.
+        teach: teach the encoder `english` here, in place of the one in the box.
         verify_encoder: also compare a page's features with those of the package deepseek-ocr-encoder.
 
     Raises:
         CheckFailed: the features differ.
-        ConfigError: one of the two names is ``tiny`` and the other is not.
+        ConfigError: one of the two names is ``tiny`` and the other is not, or another encoder is to be taught.
         ModelError: a named model does not load or does not fit.
-        TrainingError: the tiny language model did not reach ``base.text_recall``.
+        TrainingError: the tiny language model did not reach ``base.text_recall``, or `english` does not read.
     """
+    if teach:
+        _teach(config)
     result = _build(config)
     if verify_encoder:
         from ocrmem.encoder.comparison import compare_implementations
@@ -65,6 +69,15 @@ def build_base(config: RunConfig, verify_encoder: bool = False) -> BaseResult:
         result["verified"] = compare_implementations(config)
         result["summary"] += result["verified"]["summary"]
     return result
+
+
+def _teach(config: RunConfig) -> None:
+    if config.model.ocr_model_name != ENGLISH:
+        message = f"model.ocr_model_name is {config.model.ocr_model_name!r}, and only {ENGLISH!r} can be taught"
+        raise ConfigError.of("--teach", message, f"Set model.ocr_model_name={ENGLISH}, or leave --teach out")
+    from ocrmem.model.english import build_english_encoder
+
+    build_english_encoder(config)
 
 
 def _build(config: RunConfig) -> BaseResult:

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 from ocrmem.config import TINY, RunConfig
+from ocrmem.config.known_encoders import ENGLISH
 from ocrmem.errors import ModelError, Problem, first_line
 from ocrmem.extras import missing_package
 from ocrmem.families import EXAMPLE
@@ -32,6 +33,8 @@ def available(config: RunConfig, *, directories: bool) -> CheckOutcome:
             part: Part = "base" if field == "model.base_model_name" else "encoder"
             if name == TINY:
                 details.append("tiny (`ocrmem base` builds it)")
+            elif (part, name) == ("encoder", ENGLISH):
+                details.append("english (in the box)")
             elif left_by_base(name, config.paths.models, part, revision):
                 details.append(f"{name} is in {Path(config.paths.models) / part}")
             elif not (name.startswith((".", "/", "~")) or os.path.isdir(name)):

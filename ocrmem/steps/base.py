@@ -7,6 +7,9 @@ from ocrmem.steps.step import Step
 
 def _options(parser: ArgumentParser) -> None:
     parser.add_argument(
+        "--teach", action="store_true", help="teach the encoder english here, in place of the one in the box"
+    )
+    parser.add_argument(
         "--verify-encoder",
         action="store_true",
         help="also compare a page's features with those of the package deepseek-ocr-encoder",
@@ -15,11 +18,11 @@ def _options(parser: ArgumentParser) -> None:
 
 STEP = Step(
     name="base",
-    help="build the tiny language model and encoder, or check that the named ones load",
+    help="build the tiny language model and encoder, or fetch and load the named ones",
     function="ocrmem.model.base:build_base",
     page="tiny.md",
     options=_options,
-    passes=("verify_encoder",),
+    passes=("teach", "verify_encoder"),
     writes=("models",),
     settings=(
         "base",

@@ -6,6 +6,7 @@ import os
 import re
 
 from ocrmem.config import TINY, RunConfig
+from ocrmem.config.known_encoders import ENGLISH
 from ocrmem.errors import Problem
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -44,5 +45,5 @@ def unpinned(config: RunConfig) -> list[str]:
         f"model.{kind}_revision is {revision or 'not set'}: pin {name} to a commit, so that a later run gets "
         "the same weights"
         for kind, name, revision in named
-        if name != TINY and not os.path.isdir(name) and not _COMMIT.fullmatch(revision or "")
+        if name not in (TINY, ENGLISH) and not os.path.isdir(name) and not _COMMIT.fullmatch(revision or "")
     ]
