@@ -80,6 +80,19 @@ def check_parts(config: MEMConfig, base: PreTrainedModel, encoder: nn.Module | N
         raise InvalidModelConfig([Problem(*fault) for fault in faults])
 
 
+def features_with_text(
+    features: torch.Tensor | None, text_ids: torch.Tensor, text_lengths: torch.Tensor
+) -> torch.Tensor:
+    """Return features [M, d]; raise `BatchError` unless there is a text of ``text_ids`` under each of them."""
+    if features is None or len(features) != len(text_lengths) or int(text_lengths.sum()) != len(text_ids):
+        raise BatchError.of(
+            "text_lengths",
+            f"{len(text_lengths)} lengths of {len(text_ids)} text tokens do not fit the memory features",
+            "Give one length for each vision token; together they are the number of text_ids",
+        )
+    return features
+
+
 def check_features(features: torch.Tensor, width: int) -> None:
     """Check that features are [M, ``width``] and that autograd can use them.
 

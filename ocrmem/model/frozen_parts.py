@@ -19,6 +19,7 @@ from ocrmem.errors import ModelError, first_line
 from ocrmem.model.compatibility import check_identity
 from ocrmem.model.configuration import MEMConfig
 from ocrmem.model.fingerprint import fingerprint
+from ocrmem.model.packing import attend_within_samples
 from ocrmem.model_places import locate
 from ocrmem.retry import retrying
 from ocrmem.tokens import load_tokenizer, memory_tokens
@@ -44,6 +45,8 @@ def parts_of_run(config: RunConfig, *, with_encoder: bool) -> tuple[MEMConfig, P
     adapter_config.check()
     dtype, device = DTYPES[names.precision], pick_device(names.device)
     base = load_base(base_at, revision=names.base_revision, dtype=dtype, device=device)
+    if config.train.packing:
+        attend_within_samples(base)
     return adapter_config, base, load_encoder(config) if with_encoder else None
 
 

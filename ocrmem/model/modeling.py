@@ -115,8 +115,6 @@ class MEMModel(PreTrainedModel):
             InvalidModelConfig: the settings do not fit the parts.
         """
         parts = parts_of_run(config, with_encoder=with_encoder)
-        if config.train.packing:
-            packing.attend_within_samples(parts[1])
         with torch.random.fork_rng(devices=[]):
             torch.random.default_generator.manual_seed(config.train.seed)
             model = cls(*parts)
@@ -299,18 +297,11 @@ class MEMModel(PreTrainedModel):
         if input_ids is None:
             raise BatchError.of("input_ids", "is missing", "Give it, or text_ids and text_lengths")
         embeddings, memory_tokens = self._embed(input_ids, memory_features, pixel_values, page_kept, memory_embeddings)
-        position_ids = None
-        if sample_lengths is not None:
-            lengths = _lengths_of_row(sample_lengths, input_ids, attention_mask)
-            attention_mask = packing.attention_mask(self.base_llm_model, lengths)
-            position_ids = packing.positions(lengths, input_ids.device)
-        elif attention_mask is not None:
-            # They start at a row's first token, so that padding on the left changes nothing.
-            position_ids = (attention_mask.long().cumsum(-1) - 1).clamp(min=0)
+        mask, positions = packing.mask_and_positions(self.base_llm_model, input_ids, attention_mask, sample_lengths)
         hidden = self.base_llm_model.base_model(
             inputs_embeds=embeddings,
-            attention_mask=attention_mask,
-            position_ids=position_ids,
+            attention_mask=mask,
+            position_ids=positions,
             use_cache=False,
         ).last_hidden_state
         head = cast(nn.Module, self.base_llm_model.get_output_embeddings())
@@ -434,12 +425,7 @@ class MEMModel(PreTrainedModel):
         items: torch.Tensor | int | None,
     ) -> MEMOutput:
         """Return proj's mean squared error against the mean embedding of each vision token's text."""
-        if features is None or len(features) != len(text_lengths) or int(text_lengths.sum()) != len(text_ids):
-            raise BatchError.of(
-                "text_lengths",
-                f"{len(text_lengths)} lengths of {len(text_ids)} text tokens do not fit the memory features",
-                "Give one length for each vision token; together they are the number of text_ids",
-            )
+        features = compatibility.features_with_text(features, text_ids, text_lengths)
         compatibility.check_features(features, self.config.vision_embedding_size)
         idle = 0.0 if self.config.lora is None else lora.idle(self.base_llm_model)
         if not len(features):
@@ -504,19 +490,6 @@ class MEMModel(PreTrainedModel):
                 "Use the mask of pages of this size",
             )
         return features_PND[kept]
-
-
-def _lengths_of_row(lengths: torch.Tensor, ids: torch.Tensor, mask: torch.Tensor | None) -> list[int]:
-    """Return the lengths of the samples in the only row of a batch; raises `BatchError` as forward does."""
-    found: list[int] = lengths.tolist()
-    if mask is not None or len(ids) != 1 or sum(found) != ids.shape[1] or min(found) < 1:
-        beside = "" if mask is None else ", beside an attention_mask"
-        raise BatchError.of(
-            packing.SAMPLE_LENGTHS,
-            f"are {found} for input_ids of shape {list(ids.shape)}{beside}",
-            "Lay the samples one behind the other in one row, without padding and without a mask",
-        )
-    return found
 
 
 def _mean(total: torch.Tensor, items: torch.Tensor | int | None, own: int) -> torch.Tensor:

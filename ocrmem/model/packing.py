@@ -7,7 +7,7 @@ layer cuts the row into its samples instead, and each attends as a row of its ow
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import Any
 
@@ -18,6 +18,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask, sliding_window_causal_mask_function
 
 from ocrmem.dataset.sequence import TokenSequence
+from ocrmem.model.compatibility import BatchError
 
 SAMPLE_LENGTHS = "sample_lengths"  # key of a batch
 _NAME = "ocrmem_packed"  # among transformers' attention implementations
@@ -37,11 +38,6 @@ def by_sample(values: torch.Tensor, lengths: torch.Tensor | None) -> Sequence[to
     return values.unbind() if lengths is None else values[0].split(lengths.tolist())
 
 
-def positions(lengths: Sequence[int], device: torch.device) -> torch.Tensor:
-    """Return the positions of a packed row, which begin at 0 with every sample: long [1, T]."""
-    return torch.cat([torch.arange(length, device=device) for length in lengths])[None]
-
-
 def attend_within_samples(base: PreTrainedModel) -> None:
     """Let a language model that attends by torch's ``scaled_dot_product_attention`` do so sample by sample.
 
@@ -52,13 +48,42 @@ def attend_within_samples(base: PreTrainedModel) -> None:
         base.set_attn_implementation(_NAME)
 
 
-def attention_mask(base: PreTrainedModel, lengths: Sequence[int]) -> torch.Tensor | None:
-    """Return what takes the place of a mask for a packed row.
+def mask_and_positions(
+    base: PreTrainedModel, ids: torch.Tensor, mask: torch.Tensor | None, lengths: torch.Tensor | None
+) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    """Return what a language model takes as attention_mask and position_ids.
 
-    After `attend_within_samples` the lengths, long [1, 1, 1, S]: transformers hands anything with four dimensions to
-    every layer as it is. None for other models.
+    Positions begin at 0 with every sample, behind padding on the left too. What takes the place of a packed row's mask
+    after `attend_within_samples` are its lengths, long [1, 1, 1, S]: transformers hands anything with four dimensions
+    to every layer as it is.
+
+    Args:
+        ids: long [B, L].
+        mask: 1 for tokens, 0 for padding [B, L]; None: no padding.
+        lengths: of the samples in the only row, long [S]; None: every row is a sample.
+
+    Raises:
+        BatchError: ``lengths`` do not make up one row, or stand beside a mask.
     """
-    return torch.tensor(lengths).view(1, 1, 1, -1) if base.config._attn_implementation == _NAME else None
+    if lengths is None:
+        return mask, None if mask is None else (mask.long().cumsum(-1) - 1).clamp(min=0)
+    found: list[int] = lengths.tolist()
+    if mask is not None or len(ids) != 1 or sum(found) != ids.shape[1] or min(found) < 1:
+        beside = "" if mask is None else ", beside an attention_mask"
+        raise BatchError.of(
+            SAMPLE_LENGTHS,
+            f"are {found} for input_ids of shape {list(ids.shape)}{beside}",
+            "Lay the samples one behind the other in one row, without padding and without a mask",
+        )
+    in_place = torch.tensor(found).view(1, 1, 1, -1) if base.config._attn_implementation == _NAME else None
+    return in_place, torch.cat([torch.arange(length, device=ids.device) for length in found])[None]
+
+
+def longest(batch: Mapping[str, Any]) -> int:
+    """Return the tokens of a batch's longest sample, padding included; 0 without ``input_ids``."""
+    if SAMPLE_LENGTHS in batch:
+        return int(batch[SAMPLE_LENGTHS].max())
+    return batch["input_ids"].shape[-1] if "input_ids" in batch else 0
 
 
 def _attend(
@@ -69,7 +94,7 @@ def _attend(
     attention_mask: torch.Tensor | None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Attend as ``sdpa_attention_forward`` does; where the mask is `attention_mask`'s lengths, within each sample.
+    """Attend as ``sdpa_attention_forward`` does; where the mask is a row's lengths, within each sample.
 
     Args:
         query, key, value: [1, heads, T, c].

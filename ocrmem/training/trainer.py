@@ -32,7 +32,7 @@ from ocrmem import console
 from ocrmem.errors import OcrMemError, Problem, TrainingError, first_line
 from ocrmem.facts import PROJ
 from ocrmem.gradflow import check
-from ocrmem.model.packing import SAMPLE_LENGTHS
+from ocrmem.model.packing import longest
 from ocrmem.model.trainable import lora_of, trained_parameters, trained_parts
 from ocrmem.training import collectives, data_workers, optimizer_state
 from ocrmem.training.arguments import AdapterTrainingArguments, require_described_model
@@ -220,10 +220,7 @@ class AdapterOnlyTrainer(Trainer):
                 carries the gradient doctor's findings.
         """
         samples: Any = inputs.pop(SAMPLE_IDS, [])
-        length = inputs["input_ids"].shape[-1] if "input_ids" in inputs else 0
-        if SAMPLE_LENGTHS in inputs:
-            length = int(inputs[SAMPLE_LENGTHS].max())
-        if length > self.args.max_seq_length:
+        if (length := longest(inputs)) > self.args.max_seq_length:
             raise TrainingError.of(
                 f"step {self.state.global_step + 1}",
                 f"a batch is {length} tokens long, but max_seq_length is {self.args.max_seq_length}",
@@ -279,10 +276,8 @@ class AdapterOnlyTrainer(Trainer):
         return self.accelerator.gather(items).sum()
 
     def _track_num_input_tokens(self, inputs: dict[str, Any]) -> None:
-        if SAMPLE_LENGTHS in inputs:  # without a mask Trainer would look for padding
-            inputs = {**inputs, "attention_mask": torch.ones_like(inputs["input_ids"])}
-        if "input_ids" in inputs:  # Trainer warns at every step of an objective without a language model
-            super()._track_num_input_tokens(inputs)
+        if "input_ids" in inputs:  # Trainer warns where there are none, and looks for padding without a mask
+            super()._track_num_input_tokens({"attention_mask": torch.ones_like(inputs["input_ids"]), **inputs})
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """Make the schedule of the learning rate, of all stages; see `transformers.Trainer.create_scheduler`."""
