@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -107,9 +107,8 @@ class FusedAttention(BlockedAttention):
 
         # Within an encoder that is compiled as a whole the kernel is a part of it.
         alone = query.is_cuda and not torch.compiler.is_compiling()
-        kernel: Callable[..., Any] = _compiled_kernel() if alone else flex_attention
-        seen: torch.Tensor = kernel(query, key, value, score_mod=with_distance)
-        return seen
+        kernel = cast(Callable[..., torch.Tensor], _compiled_kernel() if alone else flex_attention)
+        return kernel(query, key, value, score_mod=with_distance)
 
 
 def attend_in_blocks(encoder: nn.Module) -> None:
