@@ -11,8 +11,9 @@ from support.foreign import CHATGPT, RECORDS, node
 
 from ocrmem.conversations.content import ContentFault
 from ocrmem.conversations.parse import parse_line
+from ocrmem.conversion.containers import Record
 from ocrmem.conversion.draft import Draft
-from ocrmem.conversion.forms import FORMS, form_of, inner_records
+from ocrmem.conversion.forms import FORMS, each_conversation, form_of
 from ocrmem.steps.convert import STEP
 
 
@@ -109,7 +110,10 @@ def test_an_answer_that_chatgpt_gave_no_weight_gives_no_sample() -> None:
 
 
 def test_an_object_that_only_wraps_records_is_taken_apart() -> None:
-    assert inner_records({"version": 1, "data": [CHATGPT]}) == [CHATGPT]
-    assert inner_records({"conversations": [RECORDS["openai"][0]]}) == [RECORDS["openai"][0]]
+    def records(value: object) -> list[object]:
+        return [record.value for record in each_conversation(iter([Record("file.json", value, raw=b"{}")]))]
+
+    assert records({"version": 1, "data": [CHATGPT]}) == [CHATGPT]
+    assert records({"conversations": [RECORDS["openai"][0]]}) == [RECORDS["openai"][0]]
     for record, _, _ in RECORDS.values():
-        assert inner_records(record) is None
+        assert records(record) == [record]
