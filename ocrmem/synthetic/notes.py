@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import TypeAdapter
 
@@ -27,19 +27,54 @@ from ocrmem.errors import ConfigError
 QUESTIONS = 4  # of a conversation, at most
 REPHRASED = "-rephrased"  # ends the id of a held-out conversation whose phrasings are held out too
 _HELD_OUT = 10  # one fact in ten
-_PERSON_SHARE = 0.5  # facts about people
-_OWN_SHARE = 0.2  # facts about the writer
-_KIN_SHARE = 0.25  # people who are "my sister", not a name
 _SAME_KIND_SHARE = 0.35  # facts of a kind that the conversation states already
 _ABOUT_SHARE = 0.4  # sentences without a fact that speak of someone who has facts
 _FIRST_NAME_SHARE = 0.6  # people named before in a note who are then called by their first name
 _PARAGRAPH_SHARE = 0.1  # sentences that end a paragraph
 _FORMS = (" ", " ", " ", "\n", "- ", "* ", "• ")  # of a note: what separates its sentences, or marks its lines
 _TERSE_IN_LISTS, _TERSE_ELSEWHERE = 0.6, 0.1  # facts that are stated without a sentence
-_EMBEDDED_SHARE = 0.25  # statements with a few words before or behind them
-_KEYED_SHARE = 0.3  # questions that name what they ask for as a list would
+_PLAIN_FIRST, _PLAIN_WORDS = 100, 40  # first names, and words of each other list, in plain notes
+_PLAIN_RELATIONS = [
+    "home",
+    "job",
+    "dog",
+    "car",
+    "food",
+    "drink",
+    "instrument",
+    "hobby",
+    "language",
+    "trip",
+    "trip_month",
+    "dentist",
+    "book",
+    "fear",
+]
+_PLAIN_SYSTEM = "Answer from the notes."
 _LETTERS = "ABCDEFGHJKLMNPQRSTUVWXYZ"
 _ATTEMPTS = 10_000
+
+
+class Shares(NamedTuple):
+    """How often what notes and questions have.
+
+    Attributes:
+        person, own: facts about people, and about the writer; the others are about things, places and so on.
+        kin: people who are "my sister", not a name.
+        embedded: statements with a few words before or behind them.
+        keyed: questions that name what they ask for as a list would.
+        together: conversations that ask all their questions in one message, numbered.
+    """
+
+    person: float = 0.5
+    own: float = 0.2
+    kin: float = 0.25
+    embedded: float = 0.25
+    keyed: float = 0.3
+    together: float = 0.0
+
+
+_RICH = Shares()
 
 
 @dataclass(frozen=True)
@@ -83,6 +118,9 @@ class Phrases:
         own_asking: the same to the writer.
         words: lists of words, each one text with commas.
         relations: the kinds of facts.
+        shares: of what is drawn.
+        person: template of a person's name.
+        in_one: whether all notes are one message, and all questions another.
     """
 
     system: str
@@ -99,6 +137,22 @@ class Phrases:
     own_asking: tuple[str, ...]
     words: dict[str, str]
     relations: tuple[Relation, ...]
+    shares: Shares = _RICH
+    person: str = "{first} {last}"
+    in_one: bool = False
+
+    def plain(self) -> Phrases:
+        """Return what plain notes are made of: people by their first names, and facts whose values are common words."""
+        counts = {"first": _PLAIN_FIRST} | dict.fromkeys(("city", "job", "petname", "country"), _PLAIN_WORDS)
+        return replace(
+            self,
+            system=_PLAIN_SYSTEM,
+            words=self.words | {name: ", ".join(self._list(name)[:count]) for name, count in counts.items()},
+            relations=tuple(relation for relation in self.relations if relation.name in _PLAIN_RELATIONS),
+            shares=Shares(person=1.0, own=0.0, kin=0.0, embedded=0.05, keyed=0.05, together=0.7),
+            person="{first}",
+            in_one=True,
+        )
 
     def draw(self, rng: random.Random, template: str) -> str:
         """Fill ``{list}``, ``#`` and ``@`` of a template, and of the words that are filled in."""
@@ -109,8 +163,8 @@ class Phrases:
         return re.sub("@", lambda _: rng.choice(_LETTERS), text)
 
     def name(self, rng: random.Random) -> str:
-        """Draw a person's first name and surname."""
-        return self.draw(rng, "{first} {last}")
+        """Draw a person's name."""
+        return self.draw(rng, self.person)
 
     def _list(self, name: str) -> list[str]:
         return _split(self.words[name])
@@ -177,6 +231,7 @@ def note_conversations(
     *,
     held_out: bool = False,
     counterfactual: bool = False,
+    plain: bool = False,
 ) -> Iterator[dict[str, Any]]:
     """Generate conversations in OpenAI form.
 
@@ -189,6 +244,8 @@ def note_conversations(
         held_out: state facts that training never states.
         counterfactual: the same conversations with only the value changed that the last question asks for; earlier
             answers have weight 0.
+        plain: one note of facts about people by their first names, whose values are common words; then one question,
+            or in training several in one message, numbered.
 
     Yields:
         ``{"id", "messages"}``; the assistant's messages but the answers have weight 0.
@@ -199,7 +256,7 @@ def note_conversations(
     if not 1 <= facts <= 40 or words < 1:
         message = f"{facts} facts in {words} words cannot be told apart"
         raise ConfigError.of("synth", message, "Use 1 to 40 facts (--facts), and words (--words)")
-    phrases = load_phrases()
+    phrases = load_phrases().plain() if plain else load_phrases()
     part = "eval" if held_out else "train"
     for index in range(count):
         name = f"en-{part}-{seed}-{index:05d}"
@@ -227,6 +284,10 @@ def _conversation(
     if changed:
         notes = [[replace(line, fact=other) if line.fact is asked[-1] else line for line in note] for note in notes]
         asked[-1] = other
+    if phrases.in_one:
+        together = 0.0 if held_out else phrases.shares.together
+        pairs = [(question, fact.value) for fact, question in zip(asked, questions, strict=True)]
+        return _in_one(rng, phrases.system, list(map(_text, notes)), pairs, together)
     messages: list[dict[str, Any]] = [{"role": "system", "content": phrases.system}]
     for note in notes:
         reply = rng.choice(phrases.acknowledgements)
@@ -236,6 +297,23 @@ def _conversation(
         weightless = changed and fact is not asked[-1]
         messages += {"role": "user", "content": question}, answer | ({"weight": 0} if weightless else {})
     return messages
+
+
+def _in_one(
+    rng: random.Random, system: str, notes: Sequence[str], pairs: Sequence[tuple[str, str]], together: float
+) -> list[dict[str, Any]]:
+    """Put notes into one message, and of the questions with their answers the last, or several, into another."""
+    question, answer = pairs[-1]
+    if len(pairs) > 1 and rng.random() < together:
+        chosen = rng.sample(pairs, rng.randint(2, len(pairs)))
+        question, answer = ("\n".join(f"{n}. {pair[i]}" for n, pair in enumerate(chosen, 1)) for i in (0, 1))
+    return [
+        {"role": "system", "content": system},
+        {"role": "user", "content": "\n".join(notes)},
+        {"role": "assistant", "content": "Noted.", "weight": 0},
+        {"role": "user", "content": question},
+        {"role": "assistant", "content": answer},
+    ]
 
 
 def _text(note: Sequence[Sentence]) -> str:
@@ -251,13 +329,15 @@ def _draw_facts(rng: random.Random, phrases: Phrases, count: int, held_out: bool
     """Draw facts no two of which have a value, or subject and kind, in common."""
     people: list[str] = []
     while len(people) < 2 + count // 3:
-        name = phrases.draw(rng, "{kin}") if rng.random() < _KIN_SHARE else phrases.name(rng)
+        name = phrases.draw(rng, "{kin}") if rng.random() < phrases.shares.kin else phrases.name(rng)
         if not any(set(_names(name)) & set(_names(other)) for other in people):
             people.append(name)
     kinds: dict[str, list[Relation]] = {}
     for relation in phrases.relations:
         kinds.setdefault(relation.of if relation.of in ("person", "self") else "others", []).append(relation)
-    shares = {"person": _PERSON_SHARE, "self": _OWN_SHARE, "others": 1 - _PERSON_SHARE - _OWN_SHARE}
+    person, own, *_ = phrases.shares
+    shares = {"person": person, "self": own, "others": 1 - person - own}
+    shares = {kind: share for kind, share in shares.items() if share}
     facts: list[Fact] = []
     for _ in range(_ATTEMPTS):
         if len(facts) == count:
@@ -362,7 +442,7 @@ def _statement(rng: random.Random, phrases: Phrases, fact: Fact, listed: bool) -
         template = rng.choice(phrases.terse if fact.subject else phrases.own_terse)
         return template.replace("{key}", fact.relation.key) + ("" if listed else ".")
     template = rng.choice(fact.relation.statements)
-    if rng.random() >= _EMBEDDED_SHARE:
+    if rng.random() >= phrases.shares.embedded:
         return template
     if rng.random() < 0.5:
         return template.removesuffix(".") + phrases.draw(rng, rng.choice(phrases.behind))
@@ -378,7 +458,7 @@ def _question(rng: random.Random, phrases: Phrases, fact: Fact, rephrased: bool)
     """Ask for a fact's value."""
     *familiar, question = fact.relation.questions
     if not rephrased:
-        keyed = rng.random() < _KEYED_SHARE
+        keyed = rng.random() < phrases.shares.keyed
         question = rng.choice((phrases.asking if fact.subject else phrases.own_asking) if keyed else familiar)
     lead_in = rng.choice(phrases.lead_ins)
     question = lead_in + (_within(question) if lead_in.endswith(", ") else question)

@@ -18,7 +18,7 @@ from ocrmem.synthetic.chat import chat_conversations
 from ocrmem.synthetic.notes import note_conversations
 from ocrmem.synthetic.tiny import tiny_conversations
 
-Style = Literal["tiny", "en", "zh", "mixed"]
+Style = Literal["tiny", "en", "en-plain", "zh", "mixed"]
 
 
 class SynthResult(TypedDict):
@@ -40,7 +40,7 @@ def synth(
     seed: int = 0,
     turns: int = 30,
     facts: int | None = None,
-    words: int = 120,
+    words: int | None = None,
 ) -> SynthResult:
     """Write train.jsonl, eval.jsonl and counterfactual.jsonl.
 
@@ -50,14 +50,14 @@ def synth(
     Args:
         output: folder; files of these names in it are replaced.
         style: "en" for notes in English that state facts of many kinds, each conversation with several questions;
-            "zh" for Chinese chat, "mixed" for English and Chinese chat by halves; "tiny" for the embedded default's
-            vocabulary.
+            "en-plain" for short ones of common words, on which the adapter in the box was trained; "zh" for Chinese
+            chat, "mixed" for English and Chinese chat by halves; "tiny" for the embedded default's vocabulary.
         count: training conversations.
         eval_count: held-out conversations.
         seed: another seed gives other conversations.
         turns: user turns of a chat.
-        facts: facts of a conversation ("tiny" has its own); None: 8 in notes, 5 in chat.
-        words: of a conversation's notes, about.
+        facts: facts of a conversation ("tiny" has its own); None: 8 in notes, 5 in plain ones and in chat.
+        words: of a conversation's notes, about; None: 120, or 25 of plain ones.
 
     Raises:
         ConfigError: the numbers contradict each other, or the folder cannot be written.
@@ -91,10 +91,12 @@ def synth(
 
 
 def _made(
-    style: Style, count: int, seed: int, turns: int, facts: int | None, words: int, kind: dict[str, bool]
+    style: Style, count: int, seed: int, turns: int, facts: int | None, words: int | None, kind: dict[str, bool]
 ) -> Iterator[dict[str, Any]]:
     if style == "en":
-        return note_conversations(count, seed, 8 if facts is None else facts, words, **kind)
+        return note_conversations(count, seed, 8 if facts is None else facts, words or 120, **kind)
+    if style == "en-plain":
+        return note_conversations(count, seed, 5 if facts is None else facts, words or 25, plain=True, **kind)
     facts = 5 if facts is None else facts
     if style == "zh":
         return chat_conversations(count, seed, style, turns, facts, **kind)
@@ -104,4 +106,4 @@ def _made(
         return chain(english, chinese)
     if style == "tiny":
         return tiny_conversations(count, seed, **kind)
-    raise ConfigError.of("--style", f"is {style!r}", "Use tiny, en, zh or mixed")
+    raise ConfigError.of("--style", f"is {style!r}", "Use tiny, en, en-plain, zh or mixed")

@@ -155,5 +155,5 @@ def test_synth_tells_a_folder_that_cannot_be_written_and_an_unknown_style(tmp_pa
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="cannot be written"):
         synth(tmp_path / "file", style="en", count=1, eval_count=1)
-    with pytest.raises(ConfigError, match="Use tiny, en, zh or mixed"):
+    with pytest.raises(ConfigError, match="Use tiny, en, en-plain, zh or mixed"):
         synth(tmp_path, style="latin")  # type: ignore[arg-type]

@@ -211,3 +211,22 @@ def test_synth_passes_the_sizes_on(tmp_path: Path) -> None:
     assert [conversation["messages"] for conversation in made] == [
         conversation["messages"] for conversation in note_conversations(2, 0, 3, 30)
     ]
+
+
+def test_plain_notes_are_one_message_and_ask_for_what_it_says() -> None:
+    train = list(note_conversations(20, 1, 5, 25, plain=True))
+    assert any(conversation["messages"][-1]["content"].startswith("1. ") for conversation in train)
+    for conversation in (*train, *note_conversations(10, 1, 5, 25, plain=True, held_out=True)):
+        system, notes, reply, question, answer = conversation["messages"]
+        assert [message["role"] for message in (system, notes, reply, question, answer)] == [
+            "system", "user", "assistant", "user", "assistant",
+        ]  # fmt: skip
+        assert reply["weight"] == 0
+        asked, given = question["content"].splitlines(), answer["content"].splitlines()
+        assert len(asked) == len(given)
+        assert all(value.split(". ", 1)[-1] in notes["content"] for value in given)
+
+
+def test_plain_held_out_conversations_ask_one_question() -> None:
+    held_out = note_conversations(20, 1, 5, 25, plain=True, held_out=True)
+    assert all("\n" not in conversation["messages"][3]["content"] for conversation in held_out)
