@@ -16,6 +16,7 @@ OLD_NAMES = {
     "ocr_model": "model.ocr_model_name",
     "ocr_model_path": "model.ocr_model_name",
     "max_length": "model.max_seq_length",
+    "lr": "train.learning_rate",
     "bf16": _PRECISION,
     "fp16": _PRECISION,
     "train_data": _DATA,

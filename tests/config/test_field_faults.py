@@ -19,7 +19,7 @@ from ocrmem.errors import ConfigError
     [
         ({"model__max_steps": 1}, "model.max_steps: is an unknown field. Did you mean train.max_steps?"),
         ({"train__learningrate": 1}, "Did you mean train.learning_rate?"),
-        ({"train__lr": 1}, "train.lr: is an unknown field. Remove it; known here are stages, max_steps"),
+        ({"train__lr": 1}, "train.lr: is an unknown field. Here it is train.learning_rate"),
         ({"train__batch_size": 2}, "Here it is train.per_device_batch_size"),
         ({"train__num_epochs": 2}, "Here it is train.num_train_epochs"),
         ({"train__eval_data_path": "x"}, "Here it is data.path: a directory, in which eval*.jsonl is held out"),

@@ -26,6 +26,7 @@ PRESETS = {
     "qwen3-0.6b-1gpu.yaml": ("l4", "rtx4090", "rtx3090"),
 }
 REFUSED = {"ocr-mem-2025-12.yaml"}
+ON_A_CPU = {"english.yaml"}
 EIGHT = "configs/qwen3-8b-8gpu.yaml"
 TWO_ROWS = ["train.per_device_batch_size=2", "train.gradient_accumulation_steps=8"]
 FOUR = "configs/qwen3-8b-4gpu-24gb.yaml"
@@ -41,7 +42,7 @@ def no_dataset(monkeypatch, tmp_path):
 
 
 def test_every_preset_is_planned_for():
-    assert {path.name for path in Path("configs").glob("*.yaml")} == PRESETS.keys() | REFUSED
+    assert {path.name for path in Path("configs").glob("*.yaml")} == PRESETS.keys() | REFUSED | ON_A_CPU
 
 
 @pytest.mark.parametrize(("name", "gpu"), [(name, gpu) for name, gpus in PRESETS.items() for gpu in gpus])
