@@ -41,7 +41,8 @@ _BATCH = 4
 _MUON_RATE, _ADAMW_RATE, _WEIGHT_DECAY = 1.2e-2, 3e-3, 0.01
 _MOST_BLANK = 0.4
 READS = 0.99  # share of the characters that it must name at the settings' lines to a token
-HEAD = "head.safetensors"  # of one line to a token, with which the accuracy can be measured again
+# Of one line to a token, with which the accuracy can be measured again; beside the weights it would be one of them.
+HEAD = "head/head.safetensors"
 
 
 def english_encoder_config() -> UnlimitedOcrVisionConfig:
@@ -135,6 +136,7 @@ def save_english(encoder: DeepEncoder, head: ReadingHead, directory: Path) -> No
     """Write the encoder, and the head of one line to a token, in bfloat16."""
     encoder.to(torch.bfloat16).save(directory)
     weights = {name: value.bfloat16() for name, value in head.by_lines["1"].state_dict().items()}
+    (directory / HEAD).parent.mkdir()
     save_file(weights, directory / HEAD)
 
 

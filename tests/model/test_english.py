@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ocrmem.boxed import boxed_encoder
+from ocrmem.boxed import boxed, boxed_encoder
 from ocrmem.config import PathsSection, RenderSection, RunConfig
 from ocrmem.config.known_encoders import ENGLISH, known_encoder
 from ocrmem.encoder.deepencoder import DeepEncoder
@@ -16,7 +16,10 @@ from ocrmem.errors import ConfigError, TrainingError
 from ocrmem.files import write_json
 from ocrmem.json_files import ModelSource, read_json
 from ocrmem.model import english
+from ocrmem.model.adapter_files import read_config
 from ocrmem.model.base import build_base
+from ocrmem.model.fetching import CARRIED
+from ocrmem.model.fingerprint import fingerprint
 from ocrmem.model_places import SOURCE, locate
 
 
@@ -34,7 +37,13 @@ def test_the_encoder_in_the_box_names_99_percent_of_the_characters_of_new_pages(
 def test_the_box_says_how_its_encoder_was_made_and_is_small(encoder: DeepEncoder) -> None:
     source = read_json(boxed_encoder() / SOURCE, ModelSource, made_by="base")
     assert source["weights_sha256"] == encoder.weights_sha256()  # type: ignore[typeddict-item]
-    assert sum(path.stat().st_size for path in boxed_encoder().iterdir()) < 10_000_000
+    assert sum(path.stat().st_size for path in boxed_encoder().rglob("*.*")) < 10_000_000
+
+
+def test_the_adapter_in_the_box_was_trained_with_this_encoder() -> None:
+    config = read_config(boxed(ENGLISH))
+    assert config.ocr_fingerprint == fingerprint(str(boxed_encoder()))
+    assert config.base_fingerprint == CARRIED[config.base_model_name].fingerprint
 
 
 def test_settings_know_its_sizes(encoder: DeepEncoder) -> None:
