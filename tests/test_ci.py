@@ -38,9 +38,9 @@ def test_every_command_is_one_that_exists(name: str, command: str) -> None:
     variables = {"KF_PIPELINES_ENDPOINT": "https://kfp.example.org", "NAMESPACE": "", "IMAGE": ""}
     program, *arguments = words(command, **variables)
     if program == "make":
-        target, setting = arguments
+        target, *settings = arguments
         assert target in TARGETS
-        assert setting == "PYTHON=python"
+        assert settings == ["PYTHON=python", "ALL_CASES=1"]
     else:
         assert program == ".venv/bin/ocrmem"
         parsed = build_parser().parse_args(arguments)
@@ -53,7 +53,7 @@ def test_every_command_is_one_that_exists(name: str, command: str) -> None:
 def test_tests_come_before_the_smoke_test_and_its_report_is_kept() -> None:
     steps = WORKFLOW["jobs"]["test"]["steps"]
     runs = [shlex.split(step["run"])[:4] if "run" in step else step["uses"] for step in steps]
-    test = runs.index(["make", "test", "PYTHON=python"])
+    test = runs.index(["make", "test", "PYTHON=python", "ALL_CASES=1"])
     smoke = runs.index([".venv/bin/ocrmem", "pipeline", "run", "smoke_test"])
     assert test < smoke < len(steps) - 1
     upload = steps[smoke + 1]

@@ -138,7 +138,7 @@ def test_a_run_without_stages_is_the_trainers_own_to_the_byte(config: Callable[.
     assert files[0].read_bytes() == files[1].read_bytes()
     with (tmp_path / "reports" / "plots" / "train.csv").open(newline="", encoding="utf-8") as handle:
         rows = list(csv.DictReader(handle))
-    assert list(rows[0]) == ["step", "loss", "proj_grad_norm", "learning_rate"]
+    assert list(rows[0]) == ["step", "loss", "proj_grad_norm", "learning_rate", "eval_loss", "eval_recall"]
     expected = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     assert [float(row["loss"]) for row in rows] == expected
     assert result["stages"][0]["loss"] == {"first": expected[0], "last": expected[-1]}
