@@ -5,7 +5,6 @@ No corpus has to be shipped or fetched, and the texts are of the kinds, the leng
 
 from __future__ import annotations
 
-import json
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,12 +18,12 @@ from ocrmem.console import progress_bar
 from ocrmem.conversations import Message
 from ocrmem.dataset.sequence import SequenceBuilder, TokenSequence
 from ocrmem.encoder.device import DTYPES, pick_device
-from ocrmem.errors import ConfigError
 from ocrmem.facts import IGNORED
-from ocrmem.files import locked, write_text
+from ocrmem.files import locked
 from ocrmem.model.collator import pad_sequences
 from ocrmem.model.frozen_parts import load_base
 from ocrmem.model_places import locate
+from ocrmem.synthetic.output import write_conversations
 from ocrmem.synthetic.prose import Request, Written, prose_conversations
 
 if TYPE_CHECKING:
@@ -69,16 +68,8 @@ def prose(config: RunConfig, output: Path, *, count: int = 1000, seed: int = 0, 
     writer = Writer(base.eval(), SequenceBuilder.of(config))
     path = Path(output) / f"prose-{seed}.jsonl"
     with locked(output, "prose"), progress_bar("writing prose", count) as bar:
-        lines, characters = [], 0
-        for conversation in prose_conversations(count, seed, words, writer):
-            lines.append(json.dumps(conversation, ensure_ascii=False) + "\n")
-            characters += len(conversation["messages"][1]["content"])
-            bar.advance()
-        try:
-            write_text(path, "".join(lines))
-        except OSError as error:
-            message = f"cannot be written ({error.strerror})"
-            raise ConfigError.of(str(path), message, "Choose another --output folder") from None
+        written = write_conversations(path, prose_conversations(count, seed, words, writer), bar)
+    characters = sum(len(conversation["messages"][1]["content"]) for conversation in written)
     return {
         "conversations": count,
         "characters": characters,

@@ -5,7 +5,6 @@ ocrmem synth --output my-data --style mixed --count 200 --eval-count 40 --seed 1
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
@@ -13,9 +12,10 @@ from typing import Any, Literal, TypedDict
 
 from ocrmem.console import progress_bar
 from ocrmem.errors import ConfigError
-from ocrmem.files import locked, write_text
+from ocrmem.files import locked
 from ocrmem.synthetic.chat import chat_conversations
 from ocrmem.synthetic.notes import note_conversations
+from ocrmem.synthetic.output import write_conversations
 from ocrmem.synthetic.tiny import tiny_conversations
 
 Style = Literal["tiny", "en", "en-plain", "zh", "mixed"]
@@ -71,15 +71,7 @@ def synth(
     with locked(output, "synth"), progress_bar("writing conversations", count + 2 * eval_count) as bar:
         for name, (number, kind) in parts.items():
             path = Path(output) / f"{name}.jsonl"
-            lines = []
-            for conversation in _made(style, number, seed, turns, facts, words, kind):
-                lines.append(json.dumps(conversation, ensure_ascii=False) + "\n")
-                bar.advance()
-            try:
-                write_text(path, "".join(lines))
-            except OSError as error:
-                message = f"cannot be written ({error.strerror})"
-                raise ConfigError.of(str(path), message, "Choose another --output folder") from None
+            write_conversations(path, _made(style, number, seed, turns, facts, words, kind), bar)
             written[name] = str(path)
     return {
         "style": style,
