@@ -10,7 +10,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
 
 from ocrmem.config import TINY, RunConfig
-from ocrmem.config.known_encoders import DEEPSEEK_OCR, ENGLISH, known_encoder
+from ocrmem.config.known_encoders import DEEPSEEK_OCR, known_encoder
 from ocrmem.encoder.architecture import deepseek_ocr_config
 from ocrmem.encoder.deepencoder import DeepEncoder
 from ocrmem.encoder.device import DTYPES
@@ -18,11 +18,11 @@ from ocrmem.encoder.weights import open_encoder
 from ocrmem.errors import ModelError, first_line
 from ocrmem.families import EXAMPLE, FAMILIES, Shape, published_config
 from ocrmem.model.configuration import MEMConfig
-from ocrmem.model.english import english_encoder_config
 from ocrmem.model.modeling import MEMModel
 from ocrmem.model.tiny.encoder import tiny_encoder_config
 from ocrmem.model.tiny.language_model import tiny_language_model_config
 from ocrmem.model.trainable import trained_parameters
+from ocrmem.model_places import locate
 
 
 @dataclass(frozen=True)
@@ -110,10 +110,8 @@ def _encoder_parameters(config: RunConfig) -> int | None:
     name = config.model.ocr_model_name
     if name == TINY:
         geometry = tiny_encoder_config()
-    elif name == ENGLISH:
-        geometry = english_encoder_config()
-    elif Path(name).is_dir():
-        geometry = open_encoder(name).config
+    elif Path(location := locate(name, config.paths.models, "encoder", config.model.ocr_revision)).is_dir():
+        geometry = open_encoder(location).config
     elif known_encoder(name) is DEEPSEEK_OCR:
         geometry = deepseek_ocr_config()
     else:
