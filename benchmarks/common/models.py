@@ -3,15 +3,9 @@
 from __future__ import annotations
 
 import torch
-from transformers import (
-    Qwen3Config,
-    Qwen3ForCausalLM,
-    UnlimitedOcrSamVisionConfig,
-    UnlimitedOcrVisionConfig,
-    UnlimitedOcrVisionEncoderConfig,
-)
+from transformers import Qwen3Config, Qwen3ForCausalLM
 
-from ocrmem.encoder.architecture import clip_of, sam_of
+from ocrmem.encoder.architecture import Tower, clip_of, sam_of, scaled_config
 from ocrmem.encoder.deepencoder import DeepEncoder, Features
 from ocrmem.model.tiny.encoder import tiny_encoder_config
 from ocrmem.model.tiny.language_model import tiny_language_model_config
@@ -21,29 +15,11 @@ MEDIUM_WIDTH = 384  # of one vision token; `concat` gives twice that
 
 def medium_encoder(page_size: int, token_size: int, features: Features = "concat") -> DeepEncoder:
     """DeepSeek-OCR's architecture at 15 million parameters: 4 % of the real one, 80 times the tiny preset's."""
-    sam = UnlimitedOcrSamVisionConfig(
-        hidden_size=192,
-        output_channels=192,
-        num_hidden_layers=6,
-        num_attention_heads=6,
-        image_size=page_size,
-        patch_size=token_size // 4,
-        window_size=14,
-        global_attn_indexes=[2, 5],
-        mlp_dim=768,
-        downsample_channels=[256, MEDIUM_WIDTH],
-        initializer_range=0.02,
-    )
-    clip = UnlimitedOcrVisionEncoderConfig(
-        hidden_size=MEDIUM_WIDTH,
-        intermediate_size=4 * MEDIUM_WIDTH,
-        num_hidden_layers=6,
-        num_attention_heads=6,
-        image_size=page_size // token_size * 14,
-        patch_size=14,
-    )
+    sam = Tower(width=192, layers=6, heads=6, mlp=768)
+    clip = Tower(width=MEDIUM_WIDTH, layers=6, heads=6, mlp=4 * MEDIUM_WIDTH)
+    config = scaled_config(page_size, token_size, sam, clip, middle=256, window=14, global_layers=(2, 5))
     torch.manual_seed(0)
-    return DeepEncoder(UnlimitedOcrVisionConfig(sam_config=sam, encoder_config=clip), features).eval()
+    return DeepEncoder(config, features).eval()
 
 
 def small_qwen(vocabulary: int, positions: int, *, hidden: int = 256, layers: int = 4) -> Qwen3ForCausalLM:

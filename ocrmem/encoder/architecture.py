@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from huggingface_hub.errors import StrictDataclassError
 from transformers import UnlimitedOcrSamVisionConfig, UnlimitedOcrVisionConfig, UnlimitedOcrVisionEncoderConfig
@@ -26,12 +26,67 @@ INITIALIZER_RANGE = 0.02
 Shapes = Mapping[str, tuple[int, ...]]
 
 
+class Tower(NamedTuple):
+    """The size of SAM's or CLIP's part: numbers a patch, layers, heads, and numbers within an MLP."""
+
+    width: int
+    layers: int
+    heads: int
+    mlp: int
+
+
 def deepseek_ocr_config() -> UnlimitedOcrVisionConfig:
     """Return the published geometry: SAM-B at 1024 px with 16 px patches, and CLIP-L/14."""
     return safe_to_initialize(
         UnlimitedOcrVisionConfig(
             sam_config=UnlimitedOcrSamVisionConfig(), encoder_config=UnlimitedOcrVisionEncoderConfig()
         )
+    )
+
+
+def scaled_config(
+    page_size: int,
+    token_size: int,
+    sam: Tower,
+    clip: Tower,
+    *,
+    middle: int,
+    window: int,
+    global_layers: Sequence[int] = (),
+) -> UnlimitedOcrVisionConfig:
+    """Return DeepSeek-OCR's architecture at another size.
+
+    Args:
+        page_size: px of a page's side.
+        token_size: px of the side of one vision token's square: four patches, as published.
+        sam: SAM's part; its neck is as wide.
+        clip: CLIP's part; a vision token is as wide (``concat``: twice).
+        middle: channels between the two steps that bring SAM's width to CLIP's.
+        window: patches of the side of the windows that SAM attends in.
+        global_layers: SAM's layers that attend to the whole page instead.
+    """
+    return UnlimitedOcrVisionConfig(
+        sam_config=UnlimitedOcrSamVisionConfig(
+            hidden_size=sam.width,
+            output_channels=sam.width,
+            num_hidden_layers=sam.layers,
+            num_attention_heads=sam.heads,
+            image_size=page_size,
+            patch_size=token_size // 4,
+            window_size=window,
+            global_attn_indexes=list(global_layers),
+            mlp_dim=sam.mlp,
+            downsample_channels=[middle, clip.width],
+            initializer_range=INITIALIZER_RANGE,
+        ),
+        encoder_config=UnlimitedOcrVisionEncoderConfig(
+            hidden_size=clip.width,
+            intermediate_size=clip.mlp,
+            num_hidden_layers=clip.layers,
+            num_attention_heads=clip.heads,
+            image_size=page_size // token_size * 14,
+            patch_size=14,
+        ),
     )
 
 

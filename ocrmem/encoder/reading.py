@@ -30,6 +30,26 @@ class Lesson(NamedTuple):
     steps: int
 
 
+class RateCourse(NamedTuple):
+    """The learning rate over the steps: up in a line, level, then down in a line.
+
+    Attributes:
+        risen, level_until: share of the steps.
+        least: share of the full rate at the end.
+    """
+
+    risen: float
+    level_until: float
+    least: float
+
+    def share(self, step: int, steps: int) -> float:
+        """Return the share of the full rate at a step of so many."""
+        done = step / steps
+        if done < self.risen:
+            return done / self.risen + 0.02
+        return 1.0 if done < self.level_until else max(self.least, (1 - done) / (1 - self.level_until))
+
+
 class RandomPages:
     """Pages of random characters in the renderer's cells and on the renderer's lines.
 
@@ -91,7 +111,7 @@ def teach(
     pages: RandomPages,
     lessons: Sequence[Lesson],
     optimizers: Callable[[list[tuple[str, nn.Parameter]]], Sequence[Optimizer]],
-    rate_share: Callable[[int, int], float],
+    course: RateCourse,
     *,
     batch_size: int,
     autocast: torch.dtype | None = None,
@@ -100,7 +120,7 @@ def teach(
 
     Args:
         optimizers: makes them from the named parameters of both; their rates are the highest.
-        rate_share: share of that rate at a step of so many.
+        course: of that rate.
         batch_size: pages a step.
         autocast: data type of the forward pass; None: float32.
     """
@@ -112,7 +132,7 @@ def teach(
     plan = [lesson.lines for lesson in lessons for _ in range(lesson.steps)]
     with progress_bar("teaching the encoder characters", len(plan)) as bar:
         for step, choice in enumerate(plan):
-            share = rate_share(step, len(plan))
+            share = course.share(step, len(plan))
             for optimizer, rates in zip(made, highest, strict=True):
                 for group, rate in zip(optimizer.param_groups, rates, strict=True):
                     group["lr"] = rate * share

@@ -15,12 +15,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.optim import AdamW, Muon, Optimizer
-from transformers import UnlimitedOcrSamVisionConfig, UnlimitedOcrVisionConfig, UnlimitedOcrVisionEncoderConfig
+from transformers import UnlimitedOcrVisionConfig
 
 from ocrmem.config import RunConfig
 from ocrmem.config.known_encoders import ENGLISH
+from ocrmem.encoder.architecture import Tower, scaled_config
 from ocrmem.encoder.deepencoder import DeepEncoder
-from ocrmem.encoder.reading import Lesson, RandomPages, ReadingHead, reading_accuracy, teach
+from ocrmem.encoder.reading import Lesson, RandomPages, RateCourse, ReadingHead, reading_accuracy, teach
 from ocrmem.errors import TrainingError
 from ocrmem.facts import CELL_WIDTH
 from ocrmem.files import replacing_directory, write_json
@@ -29,8 +30,6 @@ from ocrmem.rendering import load_atlas
 from ocrmem.versions import versions
 
 PAGE_SIZE, TOKEN_SIZE = 512, 64  # px
-_PATCH = 16  # px, as in DeepSeek-OCR
-_WIDTH = 384
 CHARACTERS = (
     "".join(map(chr, range(ord(" "), 0x7F)))
     + "\u2018\u2019\u201c\u201d\u2013\u2014\u2026\u2022\u20ac\u00a3\u00b0\u00b7"
@@ -39,6 +38,7 @@ LINES = (1, 2, 4)  # to a vision token: 8, 16 and 32 characters
 _LESSONS = (((1,), 0.35), ((1, 2), 0.2), ((1, 2, 4), 0.45))  # lines to a token, share of the steps
 _BATCH = 4
 _MUON_RATE, _ADAMW_RATE, _WEIGHT_DECAY = 1.2e-2, 3e-3, 0.01
+_COURSE = RateCourse(risen=0.03, level_until=0.5, least=0.01)
 _MOST_BLANK = 0.4
 READS = 0.99  # share of the characters that it must name at the settings' lines to a token
 # Of one line to a token, with which the accuracy can be measured again; beside the weights it would be one of them.
@@ -47,30 +47,9 @@ HEAD = "head/head.safetensors"
 
 def english_encoder_config() -> UnlimitedOcrVisionConfig:
     """Return the geometry: pages of 512 px give 8x8 vision tokens of 768 numbers (``concat``), each of 64x64 px."""
-    side = PAGE_SIZE // TOKEN_SIZE
-    return UnlimitedOcrVisionConfig(
-        sam_config=UnlimitedOcrSamVisionConfig(
-            hidden_size=128,
-            output_channels=128,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            image_size=PAGE_SIZE,
-            patch_size=_PATCH,
-            window_size=TOKEN_SIZE // _PATCH,  # a patch sees its own vision token
-            global_attn_indexes=[],
-            mlp_dim=256,
-            downsample_channels=[256, _WIDTH],
-            initializer_range=0.02,
-        ),
-        encoder_config=UnlimitedOcrVisionEncoderConfig(
-            hidden_size=_WIDTH,
-            intermediate_size=2 * _WIDTH,
-            num_hidden_layers=2,
-            num_attention_heads=6,
-            image_size=14 * side,
-            patch_size=14,
-        ),
-    )
+    sam, clip = Tower(width=128, layers=2, heads=4, mlp=256), Tower(width=384, layers=2, heads=6, mlp=768)
+    # A window is a vision token's square.
+    return scaled_config(PAGE_SIZE, TOKEN_SIZE, sam, clip, middle=256, window=4)
 
 
 def teach_english(seed: int, steps: int) -> tuple[DeepEncoder, ReadingHead, dict[int, float]]:
@@ -90,7 +69,7 @@ def teach_english(seed: int, steps: int) -> tuple[DeepEncoder, ReadingHead, dict
         head = ReadingHead(encoder.feature_size, TOKEN_SIZE // CELL_WIDTH, len(CHARACTERS), LINES)
     pages = RandomPages(seed, CHARACTERS, PAGE_SIZE, TOKEN_SIZE, _MOST_BLANK)
     lessons = [Lesson(lines, round(share * steps)) for lines, share in _LESSONS]
-    teach(encoder, head, pages, lessons, _optimizers, _rate_share, batch_size=_BATCH, autocast=torch.bfloat16)
+    teach(encoder, head, pages, lessons, _optimizers, _COURSE, batch_size=_BATCH, autocast=torch.bfloat16)
     with torch.no_grad():
         for parameter in (*encoder.parameters(), *head.parameters()):
             parameter.copy_(parameter.bfloat16())  # what is stored, and so what is measured
@@ -156,11 +135,3 @@ def _optimizers(named: list[tuple[str, nn.Parameter]]) -> list[Optimizer]:
         AdamW(rest, lr=_ADAMW_RATE, weight_decay=_WEIGHT_DECAY, betas=(0.9, 0.98)),
         Muon(matrices, lr=_MUON_RATE, weight_decay=_WEIGHT_DECAY, adjust_lr_fn="match_rms_adamw"),
     ]
-
-
-def _rate_share(step: int, steps: int) -> float:
-    """Return the share of the full rate: up over 3 % of the steps, level to half of them, then down in a line."""
-    done = step / steps
-    if done < 0.03:
-        return done / 0.03 + 0.02
-    return 1.0 if done < 0.5 else max(0.01, (1 - done) / (1 - 0.5))

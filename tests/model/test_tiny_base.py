@@ -12,10 +12,11 @@ import torch
 
 from ocrmem.config import BaseSection, PathsSection, RunConfig
 from ocrmem.encoder.deepencoder import DeepEncoder
+from ocrmem.encoder.reading import RateCourse
 from ocrmem.errors import TrainingError
 from ocrmem.model.tiny import build, language_model
 from ocrmem.model.tiny.build import build_tiny_base
-from ocrmem.model.tiny.encoder import CHARACTERS, character_pages, pretrain_encoder, random_tiny_encoder, rate_share
+from ocrmem.model.tiny.encoder import CHARACTERS, character_pages, pretrain_encoder, random_tiny_encoder
 from ocrmem.model.tiny.language_model import Attempt, pretrain_language_model
 from ocrmem.model.tiny.texts import IDS, Lessons, answered, exam, example
 from ocrmem.synthetic.tiny import HELD_OUT, KEYS, draw_history
@@ -95,7 +96,7 @@ def test_pages_are_drawn_as_the_renderer_draws_them() -> None:
 
 
 def test_the_rate_rises_holds_and_falls() -> None:
-    shares = [rate_share(step, 100) for step in range(100)]
+    shares = [RateCourse(risen=0.05, level_until=0.6, least=0.02).share(step, 100) for step in range(100)]
     assert shares[0] < 0.05
     assert shares[10] == shares[50] == 1
     assert shares[99] < 0.05
