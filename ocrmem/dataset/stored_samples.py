@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _CACHED_BYTES = 24 << 20  # of Arrow tables; small datasets are decoded once, large ones as they are asked for
+_SYSTEMS_READ = 100  # samples, to know the usual system message
 # Read as a dictionary: a message that many samples repeat is in memory once a row group.
 _REPEATED = ["history.list.element.content", "prompt.list.element.content"]
 
@@ -97,6 +98,13 @@ class StoredSamples(Sequence[Sample]):
             with reading(self._root / shard["path"]):
                 parts.append(self._open(number).read(columns=[name]).column(name).fill_null(-1).to_numpy())
         return np.concatenate(parts) if parts else np.empty(0, np.int32)
+
+    def usual_system(self) -> str | None:
+        """Return the system message that most samples have, of some evenly spaced ones; None if most have none."""
+        chosen = range(0, len(self), max(1, len(self) // _SYSTEMS_READ))
+        first = (self[index].prompt[0] for index in chosen)
+        counts = Counter(message.content if message.role == "system" else None for message in first)
+        return counts.most_common(1)[0][0] if counts else None
 
     def page_counts(self) -> np.ndarray:
         """Return how many pages each sample has, without reading the samples: int32 [n]."""

@@ -25,7 +25,6 @@ from ocrmem.generation.chat_session import ChatSession
 from ocrmem.generation.question import asking
 from ocrmem.generation.reading import notes
 from ocrmem.rendering import Page
-from ocrmem.synthetic.notes import load_phrases
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -171,11 +170,12 @@ class Memory:
         return answer
 
     def conversation(self) -> list[Message]:
-        """Return what the next question stands behind: a system message, as in training if none was read, and all
-        messages."""
-        if self.messages and self.messages[0].role == "system":
+        """Return what the next question stands behind: all messages, with the adapter's usual system message in front
+        if none was read."""
+        system = self.session.model.config.system
+        if system is None or (self.messages and self.messages[0].role == "system"):
             return list(self.messages)
-        return [Message("system", load_phrases().system), *self.messages]
+        return [Message("system", system), *self.messages]
 
     def told(self) -> str:
         """Say what the next question is answered from; nothing is encoded."""

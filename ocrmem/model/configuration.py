@@ -55,6 +55,7 @@ class MEMConfig(PretrainedConfig):
         hidden_size: the language model's; None is filled in when the model is built.
         placeholder_token_id: the token that stands for one vision token.
         drop_blank_tokens, recent_turns, page_size ... labels: as in params.yaml, the settings of the pages.
+        system: the system message that most training samples had; None without.
         extra: any other field is kept as it is.
     """
 
@@ -87,6 +88,7 @@ class MEMConfig(PretrainedConfig):
     tab_width: int = 4
     atlas: str = "unifont"
     labels: dict[str, str] | None = None
+    system: str | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         kwargs |= dict(zip(_POSITIONAL[: len(args)], args, strict=True))
@@ -118,7 +120,7 @@ class MEMConfig(PretrainedConfig):
         """Return the text of config.json: this class's own fields, without transformers' defaults."""
         inherited = set(PretrainedConfig().to_dict()) - {"transformers_version", "model_type"}
         values = {name: value for name, value in self.to_dict().items() if name not in inherited}
-        for newer in ("projector_output_norm", "lora"):
+        for newer in ("projector_output_norm", "lora", "system"):
             if not values[newer]:  # an adapter without it has the config.json, and so the hash, of an older one
                 del values[newer]
         return json.dumps(values, indent=2, sort_keys=True, ensure_ascii=False, default=str) + "\n"
@@ -152,6 +154,8 @@ class MEMConfig(PretrainedConfig):
             found.append(Problem("features", f"is {self.features!r}", "Use 'sum' or 'concat'"))
         if self.lora is not None and not _is_lora(self.lora):
             found.append(Problem("lora", f"is {self.lora!r}", "Give rank, alpha and a list of targets, or null"))
+        if not isinstance(self.system, str | None):
+            found.append(Problem("system", f"is {self.system!r}", "Give a text, or null"))
         threshold, longest = self.context_threshold, self.max_seq_length
         if _is_int(threshold) and _is_int(longest) and threshold >= longest:
             message = f"is {threshold}, not below max_seq_length {longest}: no history could ever become memory"

@@ -203,6 +203,7 @@ def _train_once(config: RunConfig, resume: bool, adapter: Path, open_run: ExitSt
         # torch's fused attention goes back in half precision at half the speed of plain matrix products.
         model.base_llm_model.set_attn_implementation("eager")
     model.set_feature_statistics(features.mean, features.std)
+    model.config.system = samples.usual_system()
     if start is not None:
         start.load_into(model)
     material = Material(

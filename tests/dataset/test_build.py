@@ -328,3 +328,15 @@ def test_message_and_sample_survive_parquet(make_config, tmp_path):
     assert list(sample.prompt[:1]) == expected[:1]
     assert list(sample.history) == expected[1:-2]
     assert sample.answer == expected[-1].content
+
+
+@pytest.mark.parametrize(
+    ("systems", "usual"),
+    [(["ana", "ana", "tea"], "ana"), ([None, None, "tea"], None), ([None, "tea", "tea"], "tea")],
+)
+def test_the_usual_system_message_is_that_of_most_samples(make_config, systems, usual):
+    config = make_config(model={"context_threshold": 0})
+    rows = [conversation(f"c{number}", 2, system=system) for number, system in enumerate(systems)]
+    write_jsonl(Path(config.data.path) / "train.jsonl", rows)
+    build_dataset(config)
+    assert MemoryDataset.open(config.paths.dataset).samples("train").usual_system() == usual

@@ -12,6 +12,7 @@ from PIL import Image
 from support.sessions import Read, new_session
 
 from ocrmem import ChatSession
+from ocrmem.conversations import Message
 from ocrmem.errors import ConfigError, DataError
 from ocrmem.generation.memory import Memory
 from ocrmem.generation.question import read_question
@@ -84,6 +85,7 @@ def test_a_text_is_drawn_and_asked_about_as_the_notes_of_training_are() -> None:
     )
     assert [message["role"] for message in messages] == ["system", "user", "assistant", "user"]
     memory = new_memory()
+    memory.session.model.config.system = messages[0]["content"]
     asked, _ = read_question(json.dumps({"messages": messages}).encode(), "notes")
     trained = memory.session.prepare(asked)
     memory.read(f"\n{messages[1]['content']}\r\n")
@@ -91,6 +93,17 @@ def test_a_text_is_drawn_and_asked_about_as_the_notes_of_training_are() -> None:
     assert found.sample.pages == trained.sample.pages
     assert found.case.question == trained.case.question
     assert len(memory.pages()) == len(trained.sample.pages)
+
+
+@pytest.mark.parametrize(("trained", "read", "found"), [("tea", [], "tea"), ("tea", ["ana"], "ana"), (None, [], None)])
+def test_the_system_message_of_training_stands_in_front_unless_one_was_read(
+    trained: str | None, read: list[str], found: str | None
+) -> None:
+    memory = new_memory()
+    memory.session.model.config.system = trained
+    memory.messages += [Message("system", text) for text in read]
+    said = [message.content for message in memory.read("the").conversation() if message.role == "system"]
+    assert said == ([found] if found else [])
 
 
 def test_a_short_text_is_memory_too() -> None:

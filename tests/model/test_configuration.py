@@ -59,6 +59,7 @@ def test_config_json_holds_no_defaults_of_transformers():
         ({"features": "mean"}, "features"),
         ({"projector_hidden_size": 0}, "projector_hidden_size"),
         ({"hidden_size": 48}, "hidden_size"),
+        ({"system": 1}, "system"),
         ({"placeholder_token_id": 64}, "placeholder_token_id"),
         ({"placeholder_token_id": -1}, "placeholder_token_id"),
     ],

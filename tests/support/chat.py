@@ -29,10 +29,10 @@ MODEL = {
 RENDER = {"page_size": 512, "token_size": 64, "line_height": 16, "max_pages": 20, "newlines": "break"}
 
 
-def conversation(name: str, turns: int, words: int = 60) -> dict[str, Any]:
+def conversation(name: str, turns: int, words: int = 60, system: str | None = "You assist.") -> dict[str, Any]:
     """A conversation in OpenAI form whose words follow from its name."""
     chosen = random.Random(name)
-    messages = [{"role": "system", "content": f"You are assistant {name}."}]
+    messages = [] if system is None else [{"role": "system", "content": system}]
     for turn in range(turns):
         for role in ("user", "assistant"):
             text = " ".join(chosen.choices(WORDS, k=words))

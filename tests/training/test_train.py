@@ -23,6 +23,7 @@ from support.models import reading, small_settings, small_workspace
 import ocrmem
 from ocrmem.config import RunConfig
 from ocrmem.dataset.memory_dataset import MemoryDataset
+from ocrmem.dataset.stored_samples import StoredSamples
 from ocrmem.errors import ConfigError, DataError, MissingInputError, PreemptedError, TrainingError
 from ocrmem.model.modeling import MEMModel
 from ocrmem.tracking import TRACKERS, Run
@@ -70,7 +71,10 @@ def environment() -> dict[str, str]:
     return dict(os.environ) | {"PYTHONPATH": str(ROOT)}
 
 
-def test_writes_adapter_report_and_curve(config: Callable[..., RunConfig], tmp_path: Path, capfd: Any) -> None:
+def test_writes_adapter_report_and_curve(
+    config: Callable[..., RunConfig], tmp_path: Path, capfd: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(StoredSamples, "usual_system", lambda samples: "ana")
     from ocrmem.package import adapter_sha256
 
     result = train(config())
@@ -95,6 +99,7 @@ def test_writes_adapter_report_and_curve(config: Callable[..., RunConfig], tmp_p
     assert max(float(row["proj_grad_norm"]) for row in curve) > 0
     loaded = MEMModel.from_pretrained(tmp_path / "adapter", models=config().paths.models)
     assert loaded.feature_mean is not None
+    assert loaded.config.system == "ana"
     assert report["parameters"] == sum(parameter.numel() for parameter in loaded.proj.parameters())
     assert any("Adapter:" in line for line in result["summary"])
 
