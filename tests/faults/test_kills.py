@@ -51,7 +51,7 @@ CASES = {
     "train": Case(
         "watch",
         ("train", "--resume"),
-        {"train.json": ("seconds", "seconds_without_data", "sha256"), "checkpoints": None},
+        {"train.json": ("seconds", "seconds_without_data", "speed", "sha256"), "checkpoints": None},
         20,
         3,
     ),
