@@ -9,7 +9,7 @@ from typing import Any
 
 from ocrmem.conversations.content import ContentFault
 from ocrmem.conversations.parse import MAX_MESSAGES
-from ocrmem.conversion import anthropic, chat, chatgpt, responses
+from ocrmem.conversion import anthropic, chat, chatgpt, locomo, responses
 from ocrmem.conversion.containers import Record
 from ocrmem.conversion.draft import Draft
 
@@ -54,6 +54,7 @@ FORMS: dict[str, Form] = {
     "anthropic": Form("Anthropic's Messages", anthropic.has_blocks, anthropic.read_messages),
     "sharegpt": Form("ShareGPT", _is_sharegpt, chat.read_messages),
     "openai": Form("OpenAI's messages", _is_chat, chat.read_messages),
+    "locomo": Form("LoCoMo", locomo.is_question, locomo.read_question),
     "rounds": Form("rounds of both speakers", _has_list("conversation"), chat.read_rounds),
     "alpaca": Form(
         "Alpaca",
@@ -99,8 +100,10 @@ def each_conversation(records: Iterator[Record]) -> Iterator[Record]:
 def _inner_records(record: Any) -> list[Any] | None:
     """Return the records that an object only wraps, as {"data": [...]} does; None for a record of its own.
 
-    Such an object has one list of objects, each of which has a form.
+    Such an object has one list of objects, each of which has a form; or it is LoCoMo's, of which each question is one.
     """
+    if locomo.is_sample(record):
+        return list(locomo.questions(record)) or None
     if not isinstance(record, dict):
         return None
     lists = [value for value in record.values() if isinstance(value, list) and value]

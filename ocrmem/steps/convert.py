@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ocrmem.steps.step import Step, positive
 
-_FORMS = "chatgpt, claude, responses, anthropic, sharegpt, openai, rounds, alpaca, prompt"
+_FORMS = "chatgpt, claude, responses, anthropic, sharegpt, openai, locomo, rounds, alpaca, prompt"
 
 
 def _options(parser: ArgumentParser) -> None:

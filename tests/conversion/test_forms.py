@@ -117,3 +117,31 @@ def test_an_object_that_only_wraps_records_is_taken_apart() -> None:
     assert records({"conversations": [RECORDS["openai"][0]]}) == [RECORDS["openai"][0]]
     for record, _, _ in RECORDS.values():
         assert records(record) == [record]
+
+
+SESSIONS = {"speaker_a": "Ida", "speaker_b": "Otto", "session_1": [{"speaker": "Ida", "text": "hi"}]}
+
+
+def locomo_question(category: int = 4, evidence: Any = ("D1:1", "D1:2"), **fields: Any) -> dict[str, Any]:
+    return {"question": "Who?", "answer": "Ida", "evidence": list(evidence), "category": category, **fields}
+
+
+@pytest.mark.parametrize("beside", [True, False], ids=["beside", "under conversation"])
+def test_of_locomo_each_question_of_one_hop_becomes_a_conversation_about_its_session(beside: bool) -> None:
+    others = [locomo_question(1), locomo_question(evidence=["D1:1", "D2:1"]), locomo_question(answer=None), "x"]
+    asked = [*others, locomo_question(), locomo_question(question="What?", evidence=["D1:1; D1:3"])]
+    sessions = SESSIONS if beside else {"conversation": SESSIONS}
+    made = list(each_conversation(iter([Record("f:1", {"sample_id": "c", **sessions, "qa": asked})])))
+    drafts = [drafted(record.value) for record in made]
+    assert [(draft.id, draft.messages[0]["content"], draft.messages[2]["content"]) for draft in drafts] == [
+        ("c-5", "Ida: hi", "Who?"),
+        ("c-6", "Ida: hi", "What?"),
+    ]
+    assert [sum(draft.aside.values()) for draft in drafts] == [4, 0]
+
+
+def test_a_locomo_question_without_its_session_is_refused() -> None:
+    asked = {"sample_id": "c", "conversation": SESSIONS, "qa": [locomo_question(evidence=["D9:1"])]}
+    (made,) = each_conversation(iter([Record("f:1", asked)]))
+    with pytest.raises(ContentFault, match="a session that is not there"):
+        drafted(made.value)

@@ -47,6 +47,26 @@ WEATHER_CALL = [{"id": "t1", "type": "function", "function": {"name": "weather",
 # By name: the record, the form that it must be told to have, and the messages as (role, content, tool calls).
 Said = tuple[str, str] | tuple[str, str, list[dict[str, Any]]]
 RECORDS: dict[str, tuple[Any, str, list[Said]]] = {
+    "locomo": (
+        {
+            "id": "c-2",
+            "session": [
+                {"speaker": "Ida", "dia_id": "D1:1", "text": "I have a new kayak!"},
+                {"speaker": "Otto", "dia_id": "D1:2", "text": "Look.", "blip_caption": "a red canoe"},
+            ],
+            "date": "1 May, 2031",
+            "question": "What does Ida have?",
+            "answer": 7,
+            "others": 0,
+        },
+        "locomo",
+        [
+            ("user", "1 May, 2031\nIda: I have a new kayak!\nOtto: Look. [a photo: a red canoe]"),
+            ("assistant", "Noted."),
+            ("user", "What does Ida have?"),
+            ("assistant", "7"),
+        ],
+    ),
     "openai": (
         {"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "yo", "reasoning": "hm"}]},
         "openai",
