@@ -23,6 +23,7 @@ LAYERS = [
         "families",
         "facts",
         "files",
+        "html",
         "json_files",
         "package",
         "environment",

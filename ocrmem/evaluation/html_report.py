@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import base64
 import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
 from markupsafe import Markup
 
 from ocrmem.config import RunConfig
@@ -17,8 +15,9 @@ from ocrmem.dataset.schema import Sample
 from ocrmem.evaluation.result import VARIANTS
 from ocrmem.evaluation.scoring import Scored
 from ocrmem.evaluation.statistics import evenly_spaced
-from ocrmem.evaluation.svg_charts import bar_chart, histogram, line_chart
 from ocrmem.files import write_text
+from ocrmem.html.svg_charts import bar_chart, histogram, line_chart
+from ocrmem.html.template import png_address, render_template
 
 _TEMPLATE = Path(__file__).with_name("report.html.jinja")
 TRAINING_CURVE = "plots/train.csv"  # as `ocrmem train` writes it
@@ -36,8 +35,8 @@ def write_report(
 ) -> None:
     """Write the report of ``result``, which evaluation.json holds too, with examples of ``samples`` to ``path``."""
     chosen = choose_examples(samples, scored["memory"], config.evaluate.examples)
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    html = environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(
+    html = render_template(
+        _TEMPLATE,
         result={**dict.fromkeys(VARIANTS), **result},
         rows=[{"name": name, "meaning": VARIANTS[name], **result[name]} for name in VARIANTS if name in result],
         charts=_charts(result, config),
@@ -88,10 +87,7 @@ def _example(sample: Sample, scored: Mapping[str, Sequence[Scored]], dataset: Me
         "history_tokens": sample.history_tokens,
         "memory_tokens": sample.memory_tokens,
         "page_count": len(sample.pages),
-        "pages": [
-            {"uri": f"data:image/png;base64,{base64.b64encode(page.png()).decode('ascii')}", "size": page.size}
-            for page in pages
-        ],
+        "pages": [{"uri": png_address(page.png()), "size": page.size} for page in pages],
         "outputs": [
             {"name": name, "said": _shorten(result.said), "right": result.right}
             for name in VARIANTS

@@ -1,7 +1,7 @@
 """Small charts as inline SVG: no library, no request, and colours that follow the page's light or dark theme.
 
 Every function returns markup whose texts are escaped; ``title`` is what screen readers read aloud. Colours are CSS
-custom properties of report.html.jinja.
+custom properties of style.css, beside this module.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from ocrmem.evaluation import svg_charts
+from ocrmem.html import svg_charts
 
 
 def parsed(svg: str) -> ElementTree.Element:

@@ -1,0 +1,1 @@
+"""HTML files that need no other file and no network: their stylesheet, their template and their charts."""
