@@ -32,6 +32,7 @@ LAYERS = [
         "places",
         "signals",
         "versions",
+        "worker_pool",
         "secrets",
         "retry",
         "storage",

@@ -49,7 +49,7 @@ def test_an_error_in_a_worker_process_arrives_whole(make_config, small_data, bas
 
 @pytest.mark.slow
 def test_a_worker_that_dies_is_an_error_with_a_remedy(make_config, small_data, tmp_path, monkeypatch):
-    monkeypatch.setattr(render_workers, "_start", _die)
+    monkeypatch.setattr(render_workers, "_writer", _die)
     with pytest.raises(DataError, match=r"Lower data\.workers"):
         build_dataset(make_config(data={"workers": 2}))
 
