@@ -13,6 +13,7 @@ from ocrmem.config import RunConfig
 from ocrmem.console import progress_bar
 from ocrmem.dataset.hash_index import HashIndex
 from ocrmem.dataset.memory_dataset import MemoryDataset
+from ocrmem.encoder.encoder_pool import EncoderPool
 from ocrmem.encoder.feature_store import RowFormat, damaged_row, row_tensor, same
 from ocrmem.encoder.feature_writer import FeatureWriter, publish
 from ocrmem.encoder.loading import load_encoder
@@ -40,14 +41,15 @@ class EncodeResult(TypedDict):
 
 
 @locking("encode", lambda config: config.paths.features)
-def encode_dataset(config: RunConfig, encoder: Encoder | None = None) -> EncodeResult:
+def encode_dataset(config: RunConfig, encoder: Encoder | None = None, processes: int = 1) -> EncodeResult:
     """Encode the pages that the store does not hold yet, and publish the store for the dataset.
 
     Args:
         encoder: an encoder that is loaded already; by default the configured one.
+        processes: that encode, each on a GPU of its own; they load the configured encoder.
 
     Raises:
-        ConfigError: the encoder does not fit the configured sizes.
+        ConfigError: the encoder does not fit the configured sizes, or one is given for several processes.
         MissingInputError: there is no dataset, or no encoder.
         DataError: the dataset has no pages, or pages of another size than configured.
         CheckFailed: features that are not finite, or that do not depend on the page.
@@ -68,6 +70,9 @@ def encode_dataset(config: RunConfig, encoder: Encoder | None = None) -> EncodeR
             f"says {page_size} and {config.render.token_size}",
             "Run `ocrmem render` again",
         )
+    if encoder is not None and processes > 1:
+        remedy = "Leave the encoder to the settings, or processes at 1"
+        raise ConfigError.of("encode", f"cannot hand a loaded encoder to {processes} processes", remedy)
     if encoder is None:
         encoder = load_encoder(config)
     check_fit(config, encoder)
@@ -83,7 +88,7 @@ def encode_dataset(config: RunConfig, encoder: Encoder | None = None) -> EncodeR
     directory = Path(config.paths.features)
     with FeatureWriter(directory, format_) as writer:
         missing = writer.missing(hashes)
-        _encode_missing(dataset, missing, encoder, writer, config.model.encoder_kernels)
+        _encode_missing(config, dataset, missing, encoder, writer, processes)
         rows = len(writer)
         mean, std = _statistics(dataset, writer, encoder)
         manifest = publish(
@@ -149,13 +154,17 @@ def check_fit(config: RunConfig, encoder: Encoder) -> None:
 
 
 def _encode_missing(
-    dataset: MemoryDataset, missing: np.ndarray, encoder: Encoder, writer: FeatureWriter, kernels: str
+    config: RunConfig,
+    dataset: MemoryDataset,
+    missing: np.ndarray,
+    encoder: Encoder,
+    writer: FeatureWriter,
+    processes: int,
 ) -> None:
     if not len(missing):
         return
     hashes = dataset.page_hashes()
     step = batch_size(writer.format.page_size, encoder.device)
-    features_of = batch_encoder(encoder, kernels, step)
     span = _PageRange()
 
     def read(places: np.ndarray) -> tuple[list[str], torch.Tensor]:
@@ -165,20 +174,27 @@ def _encode_missing(
             _check_page(name, page)
         return names, packed(encoder, pages)
 
-    def encode(batch: tuple[list[str], torch.Tensor]) -> tuple[list[str], torch.Tensor]:
-        names, pages = batch
-        return names, features_of(pages)
-
-    def write(batch: tuple[list[str], torch.Tensor]) -> None:
-        names, features = batch
+    def write(names: list[str], features: torch.Tensor) -> None:
         for row in writer.append(names, features):
             span.add(row)
         if span.pages >= _EARLY:
             span.check()
         bar.advance(len(names))
 
+    batches = (missing[at : at + step] for at in range(0, len(missing), step))
     with progress_bar("encoding pages", total=len(missing)) as bar:
-        overlapped((missing[at : at + step] for at in range(0, len(missing), step)), read, encode, write)
+        if processes == 1:
+            encode = batch_encoder(encoder, config.model.encoder_kernels, step)
+            overlapped(batches, read, lambda made: (made[0], encode(made[1])), lambda made: write(*made))
+            return
+        with EncoderPool(config, processes, step) as pool:
+            overlapped(
+                batches,
+                read,
+                lambda made: (made[0], pool.encode(made[1])),
+                lambda made: write(made[0], pool.features(made[1])),
+                ahead=2 * processes,
+            )
 
 
 def _check_page(name: str, page: Page) -> None:

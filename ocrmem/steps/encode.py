@@ -4,6 +4,7 @@ from argparse import ArgumentParser
 from collections.abc import Mapping
 from pathlib import Path
 
+from ocrmem.environment import processes_per_node
 from ocrmem.errors import ConfigError
 from ocrmem.steps.step import Arguments, Step, load, run_config
 
@@ -12,6 +13,12 @@ def _options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "pictures", nargs="*", metavar="PICTURE", help="PNG or JPEG files to encode instead of the dataset"
     )
+    parser.add_argument(
+        "--nproc",
+        metavar="N|auto",
+        default="1",
+        help="processes that encode, each on a GPU; auto: all GPUs (default: 1)",
+    )
     parser.add_argument("--output", type=Path, metavar="FILE", help="where the features of pictures go (safetensors)")
 
 
@@ -19,10 +26,12 @@ def _encode(step: Step, arguments: Arguments) -> Mapping[str, object]:
     if bool(arguments.pictures) != bool(arguments.output):
         message = "takes pictures and the file for their features together"
         raise ConfigError.of("encode", message, "Write: ocrmem encode PICTURE ... --output FILE, or neither")
+    if arguments.pictures and arguments.nproc != "1":
+        raise ConfigError.of("--nproc", "does not count for pictures", "Leave it out")
     config = run_config(arguments)
     if arguments.pictures:
         return load("ocrmem.encoder.encode_pictures:encode_pictures")(config, arguments.pictures, arguments.output)
-    return step.call_with(config)
+    return step.call_with(config, processes=processes_per_node(arguments.nproc))
 
 
 STEP = Step(

@@ -6,6 +6,7 @@ import json
 from argparse import ArgumentParser
 from collections.abc import Mapping
 
+from ocrmem.environment import processes_per_node
 from ocrmem.errors import ConfigError, Problem
 from ocrmem.steps.step import Arguments, Step, load, positive, run_config
 
@@ -49,8 +50,8 @@ def _train(step: Step, arguments: Arguments) -> Mapping[str, object]:
     if arguments.nproc == "auto" and load("ocrmem.training.launch:is_placed")():
         load("ocrmem.training.launch:check_placement")(run_config(arguments))
     elif arguments.nproc is not None:
-        here, nodes = (load(f"ocrmem.training.launch:{name}") for name in ("processes_per_node", "nodes"))
-        arguments.set = [*arguments.set, f"train.processes={here(arguments.nproc) * nodes()}"]
+        count = processes_per_node(arguments.nproc) * load("ocrmem.training.launch:nodes")()
+        arguments.set = [*arguments.set, f"train.processes={count}"]
     config = run_config(arguments)
     if arguments.plan:
         return load("ocrmem.planning.plan:plan")(config, **{name: getattr(arguments, name) for name in _WITH_PLAN})

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, cast
 from ocrmem import console, errors
 from ocrmem.config import RunConfig
 from ocrmem.config.deepspeed import deepspeed_config
+from ocrmem.environment import processes_per_node
 from ocrmem.errors import ConfigError, OcrMemError, PreemptedError, Problem, TrainingError
 from ocrmem.files import write_json
 from ocrmem.signals import on_signals
@@ -42,25 +43,6 @@ def nodes() -> int:
     if not text.isdigit() or int(text) < 1:
         raise ConfigError.of("PET_NNODES", f"is {text!r}", "Give a fixed number of nodes")
     return int(text)
-
-
-def processes_per_node(wanted: str) -> int:
-    """Return the processes that ``--nproc`` asks for: a number, or ``auto``.
-
-    ``auto`` is PET_NPROC_PER_NODE where it is a number, else one process a GPU, else one process on all cores.
-
-    Raises:
-        ConfigError: it is neither.
-    """
-    if wanted == "auto":
-        wanted = os.environ.get("PET_NPROC_PER_NODE", "")
-        if not wanted.isdigit():
-            import torch
-
-            return max(torch.cuda.device_count(), 1)
-    if not wanted.isdigit() or int(wanted) < 1:
-        raise ConfigError.of("--nproc", f"is {wanted!r}", "Give the number of processes on this machine, or auto")
-    return int(wanted)
 
 
 def check_placement(config: RunConfig) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,12 +13,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from support.encoders import small_config, small_encoder
+from support.encoders import export_original, small_config, small_encoder
 from support.page_dataset import write_page_dataset, written_page
 from transformers import UnlimitedOcrVisionModel
 
 from ocrmem.config import RunConfig
 from ocrmem.dataset.memory_dataset import MemoryDataset
+from ocrmem.encoder import encoder_pool
 from ocrmem.encoder.deepencoder import DeepEncoder
 from ocrmem.encoder.encode import encode_dataset
 from ocrmem.encoder.feature_store import FeatureStore
@@ -210,6 +212,42 @@ def test_a_run_killed_with_kill_9_ends_in_the_same_bytes(tmp_path: Path) -> None
     assert written % BATCH == 0
     assert (KILL_AFTER - AHEAD) * BATCH <= written <= KILL_AFTER * BATCH
     assert content(tmp_path / "killed") == content(tmp_path / "whole")
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> RunConfig:
+    """Settings that name an encoder on disk, and a dataset of five batches."""
+    encoder = small_encoder()
+    export_original(tmp_path / "encoder", encoder.config, encoder.state_dict())
+    write_page_dataset(tmp_path / "dataset", pages(4 * BATCH + 5))
+    return run_config(tmp_path, ocr_model_name=str(tmp_path / "encoder"))
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_bytes_of_one(saved: RunConfig, tmp_path: Path) -> None:
+    result = encode_dataset(saved, processes=2)
+    assert result["encoded"] == 4 * BATCH + 5
+    found = content(tmp_path)
+    shutil.rmtree(tmp_path / "features")
+    encode_dataset(saved)
+    assert content(tmp_path) == found
+
+
+@pytest.mark.slow
+def test_a_process_that_dies_is_an_error_with_a_remedy(saved: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encoder_pool, "_encoder", _die)
+    with pytest.raises(DataError, match="lower --nproc"):
+        encode_dataset(saved, processes=2)
+
+
+def _die(*_: object) -> None:
+    os._exit(9)
+
+
+def test_a_loaded_encoder_is_not_for_several_processes(tmp_path: Path) -> None:
+    write_page_dataset(tmp_path / "dataset", pages(1))
+    with pytest.raises(ConfigError, match="2 processes"):
+        encode_dataset(run_config(tmp_path), counting_encoder(), processes=2)
 
 
 def page_blind_encoder() -> DeepEncoder:

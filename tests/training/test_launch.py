@@ -11,8 +11,9 @@ import pytest
 
 from ocrmem.cli import main
 from ocrmem.config import RunConfig
+from ocrmem.environment import processes_per_node
 from ocrmem.errors import ConfigError, OcrMemError, PreemptedError, TrainingError
-from ocrmem.training.launch import Signals, check_placement, is_wanted, launch, nodes, outcome_of, processes_per_node
+from ocrmem.training.launch import Signals, check_placement, is_wanted, launch, nodes, outcome_of
 
 
 @pytest.fixture(autouse=True)
