@@ -215,6 +215,7 @@ class VariantFigures(TypedDict):
 
     loss: float
     recall: float
+    said: NotRequired[float]
 
 
 class EvaluatedSamples(TypedDict):

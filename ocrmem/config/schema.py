@@ -326,12 +326,24 @@ class GateSection(Section):
 
     min_recall: Share = 0.5
     """Lower bound of recall with memory."""
+    min_said: Share | None = None
+    """Lower bound of the share of answers with memory in which the right one occurs, in place of min_recall; null: it
+    is not asked."""
     max_shuffled_recall: Share = 0.5
     """Upper bound of recall with another conversation's memory."""
+    max_shuffled_said: Share | None = None
+    """Upper bound of the share with another conversation's memory, in place of max_shuffled_recall; null: it is not
+    asked."""
     max_no_memory_recall: Share = 0.5
     """Upper bound of recall without memory."""
     min_loss_gain: float = 0.0
     """Lower bound of the loss with shuffled memory minus the loss with memory."""
+
+    def bounds(self) -> dict[str, float]:
+        """Return the bounds of shares of answers that hold, by field: one of `said` takes the place of its `recall`."""
+        given = {name: bound for name, bound in self if name.endswith(("recall", "said")) and bound is not None}
+        replaced = {name.replace("said", "recall") for name in given if name.endswith("said")}
+        return {name: bound for name, bound in given.items() if name not in replaced}
 
 
 class RegisterSection(Section):
@@ -352,7 +364,8 @@ class RegisterSection(Section):
     """Which versions whose gate holds get the alias: those `better` than its present one, all (`passed`), or none
     (`never`)."""
     better_by: Literal["recall", "loss_gain"] = "recall"
-    """The gate's figure that `better` compares: recall with memory, or the loss gain."""
+    """The gate's figure that `better` compares: recall with memory (`said`, where the gate has min_said), or the loss
+    gain."""
     gate: GateSection = GateSection()
 
 

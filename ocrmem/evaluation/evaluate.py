@@ -28,7 +28,7 @@ from ocrmem.errors import DataError
 from ocrmem.evaluation.baselines import CaseMaker, of_other_conversations, scrambled
 from ocrmem.evaluation.html_report import write_report
 from ocrmem.evaluation.latency import measure_latency
-from ocrmem.evaluation.result import EVALUATION, VARIANTS
+from ocrmem.evaluation.result import EVALUATION, PHRASINGS, VARIANTS
 from ocrmem.evaluation.scoring import Case, Scored, Scorer
 from ocrmem.evaluation.statistics import Figures, compression, evenly_spaced, figures
 from ocrmem.facts import MANIFEST
@@ -38,6 +38,7 @@ from ocrmem.model.lora import without_lora
 from ocrmem.model.modeling import MEMModel
 from ocrmem.package import adapter_sha256
 from ocrmem.rendering.history import HistoryRenderer
+from ocrmem.synthetic.notes import REPHRASED
 from ocrmem.tokens import load_tokenizer
 
 REPORT = "evaluation.html"
@@ -52,7 +53,8 @@ class EvaluateResult(TypedDict):
     """What evaluation.json holds, the report's path and the summary.
 
     ``counterfactual`` is there where the data has such a split, ``scrambled`` where answers are found in histories,
-    ``base_text`` where the adapter has LoRA.
+    ``base_text`` where the adapter has LoRA, and ``phrasings`` where some conversations are rephrased: ``memory`` on
+    those that ask as training does (``trained``), and on those that do not (``rephrased``).
     """
 
     format: int
@@ -69,6 +71,7 @@ class EvaluateResult(TypedDict):
     full_text: Figures
     base_text: NotRequired[Figures]
     counterfactual: NotRequired[Figures]
+    phrasings: NotRequired[dict[str, Figures]]
     untrained: Figures
     random_encoder: Figures
     scrambled: NotRequired[Figures]
@@ -244,18 +247,32 @@ def _result(run: _Evaluation, latency: dict[str, Any]) -> dict[str, Any]:
             "answers_over_max_new_tokens": sum(sample.answer_tokens > longest for sample in run.samples),
         },
         **{name: figures(run.scored[name]) for name in VARIANTS if name in run.scored},
+        **_by_phrasing(run.samples, run.scored["memory"]),
         "compression_ratio": squeezed["ratio"],
         "compression": squeezed,
         "latency": latency,
     }
 
 
+def _by_phrasing(samples: Sequence[Sample], scored: Sequence[Scored]) -> dict[str, dict[str, Figures]]:
+    groups: dict[str, list[Scored]] = {"trained": [], "rephrased": []}
+    for sample, one in zip(samples, scored, strict=True):
+        groups["rephrased" if sample.conversation_id.endswith(REPHRASED) else "trained"].append(one)
+    found = {name: figures(group) for name, group in groups.items() if group}
+    return {"phrasings": found} if "rephrased" in found else {}
+
+
 def _summary(result: dict[str, Any], report: Path) -> list[str]:
-    lines = [f"{result['samples']['evaluated']} held-out samples with memory, recall and loss:"]
-    for name in VARIANTS:
+    head = f"{result['samples']['evaluated']} held-out samples with memory"
+    lines = [f"{head:<43} {'exact':>6} {'said':>6} {'loss':>8}"]
+    for name, variant in VARIANTS.items():
         if name in result:
             row = result[name]
-            lines.append(f"  {name:<15} recall {row['recall']:.3f}   loss {row['loss']:.4f}   n {row['samples']}")
+            of = f" (of {row['samples']})" if row["samples"] != result["samples"]["evaluated"] else ""
+            lines.append(f"  {variant.name + of:<41} {row['recall']:6.3f} {row['said']:6.3f} {row['loss']:8.4f}")
+    for name, group in result.get("phrasings", {}).items():
+        shares = f"{group['recall']:.3f} exact, {group['said']:.3f} said"
+        lines.append(f"The right pages, asked {PHRASINGS[name]}: {shares} (of {group['samples']}).")
     memory, text = (result["latency"][name]["total"] for name in ("memory", "full_text"))
     lines.append(f"{result['compression_ratio']:.2f} history text tokens per memory token.")
     lines.append(f"From text to answer: {memory * 1000:.0f} ms by memory, {text * 1000:.0f} ms by full text.")

@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, cast
 
 from ocrmem.config import GateSection
-from ocrmem.json_files import Evaluation, VariantFigures
+from ocrmem.errors import MissingInputError
+from ocrmem.evaluation.result import EVALUATION
+from ocrmem.json_files import Evaluation
+
+_FIGURES = {  # that the bounds of ``register.gate`` are about
+    "min_recall": ("memory", "recall"),
+    "min_said": ("memory", "said"),
+    "max_shuffled_recall": ("shuffled", "recall"),
+    "max_shuffled_said": ("shuffled", "said"),
+    "max_no_memory_recall": ("no_memory", "recall"),
+}
 
 
 @dataclass(frozen=True)
@@ -32,16 +42,19 @@ class GateLine:
 
 
 def gate_lines(evaluation: Evaluation, gate: GateSection) -> list[GateLine]:
-    """Compare the gate's demands with what an evaluation found."""
+    """Compare the gate's demands with what an evaluation found.
 
-    def recall(variant: str, figures: VariantFigures, relation: str, setting: str) -> GateLine:
-        return GateLine(f"{variant}.recall", figures["recall"], relation, getattr(gate, setting), setting)
-
-    memory, shuffled, no_memory = evaluation["memory"], evaluation["shuffled"], evaluation["no_memory"]
-    gain = shuffled["loss"] - memory["loss"]
-    return [
-        recall("memory", memory, ">=", "min_recall"),
-        recall("shuffled", shuffled, "<=", "max_shuffled_recall"),
-        recall("no_memory", no_memory, "<=", "max_no_memory_recall"),
-        GateLine("shuffled.loss - memory.loss", gain, ">=", gate.min_loss_gain, "min_loss_gain"),
-    ]
+    Raises:
+        MissingInputError: the gate asks for a figure that the evaluation, of an earlier ocrmem, does not have.
+    """
+    lines = []
+    for setting, bound in gate.bounds().items():
+        variant, figure = _FIGURES[setting]
+        value = cast(dict[str, Any], evaluation)[variant].get(figure)
+        if value is None:
+            message = f"has no {variant}.{figure}, which register.gate.{setting} bounds: an earlier ocrmem wrote it"
+            raise MissingInputError.of(EVALUATION, message, "Run `ocrmem evaluate` again")
+        relation = ">=" if setting.startswith("min") else "<="
+        lines.append(GateLine(f"{variant}.{figure}", value, relation, bound, setting))
+    gain = evaluation["shuffled"]["loss"] - evaluation["memory"]["loss"]
+    return [*lines, GateLine("shuffled.loss - memory.loss", gain, ">=", gate.min_loss_gain, "min_loss_gain")]

@@ -12,7 +12,7 @@ from markupsafe import Markup
 from ocrmem.config import RunConfig
 from ocrmem.dataset.memory_dataset import MemoryDataset
 from ocrmem.dataset.schema import Sample
-from ocrmem.evaluation.result import VARIANTS
+from ocrmem.evaluation.result import PHRASINGS, VARIANTS
 from ocrmem.evaluation.scoring import Scored
 from ocrmem.evaluation.statistics import evenly_spaced
 from ocrmem.files import write_text
@@ -38,7 +38,8 @@ def write_report(
     html = render_template(
         _TEMPLATE,
         result={**dict.fromkeys(VARIANTS), **result},
-        rows=[{"name": name, "meaning": VARIANTS[name], **result[name]} for name in VARIANTS if name in result],
+        rows=[{"key": key, **variant._asdict(), **result[key]} for key, variant in VARIANTS.items() if key in result],
+        phrasings=[{"name": PHRASINGS[key], **group} for key, group in result.get("phrasings", {}).items()],
         charts=_charts(result, config),
         examples=[_example(sample, scored, dataset) for sample in chosen],
         config=config,
@@ -66,7 +67,8 @@ def training_curve(path: Path) -> list[tuple[float, float]]:
 
 
 def _charts(result: Mapping[str, Any], config: RunConfig) -> dict[str, Markup | None]:
-    recall, loss = ([(n, result[n][key]) for n in VARIANTS if n in result] for key in ("recall", "loss"))
+    found = {key: variant.name for key, variant in VARIANTS.items() if key in result}
+    recall, loss = ([(name, result[key][figure]) for key, name in found.items()] for figure in ("recall", "loss"))
     squeezed, unit = result["compression"]["histogram"], "history text tokens per memory token"
     points = training_curve(config.paths.report(TRAINING_CURVE))
     return {
@@ -89,11 +91,11 @@ def _example(sample: Sample, scored: Mapping[str, Sequence[Scored]], dataset: Me
         "page_count": len(sample.pages),
         "pages": [{"uri": png_address(page.png()), "size": page.size} for page in pages],
         "outputs": [
-            {"name": name, "said": _shorten(result.said), "right": result.right}
-            for name in VARIANTS
-            for result in scored.get(name, ())
+            {"name": variant.name, "said": _shorten(one.said), "right": one.right, "contains": one.contains}
+            for key, variant in VARIANTS.items()
+            for one in scored.get(key, ())
             # Counterfactual samples have ids of their own; the rest share the sample's.
-            if result.sample_id == sample.id and name != "counterfactual"
+            if one.sample_id == sample.id and key != "counterfactual"
         ],
     }
 

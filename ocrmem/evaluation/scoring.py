@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import re
+import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass
 from typing import Any
@@ -15,6 +17,11 @@ from ocrmem.facts import IGNORED
 from ocrmem.model.collator import pad_sequences
 from ocrmem.model.modeling import MEMModel
 from ocrmem.model.prefix_cache import PrefixCache
+
+# Scripts that put no space between words (or, Korean, hang endings on them), by how Unicode's names begin.
+_UNSPACED = ("CJK", "IDEOGRAPHIC", "HIRAGANA", "KATAKANA", "HANGUL", "BOPOMOFO", "THAI", "LAO", "KHMER", "MYANMAR")
+_END_OF_SENTENCE = " .!?…。"
+_INSIDE_A_NUMBER = re.compile(r"\d[.,:]\d")
 
 
 @dataclass(frozen=True)
@@ -39,6 +46,7 @@ class Scored:
     said: str  # what greedy decoding gave
     right: bool  # whether that is the answer, white space aside
     tokens: int  # length of the sequence that the model read, without the answer
+    contains: bool  # whether the answer occurs in it
 
 
 @dataclass
@@ -69,9 +77,10 @@ class Scorer:
             batch = [cases[index] for index in chosen]
             for index, loss, said in zip(chosen, self._losses(batch), self.answers(batch), strict=True):
                 case = cases[index]
-                right = is_right(said, self._as_decoded(case.answer))
-                answer, question = case.supervised.answer_tokens, len(case.question.input_ids)
-                results[index] = Scored(case.sample_id, loss, answer, said, right, question)
+                expected, answer = self._as_decoded(case.answer), case.supervised.answer_tokens
+                right, contains = is_right(said, expected), is_contained(said, expected)
+                tokens = len(case.question.input_ids)
+                results[index] = Scored(case.sample_id, loss, answer, said, right, tokens, contains)
             done(len(chosen))
         return [results[index] for index in range(len(cases))]
 
@@ -137,3 +146,35 @@ class Scorer:
 def is_right(said: str, expected: str) -> bool:
     """Compare two texts, white space aside. Nothing matches an answer that cannot be said (empty)."""
     return bool(expected.split()) and said.split() == expected.split()
+
+
+def is_contained(said: str, expected: str) -> bool:
+    """Return whether ``expected`` occurs in ``said`` as whole words: case, white space, a full stop at its end aside.
+
+    Where a script writes no spaces, it may stand anywhere. Nothing contains an answer that cannot be said (empty).
+    """
+    heard, wanted = _plain(said), _plain(expected)
+    wanted = wanted.rstrip(_END_OF_SENTENCE) or wanted
+    places = range(len(heard) - len(wanted) + 1) if wanted else ()
+    return any(
+        heard.startswith(wanted, place)
+        and not _is_inside_a_word(heard, place)
+        and not _is_inside_a_word(heard, place + len(wanted))
+        for place in places
+    )
+
+
+def _plain(text: str) -> str:
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
+def _is_inside_a_word(text: str, place: int) -> bool:
+    """Return whether a word, or a number with its separator, goes on from before ``place`` to behind it."""
+    if any(_INSIDE_A_NUMBER.match(text, start) for start in range(max(0, place - 2), place)):
+        return True
+    return 0 < place < len(text) and _is_of_spaced_word(text[place - 1]) and _is_of_spaced_word(text[place])
+
+
+def _is_of_spaced_word(character: str) -> bool:
+    is_of_word = character.isalnum() or unicodedata.category(character).startswith("M")
+    return is_of_word and not unicodedata.name(character, "").startswith(_UNSPACED)

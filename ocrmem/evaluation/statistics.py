@@ -22,8 +22,10 @@ class Figures(TypedDict):
     """One variant's figures."""
 
     loss: float  # mean negative log likelihood over all answers' tokens
-    recall: float  # share of right answers
+    recall: float  # share of answers that are exactly the right one
     recall_interval: list[float]  # its 95 % interval
+    said: float  # share of answers in which the right one occurs
+    said_interval: list[float]  # its 95 % interval
     correct: int
     samples: int
     sequence_tokens: float  # mean length of the sequence in front of the answer
@@ -31,12 +33,14 @@ class Figures(TypedDict):
 
 def figures(scored: Sequence[Scored]) -> Figures:
     """Compute a variant's figures."""
-    correct = sum(result.right for result in scored)
+    correct, said = sum(result.right for result in scored), sum(result.contains for result in scored)
     tokens = sum(result.answer_tokens for result in scored)
     return {
         "loss": round(sum(result.loss_sum for result in scored) / tokens, 6),
         "recall": round(correct / len(scored), 6),
         "recall_interval": wilson(correct, len(scored)),
+        "said": round(said / len(scored), 6),
+        "said_interval": wilson(said, len(scored)),
         "correct": correct,
         "samples": len(scored),
         "sequence_tokens": round(sum(result.tokens for result in scored) / len(scored), 2),

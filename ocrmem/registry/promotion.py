@@ -54,7 +54,8 @@ def promotion(
     if LORA_TAG in version.tags and LORA_TAG not in holder.tags:
         reason = f"it changes the base model, and version {holder.number} does not"
         return Promotion(False, f"{reason}; register.promote=passed moves it anyway")
-    line = next(line for line in gate if line.setting == f"min_{section.better_by}")
+    compared_by = {"recall": ("min_recall", "min_said"), "loss_gain": ("min_loss_gain",)}[section.better_by]
+    line = next(line for line in gate if line.setting in compared_by)
     held = holder.tags.get(figure_tag(line))
     try:
         better = float(figure_text(line)) > float(held or "")

@@ -16,7 +16,7 @@ from ocrmem.config import RunConfig
 from ocrmem.console import note
 from ocrmem.errors import CheckFailed, ModelError, Problem
 from ocrmem.evaluation.gate import gate_lines
-from ocrmem.evaluation.result import EVALUATION
+from ocrmem.evaluation.result import EVALUATION, METRICS, VARIANTS
 from ocrmem.facts import RUN_ID
 from ocrmem.files import locked, write_json
 from ocrmem.json_files import Evaluation, LastRegistration, MemoryConfig, PushedVersion, read_json
@@ -182,12 +182,12 @@ def _dataset_tag(config: RunConfig, provenance: dict[str, Any]) -> dict[str, str
 
 
 def _metrics(provenance: dict[str, Any]) -> dict[str, float]:
-    """Return loss and recall with memory and of each baseline, and the compression ratio."""
+    """Return the figures with memory and of each baseline, and the compression ratio."""
     figures = {
         f"{variant}.{key}": float(values[key])
         for variant, values in provenance["metrics"].items()
-        if isinstance(values, dict) and "recall" in values
-        for key in ("loss", "recall")
+        for key in METRICS
+        if variant in VARIANTS and key in values
     }
     return {**figures, "compression_ratio": float(provenance["metrics"]["compression_ratio"])}
 

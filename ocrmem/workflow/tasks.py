@@ -232,15 +232,13 @@ def evaluate(
         shutil.copytree(training.path, task.report("."))  # the curve of the loss is drawn into the report
         result = task.run()
         from ocrmem.evaluation.evaluate import REPORT
-        from ocrmem.evaluation.result import VARIANTS
+        from ocrmem.evaluation.result import METRICS, VARIANTS
 
         copy_file(task.report(EVALUATION), evaluation)
         copy_file(task.report(REPORT), report)
         names = ("adapter_sha256", "dataset_manifest_sha256")
         evaluation.metadata.update({name: result[name] for name in names})
-        figures = flat(
-            result, *(f"{name}.{key}" for name in VARIANTS for key in ("recall", "loss")), "compression_ratio"
-        )
+        figures = flat(result, *(f"{name}.{key}" for name in VARIANTS for key in METRICS), "compression_ratio")
         log_metrics(metrics, figures)
         words = {"memory": "by memory", "shuffled": "by other pages", "no_memory": "without memory"}
         recalls = [f"{figures[key]:.1%} {words[name]}" for name in words if (key := f"{name}.recall") in figures]

@@ -53,6 +53,9 @@ from ocrmem.rendering import Geometry
         ({"data__eval_fraction": 1}, "data.eval_fraction", "leaves nothing to train on"),
         ({"register__gate": {"min_recall": 0.2, "max_no_memory_recall": 0.1}},
          "register.gate.max_shuffled_recall", "above min_recall 0.2"),
+        ({"register__gate": {"min_recall": 0.9, "min_said": 0.3}},
+         "register.gate.max_no_memory_recall", "above min_said 0.3"),
+        ({"register__gate": {"max_shuffled_said": 0.6}}, "register.gate.max_shuffled_said", "above min_recall 0.5"),
         ({"register__name": " "}, "register.name", "is empty"),
         ({"paths__dataset": "."}, "paths.dataset", "is the working directory"),
         ({"paths__dataset": "/"}, "paths.dataset", "is the working directory or one above it"),
@@ -62,7 +65,7 @@ from ocrmem.rendering import Geometry
         ({"model__base_model_name": "tiny"}, "model.ocr_model_name", "but the other of the two models is"),
         ({"model__encoder": "deepseek-ocr-encoder", "model__features": "concat"}, "model.features", "does not give"),
     ],
-    ids=range(37),
+    ids=range(39),
 )  # fmt: skip
 def test_rules_between_fields(changes: dict[str, Any], field: str, said: str) -> None:
     with pytest.raises(ConfigError) as caught:

@@ -6,7 +6,9 @@ import json
 import math
 import re
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partialmethod
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from support.evaluated import workspace_with_adapter
 from ocrmem.config import RunConfig
 from ocrmem.conversations import Message
 from ocrmem.dataset.memory_dataset import MemoryDataset
+from ocrmem.dataset.schema import Sample
 from ocrmem.dataset.sequence import SequenceBuilder
 from ocrmem.encoder.feature_store import FeatureStore
 from ocrmem.encoder.loading import load_encoder
@@ -29,6 +32,7 @@ from ocrmem.evaluation.scoring import Case, Scored, Scorer
 from ocrmem.files import write_text
 from ocrmem.model.collator import MemoryCollator
 from ocrmem.model.modeling import MEMModel
+from ocrmem.synthetic.notes import REPHRASED
 from ocrmem.tokens import load_tokenizer
 
 
@@ -120,6 +124,43 @@ def test_recall_counts_exact_answers(own_reports: RunConfig, monkeypatch: pytest
         right = sum(not sample.id.startswith("e0") for sample in samples)
         assert found[name]["correct"] == right
         assert found[name]["recall"] == pytest.approx(right / len(samples), abs=1e-6)
+
+
+def test_an_answer_in_a_sentence_is_said_and_not_exact(own_reports: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Scorer, "answers", lambda self, cases: [f"It is {case.answer}!" for case in cases])
+    found = evaluate(with_evaluate(own_reports, max_samples=2, examples=1))
+    assert (found["memory"]["recall"], found["memory"]["said"]) == (0.0, 1.0)
+    assert found["memory"]["said_interval"][0] > 0.3
+    assert "said" in read_html(Path(found["report"]))[0].text
+
+
+def test_recall_is_split_by_phrasing_where_conversations_are_rephrased(
+    own_reports: RunConfig, result: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "phrasings" not in result
+    monkeypatch.setattr(MemoryDataset, "samples", partialmethod(rephrased, MemoryDataset.samples))
+    monkeypatch.setattr(
+        Scorer, "answers", lambda self, cases: [c.answer if REPHRASED in c.sample_id else "fox" for c in cases]
+    )
+    found = evaluate(own_reports)
+    trained, other = found["phrasings"]["trained"], found["phrasings"]["rephrased"]
+    assert trained["samples"] + other["samples"] == found["memory"]["samples"]
+    assert (trained["recall"], other["recall"]) == (0.0, 1.0)
+    assert f"asked in words that training never used: 1.000 exact, 1.000 said (of {other['samples']})" in "\n".join(
+        found["summary"]
+    )
+    assert "in words that training never used: 100.0 %" in read_html(Path(found["report"]))[0].text
+
+
+def rephrased(self: MemoryDataset, read: Callable[[MemoryDataset, str], list[Sample]], split: str) -> list[Sample]:
+    """The samples, those of every conversation with an odd number under the id of one that is rephrased."""
+    renamed = []
+    for sample in read(self, split):
+        if split == "eval" and sample.conversation_id[-1] in "13579":
+            name = sample.conversation_id + REPHRASED
+            sample = replace(sample, id=f"{name}#{sample.turn}", conversation_id=name)
+        renamed.append(sample)
+    return renamed
 
 
 def test_counterfactual_wants_the_changed_value(config: RunConfig) -> None:
@@ -218,7 +259,7 @@ def test_hostile_text_stays_text(config: RunConfig, result: dict[str, Any], tmp_
         history=(Message("user", HOSTILE),),
         prompt=(Message("user", HOSTILE),),
     )
-    said = [Scored(HOSTILE, 1.0, 1, HOSTILE, False, 3)]
+    said = [Scored(HOSTILE, 1.0, 1, HOSTILE, False, 3, False)]
     path = tmp_path / "evaluation.html"
     write_report(path, {**result, "base_model": HOSTILE}, {"memory": said}, [sample], dataset, config)
     parser, html = read_html(path)
@@ -235,7 +276,7 @@ def test_a_report_without_training_and_counterfactual_is_whole(
     samples = [sample for sample in dataset.samples("eval") if sample.has_memory]
     less = {key: value for key, value in result.items() if key not in ("counterfactual", "scrambled")}
     elsewhere = config.model_copy(update={"paths": config.paths.model_copy(update={"reports": str(tmp_path)})})
-    said = [Scored(sample.id, 1.0, 1, "", True, 3) for sample in samples]
+    said = [Scored(sample.id, 1.0, 1, "", True, 3, True) for sample in samples]
     write_report(tmp_path / "evaluation.html", less, {"memory": said}, samples, dataset, elsewhere)
     parser, _ = read_html(tmp_path / "evaluation.html")
     assert "Training loss" not in parser.text
@@ -246,7 +287,7 @@ def test_a_report_without_training_and_counterfactual_is_whole(
 def test_wrong_answers_are_shown_too(config: RunConfig) -> None:
     dataset = MemoryDataset.open(config.paths.dataset)
     samples = [sample for sample in dataset.samples("eval") if sample.has_memory][:6]
-    said = [Scored(sample.id, 1.0, 1, "", index != 4, 3) for index, sample in enumerate(samples)]
+    said = [Scored(sample.id, 1.0, 1, "", index != 4, 3, index != 4) for index, sample in enumerate(samples)]
     chosen = choose_examples(samples, said, 3)
     assert chosen[0] == samples[4]
     assert len({sample.id for sample in chosen}) == 3

@@ -57,6 +57,14 @@ def test_the_alias_moves(
     assert reason in decided.reason if reason else decided.reason == ""
 
 
+def test_where_the_gate_asks_for_what_is_said_that_is_compared() -> None:
+    found = {name: {**row, "said": row["recall"] / 2} for name, row in figures(0.9, 1.0).items()}
+    lines = gate_lines(found, GateSection(min_said=0.4))
+    decided = promotion(RegisterSection(), version(2, 0.1, 1.0), lines, Version("a", 1, {"ocrmem.memory.said": "0.4"}))
+    assert decided.moves
+    assert decided.reason == "memory.said = 0.45, and 0.4 of version 1"
+
+
 @pytest.mark.parametrize(
     ("promote", "of_version", "of_holder", "moves"),
     [

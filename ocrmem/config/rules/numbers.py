@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from operator import attrgetter
 
 from ocrmem.config.rules.rule import Fault, rule
-from ocrmem.config.schema import RunSettings
+from ocrmem.config.schema import GateSection, RunSettings
 
 _EXCHANGE = "Exchange or widen the two bounds"
 
@@ -117,11 +117,11 @@ def processes_are_not_samples(config: RunSettings) -> Iterator[Fault]:
         yield "train.processes", f"is {config.train.processes}", "Give the number of GPUs, one process each"
 
 
-@rule("register.gate.min_recall", "register.gate.max_shuffled_recall", "register.gate.max_no_memory_recall")
+@rule(*(f"register.gate.{name}" for name in GateSection.model_fields if name.endswith(("recall", "said"))))
 def gate_asks_that_memory_helps(config: RunSettings) -> Iterator[Fault]:
-    gate = config.registry.gate
-    for name in ("max_shuffled_recall", "max_no_memory_recall"):
-        if (allowed := getattr(gate, name)) > gate.min_recall:
-            message = f"is {allowed}, above min_recall {gate.min_recall}: an adapter whose memory does not matter"
-            remedy = f"Lower it to {gate.min_recall} or less, or raise min_recall"
-            yield f"register.gate.{name}", f"{message} would pass", remedy
+    bounds = config.registry.gate.bounds()
+    ((least, wanted),) = ((name, bound) for name, bound in bounds.items() if name.startswith("min"))
+    for name, allowed in bounds.items():
+        if allowed > wanted:
+            message = f"is {allowed}, above {least} {wanted}: an adapter whose memory does not matter would pass"
+            yield f"register.gate.{name}", message, f"Lower it to {wanted} or less, or raise {least}"
