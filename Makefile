@@ -17,7 +17,7 @@ export WANDB_SILENT ?= true
 export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install client demo english test lint format manifests reference lock bench image clean
+.PHONY: help install client demo english test lint format manifests reference docs lock bench image clean
 
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +47,9 @@ $(VENV)/.test-installed: pyproject.toml constraints.txt
 $(VENV)/.client-installed: pyproject.toml constraints.txt
 	$(call install,$(CLIENT_EXTRAS))
 
+$(VENV)/.docs-installed: pyproject.toml constraints.txt
+	$(call install,docs)
+
 client: $(VENV)/.client-installed  ## make .venv with what submitting a pipeline to a cluster needs
 
 install: $(VENV)/.test-installed  ## make .venv with everything in it
@@ -70,8 +73,11 @@ format: $(VENV)/.test-installed  ## let ruff rewrite what it can
 manifests: $(VENV)/.test-installed  ## write again what is made of settings and kept in git: pipelines/*.yaml, example TrainJobs
 	$(BIN)/ocrmem pipeline compile && $(BIN)/python scripts/example_trainjobs.py
 
-reference: $(VENV)/.test-installed  ## write the tables of settings and steps in docs, and .gitignore
-	$(BIN)/python scripts/settings_reference.py && $(BIN)/python -m ocrmem.steps reference
+reference: $(VENV)/.test-installed  ## write what docs take from the code (settings, commands, errors, the notebook), and .gitignore
+	$(BIN)/python scripts/settings_reference.py && $(BIN)/python scripts/notebook.py && $(BIN)/python -m ocrmem.steps reference
+
+docs: $(VENV)/.docs-installed  ## docs/ as a site with search, in site/; python -m http.server -d site shows it
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 # After a change of pyproject.toml: `make lock UPGRADE=` adds and removes, and leaves all other versions as they are.
 UPGRADE ?= --upgrade

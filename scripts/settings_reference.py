@@ -1,23 +1,27 @@
-"""Write the tables of docs/configuration.md and docs/pipelines.md from the settings; the text around them stays.
+"""Write what docs take from the code: settings, commands, errors, files. The text around the tables stays.
 
 make reference
 """
 
 from __future__ import annotations
 
+import argparse
+import inspect
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ocrmem import errors, json_files
+from ocrmem.cli import build_parser
 from ocrmem.config.schema import RunSettings
 from ocrmem.config.section import Section
 from ocrmem.files import write_text
 from ocrmem.workflow.compile_settings import PipelineSettings
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
-PAGES: dict[str, Section] = {"configuration.md": RunSettings(), "pipelines.md": PipelineSettings()}
 TABLES = re.compile("(<!-- Written by `make reference`.*?-->\n).*(<!-- Until here. -->\n)", re.DOTALL)
 BOUNDS = {"exclusiveMinimum": "above", "minimum": "at least", "exclusiveMaximum": "below", "maximum": "at most"}
 TYPES = {
@@ -32,7 +36,7 @@ TYPES = {
 
 def page(name: str) -> str:
     """Return a page of docs with its tables written again."""
-    written = "".join(f"{line}\n" for line in tables(PAGES[name]))
+    written = "".join(f"{line}\n" for line in PAGES[name]())
     text, found = TABLES.subn(lambda marks: f"{marks[1]}\n{written}{marks[2]}", read(name))
     if found != 1:
         raise SystemExit(f"docs/{name} does not have the two comments between which its tables stand")
@@ -79,6 +83,53 @@ def allowed(schema: dict[str, Any]) -> str:
     kind = schema.get("format", TYPES[schema["type"]])
     return f"{kind} {' and '.join(bounds)}" if bounds else kind
 
+
+def reference() -> Iterator[str]:
+    """Yield the lines of commands with their options, errors with their exit codes, and files with their fields."""
+    yield from ("## Commands", "")
+    for name, command in _commands().items():
+        yield from (f"### ocrmem {name}", "", str(command.description), "")
+        if rows := [f"| {shown} | {meaning} |" for shown, meaning in _options(command)]:
+            yield from ("| option | meaning |", "| --- | --- |", *rows, "")
+    yield from ("## Errors", "", "| class of `ocrmem.errors` | exit code | when |", "| --- | --- | --- |")
+    for kind in vars(errors).values():
+        if inspect.isclass(kind) and issubclass(kind, errors.OcrMemError):
+            yield f"| `{kind.__name__}` | {kind.exit_code} | {_first_paragraph(kind)} |"
+    yield from ("", "## Files", "", "| what | fields that are checked when it is read |", "| --- | --- |")
+    for kind in vars(json_files).values():
+        fields = getattr(kind, "__annotations__", {}) if inspect.isclass(kind) else {}
+        if json_files.SHA256 in fields and len(fields) > 1:
+            yield f"| {_first_paragraph(kind).rstrip('.')} | {', '.join(f'`{name}`' for name in fields)} |"
+    yield ""
+
+
+def _commands() -> dict[str, argparse.ArgumentParser]:
+    [commands] = (action for action in build_parser()._actions if isinstance(action, argparse._SubParsersAction))
+    return dict(commands.choices)
+
+
+def _options(command: argparse.ArgumentParser) -> Iterator[tuple[str, str]]:
+    """Yield form and meaning of each option but those that all have, then those of each command that it has."""
+    for action in command._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for name, inner in action.choices.items():
+                yield from ((f"`{name}`: {shown}", meaning) for shown, meaning in _options(inner))
+        elif not {*action.option_strings} & COMMON:
+            value = action.metavar or (f"{{{','.join(map(str, action.choices))}}}" if action.choices else action.dest)
+            shown = " ".join([*action.option_strings[:1], *([] if action.nargs == 0 else [str(value)])])
+            yield f"`{shown}`".replace("|", "\\|"), " ".join((action.help or "").split()).replace("|", "\\|")
+
+
+def _first_paragraph(kind: type) -> str:
+    return " ".join((inspect.getdoc(kind) or "").partition("\n\n")[0].split())
+
+
+COMMON = {"--help", "--config", "--set", "--quiet", "--json"}
+PAGES: dict[str, Callable[[], Iterator[str]]] = {
+    "configuration.md": partial(tables, RunSettings()),
+    "pipelines.md": partial(tables, PipelineSettings()),
+    "reference.md": reference,
+}
 
 if __name__ == "__main__":
     for name in PAGES:

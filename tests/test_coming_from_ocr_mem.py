@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
-import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.models import HIDDEN, VISION, small_settings, write_conversations, write_random_base
 from support.ocr_mem import DS_CONFIG, DS_CONFIG_AUTO, old_proj, write_weights
+from support.page_commands import commands, run_page
 
 from ocrmem.cli import main
 
@@ -31,11 +30,6 @@ SEARCHED = [
     "Inference tensors cannot be saved for backward",
     "config.base_llm_model_name 不能为空",
 ]
-
-
-def commands(page: Path) -> list[str]:
-    (block,) = re.findall(r"^```sh\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S)
-    return block.splitlines()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -61,14 +55,12 @@ def test_the_commands_of_the_page_bring_a_checkout_over(
     settings = small_settings(tmp_path, model={"projector_hidden_size": max(VISION, HIDDEN)}, train=train)
     Path("params.yaml").write_text(json.dumps(settings), encoding="utf-8")
 
-    for command in commands(PAGES[0]):
-        program, *arguments = shlex.split(command)
-        assert program == "ocrmem"
-        assert main(arguments) == 0, (command, capsys.readouterr())
+    ran = run_page(PAGES[0], monkeypatch, capsys)
+    assert all(command.startswith("ocrmem ") for command, _ in ran)
     report = json.loads(Path("reports/train.json").read_text(encoding="utf-8"))
     assert report["from_adapter"]
     assert report["held_out"]["last"]["loss"] > 0
-    assert "checkpoint-400" in capsys.readouterr().out
+    assert "checkpoint-400" in ran[0][1]
     # DeepSpeed's file is read with the settings, and each key that does not agree is named.
     assert main(["validate", "--set", "train.deepspeed=ds_config.json"]) == 2
     refused = capsys.readouterr().err

@@ -17,8 +17,9 @@ from ocrmem.extras import EXTRA_OF
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-# Neither is for what ocrmem/ does: one is the sum of the others, the other is for the tests and benchmarks.
-EXTRAS = {name: wanted for name, wanted in PROJECT["optional-dependencies"].items() if name not in {"all", "dev"}}
+# None is for what ocrmem/ does: the sum of the others, the tests and benchmarks, the site of docs/.
+APART = {"all", "dev", "docs"}
+EXTRAS = {name: wanted for name, wanted in PROJECT["optional-dependencies"].items() if name not in APART}
 
 # Modules that are not named like the distribution of pyproject.toml that brings them, itself or by what it requires.
 BROUGHT_BY = {
