@@ -240,6 +240,7 @@ class Evaluation(TypedDict):
     untrained: NotRequired[VariantFigures]
     random_encoder: NotRequired[VariantFigures]
     scrambled: NotRequired[VariantFigures]
+    random_answer: NotRequired[VariantFigures]
     compression_ratio: float
     sha256: Digest
 

@@ -12,6 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from string import ascii_lowercase
 
 import torch
 from torch import nn
@@ -24,6 +25,7 @@ from ocrmem.evaluation.scoring import Case
 from ocrmem.families import MARK_TOKENS
 
 _WORDS = re.compile(r"\S+")
+_RANDOM_LETTERS = 6
 
 
 class CaseMaker:
@@ -125,6 +127,25 @@ def scrambled(sample: Sample, seed: int) -> Sample | None:
         for message in sample.history
     )
     return replace(sample, history=history) if history != tuple(sample.history) else None
+
+
+def with_random_answer(sample: Sample, seed: int) -> Sample | None:
+    """Put random letters in place of the answer, on the pages and as what is right.
+
+    No knowledge of the language helps to say them: only a memory whose characters can be read does.
+
+    Returns:
+        None when no message of the history holds the answer, or the prompt says it.
+    """
+    words = r"\s+".join(re.escape(word) for word in sample.answer.split())
+    wanted = re.compile(rf"(?<![A-Za-z0-9]){words}(?![A-Za-z0-9])", re.IGNORECASE)  # "tea" is not in "steam"
+    found = any(wanted.search(message.content) for message in sample.history)
+    if not words or not found or any(wanted.search(message.content) for message in sample.prompt):
+        return None
+    source = random.Random(f"{seed} {sample.id}")
+    letters = "".join(source.choices(ascii_lowercase, k=_RANDOM_LETTERS))
+    history = tuple(replace(message, content=wanted.sub(letters, message.content)) for message in sample.history)
+    return replace(sample, history=history, answer=letters)
 
 
 def pool(embeddings: torch.Tensor, slots: int) -> torch.Tensor:

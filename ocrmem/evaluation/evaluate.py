@@ -25,7 +25,7 @@ from ocrmem.encoder.feature_store import FeatureStore
 from ocrmem.encoder.loading import encoder_geometry, load_encoder
 from ocrmem.encoder.page_encoding import Encoder, encode_kept_tokens
 from ocrmem.errors import DataError
-from ocrmem.evaluation.baselines import CaseMaker, of_other_conversations, scrambled
+from ocrmem.evaluation.baselines import CaseMaker, of_other_conversations, scrambled, with_random_answer
 from ocrmem.evaluation.html_report import write_report
 from ocrmem.evaluation.latency import measure_latency
 from ocrmem.evaluation.result import EVALUATION, PHRASINGS, VARIANTS
@@ -53,7 +53,8 @@ class EvaluateResult(TypedDict):
     """What evaluation.json holds, the report's path and the summary.
 
     ``counterfactual`` is there where the data has such a split, ``scrambled`` where answers are found in histories,
-    ``base_text`` where the adapter has LoRA, and ``phrasings`` where some conversations are rephrased: ``memory`` on
+    ``random_answer`` where the vocabulary also has all letters, ``base_text`` where the adapter has LoRA, and
+    ``phrasings`` where some conversations are rephrased: ``memory`` on
     those that ask as training does (``trained``), and on those that do not (``rephrased``).
     """
 
@@ -75,6 +76,7 @@ class EvaluateResult(TypedDict):
     untrained: Figures
     random_encoder: Figures
     scrambled: NotRequired[Figures]
+    random_answer: NotRequired[Figures]
     compression_ratio: float
     compression: dict[str, Any]
     latency: dict[str, Any]
@@ -161,9 +163,9 @@ def evaluate(config: RunConfig) -> EvaluateResult:
     run = _Evaluation(config)
     partner = of_other_conversations(run.samples)
     few = evenly_spaced(run.samples, _PIXEL_SAMPLES)
-    probes = [probe for sample in few if (probe := scrambled(sample, config.train.seed))]
+    probes = _probes(run, few)
     variants = 7 if run.model.config.lora is None else 8
-    total = variants * len(run.samples) + len(run.counterfactual) + len(few) + len(probes)
+    total = variants * len(run.samples) + len(run.counterfactual) + len(few) + sum(map(len, probes.values()))
     with progress_bar("evaluate", total) as bar:
         _score_variants(run, partner, few, probes, bar)
     note("Timing the steps from text to answer.")
@@ -175,7 +177,20 @@ def evaluate(config: RunConfig) -> EvaluateResult:
     return cast(EvaluateResult, {**result, "report": str(report), "summary": _summary(result, report)})
 
 
-def _score_variants(run: _Evaluation, partner: list[int], few: list[Sample], probes: list[Sample], bar: Bar) -> None:
+def _probes(run: _Evaluation, samples: list[Sample]) -> dict[str, list[Sample]]:
+    """Return changed samples by the name of their variant, whose pages are drawn anew; only variants that have some."""
+    seed = run.config.train.seed
+    lettered = (probe for sample in samples if (probe := with_random_answer(sample, seed)))
+    found = {
+        "scrambled": [probe for sample in samples if (probe := scrambled(sample, seed))],
+        "random_answer": [probe for probe in lettered if run.scorer.can_say(probe.answer)],
+    }
+    return {name: probes for name, probes in found.items() if probes}
+
+
+def _score_variants(
+    run: _Evaluation, partner: list[int], few: list[Sample], probes: dict[str, list[Sample]], bar: Bar
+) -> None:
     maker, samples = run.maker, run.samples
     other = {sample.id: samples[partner[index]] for index, sample in enumerate(samples)}
     embeddings = run.model.get_input_embeddings()
@@ -200,8 +215,8 @@ def _score_variants(run: _Evaluation, partner: list[int], few: list[Sample], pro
         random_encoder = DeepEncoder(encoder_geometry(run.config), run.config.model.features)
     random_encoder.to(run.encoder.device, run.encoder.dtype)
     run.run("random_encoder", few, lambda s: maker.with_memory(s, run.drawn_features(s, random_encoder)), bar)
-    if probes:
-        run.run("scrambled", probes, lambda s: maker.with_memory(s, run.drawn_features(s, run.encoder)), bar)
+    for name, changed in probes.items():
+        run.run(name, changed, lambda s: maker.with_memory(s, run.drawn_features(s, run.encoder)), bar)
     bar.describe("evaluate")
 
 

@@ -33,6 +33,9 @@ VARIANTS = {
     "scrambled": Variant(
         "other words shuffled", "pages on which the words of all other messages than the answer's are shuffled"
     ),
+    "random_answer": Variant(
+        "random letters for the answer", "pages on which six random letters stand for the answer, and are what is right"
+    ),
 }
 
 # Of ``phrasings`` in evaluation.json: how a question is asked.

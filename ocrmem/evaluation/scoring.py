@@ -103,6 +103,10 @@ class Scorer:
         never = self.model.base_llm_model.config.get_text_config().vocab_size
         self._generate([case], tokens, never)
 
+    def can_say(self, text: str) -> bool:
+        """Return whether the vocabulary has all of a text."""
+        return bool(self._as_decoded(text))
+
     def _as_decoded(self, text: str) -> str:
         """Return ``text`` after the tokenizer's round trip, as a model that says exactly this is heard."""
         ids = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]

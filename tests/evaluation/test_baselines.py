@@ -14,7 +14,7 @@ from ocrmem.conversations import Message
 from ocrmem.dataset.schema import Sample
 from ocrmem.dataset.sequence import SequenceBuilder
 from ocrmem.errors import DataError
-from ocrmem.evaluation.baselines import CaseMaker, embed, of_other_conversations, pool, scrambled
+from ocrmem.evaluation.baselines import CaseMaker, embed, of_other_conversations, pool, scrambled, with_random_answer
 from ocrmem.synthetic.tokenizer import build_tiny_tokenizer
 
 LONGEST = 96
@@ -178,3 +178,36 @@ def test_scrambling_keeps_every_word_and_the_answer_s_messages() -> None:
 )
 def test_nothing_is_scrambled_where_it_would_show_nothing(history: tuple[Message, ...]) -> None:
     assert scrambled(replace(sample(), history=history), 0) is None
+
+
+@pytest.mark.parametrize(
+    ("history", "answer", "written"),
+    [
+        ("Ana drinks tea. TEA!", "tea", "Ana drinks {}. {}!"),
+        ("by steam; green\n  tea", "Green tea", "by steam; {}"),
+        ("安娜喝茶。", "茶", "安娜喝{}。"),
+    ],
+)
+def test_random_letters_stand_for_the_answer_on_the_pages_and_as_what_is_right(
+    history: str, answer: str, written: str
+) -> None:
+    given = replace(sample(), history=(Message("user", history), Message("assistant", "Noted.")), answer=answer)
+    probe = with_random_answer(given, 0)
+    assert probe is not None
+    assert probe == with_random_answer(given, 0)
+    assert probe.answer.isalpha()
+    assert len(probe.answer) == 6
+    assert [message.content for message in probe.history] == [written.replace("{}", probe.answer), "Noted."]
+    assert probe.prompt == given.prompt
+    other = with_random_answer(given, 1)
+    assert other is not None
+    assert other.answer != probe.answer
+
+
+@pytest.mark.parametrize(
+    ("history", "prompt", "answer"),
+    [("only steam", "which?", "tea"), ("tea", "which tea?", "tea"), ("tea", "which?", " ")],
+)
+def test_no_random_letters_where_they_would_show_nothing(history: str, prompt: str, answer: str) -> None:
+    given = replace(sample(), history=(Message("user", history),), prompt=(Message("user", prompt),), answer=answer)
+    assert with_random_answer(given, 0) is None
