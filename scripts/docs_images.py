@@ -29,8 +29,8 @@ from PIL import Image
 from ocrmem import Memory
 from ocrmem.dataset.memory_dataset import MemoryDataset
 from ocrmem.evaluation.result import VARIANTS
-from ocrmem.evaluation.svg_charts import bar_chart
 from ocrmem.generation.memory import MemoryAnswer
+from ocrmem.html.svg_charts import bar_chart
 from ocrmem.rendering import Page
 
 ROOT = Path(__file__).resolve().parent.parent
