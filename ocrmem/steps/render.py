@@ -6,12 +6,21 @@ from collections.abc import Mapping
 from ocrmem.errors import ConfigError
 from ocrmem.steps.step import Arguments, Step, load, positive, run_config
 
+_PREVIEWED = 4
+
 
 def _options(parser: ArgumentParser) -> None:
     parser.add_argument(
         "pictures", nargs="*", metavar="PICTURE", help="with --preview: PNG or JPEG files as pages, instead of the data"
     )
-    parser.add_argument("--preview", type=positive, metavar="N", help="write the first N pages as PNG instead")
+    parser.add_argument(
+        "--preview",
+        type=positive,
+        nargs="?",
+        const=_PREVIEWED,
+        metavar="N",
+        help=f"show N conversations (default {_PREVIEWED}) beside their pages instead, in preview/index.html",
+    )
     parser.add_argument("--skip-bad", action="store_true", help="leave out bad lines (see rejects.jsonl)")
 
 
@@ -20,7 +29,7 @@ def _render(step: Step, arguments: Arguments) -> Mapping[str, object]:
         arguments.set = [*arguments.set, "data.skip_bad=true"]
     if arguments.pictures and not arguments.preview:
         message = "takes pictures to show them as pages, not into a dataset"
-        raise ConfigError.of("render", message, "Add --preview N, or leave them out")
+        raise ConfigError.of("render", message, "Add --preview, or leave them out")
     config = run_config(arguments)
     if arguments.pictures:
         return load("ocrmem.dataset.preview:preview_pictures")(config, arguments.pictures, arguments.preview)

@@ -13,7 +13,6 @@ from ocrmem.conversations import SPLITS, Conversation, Message, read_conversatio
 from ocrmem.dataset.build import build_dataset
 from ocrmem.dataset.manifest import shards_of
 from ocrmem.dataset.memory_dataset import MemoryDataset
-from ocrmem.dataset.preview import preview_dataset
 from ocrmem.dataset.quality import check_dataset
 from ocrmem.dataset.samples import SampleMaker
 from ocrmem.errors import ConfigError, DataError
@@ -174,12 +173,6 @@ def test_a_history_without_any_ink_is_a_problem_not_a_sample(make_config):
     (problem,) = made.problems
     assert problem.place == "a.jsonl:7: sample id#1"
     assert "no ink" in problem.message
-
-
-def test_preview_writes_pages_that_a_person_can_look_at(make_config, small_data, tmp_path):
-    result = preview_dataset(make_config(), 3, tmp_path / "preview")
-    assert [Path(path).name for path in result["pages"]] == ["page-000.png", "page-001.png", "page-002.png"]
-    assert all(Path(path).read_bytes().startswith(b"\x89PNG") for path in result["pages"])
 
 
 def test_hugging_face_datasets_reads_samples_and_pages(make_config, small_data, tmp_path):
