@@ -58,7 +58,7 @@ class Bar:
 
 @contextmanager
 def progress_bar(description: str, total: float | None) -> Iterator[Bar]:
-    """Show a progress bar; where stderr is not a terminal, only its last state is written."""
+    """Show a progress bar, unless there is nothing to do; where it is not on a terminal, only its last state."""
     columns = (
         progress.TextColumn("{task.description}", markup=False),
         progress.BarColumn(),
@@ -67,7 +67,7 @@ def progress_bar(description: str, total: float | None) -> Iterator[Bar]:
         progress.TimeElapsedColumn(),
         progress.TimeRemainingColumn(),
     )
-    with progress.Progress(*columns, console=console, disable=console.quiet) as live:
+    with progress.Progress(*columns, console=console, disable=console.quiet or total == 0) as live:
         yield Bar(live, live.add_task(description, total=total))
 
 

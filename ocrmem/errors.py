@@ -2,7 +2,7 @@
 
 A problem names a place (``params.yaml: train.max_steps`` or ``data/train.jsonl:17``), says what is wrong
 there and what to do about it. Errors carry one or many problems; the CLI prints them all and exits with
-the error's ``exit_code``: 1 when a check failed, 2 when the usage or the configuration is wrong.
+the error's ``exit_code``, one of `Exit`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from enum import IntEnum
 from operator import itemgetter
 from typing import Any, Self
 
@@ -20,6 +21,24 @@ from ocrmem.secrets import without_credentials
 _SHOWN_PLACES = 5
 # What differs between two faults of one kind: numbers, quoted texts and lists of them.
 _SPECIFIC = re.compile(r"""(?:(?:"(?:[^"\\]|\\.)*"|'[^']*')(?:, )?)+|\d+""")
+
+
+class Exit(IntEnum):
+    """The exit codes of every verb, and what each means; docs/cli.md has the same table."""
+
+    meaning: str
+
+    def __new__(cls, code: int, meaning: str) -> Self:
+        member = int.__new__(cls, code)
+        member._value_ = code
+        member.meaning = meaning
+        return member
+
+    DONE = 0, "done"
+    FAILED = 1, "a check said no, the work failed, or data or a model cannot be used"
+    USAGE = 2, "usage, settings or places are wrong, or an input is missing; nothing was started"
+    PREEMPTED = 75, "training was stopped and has saved a checkpoint, from which --resume goes on"  # EX_TEMPFAIL
+    INTERRUPTED = 130, "interrupted (Ctrl-C); the verb can be run again"
 
 
 @dataclass(frozen=True)
@@ -96,7 +115,7 @@ class ProblemList:
 class OcrMemError(Exception):
     """Base of every error that ocrmem raises on purpose; its message has one line for each problem."""
 
-    exit_code = 1
+    exit_code: int = Exit.FAILED
 
     def __init__(self, problems: Problem | Sequence[Problem]) -> None:
         self.problems: tuple[Problem, ...] = (problems,) if isinstance(problems, Problem) else tuple(problems)
@@ -115,7 +134,13 @@ class OcrMemError(Exception):
 class ConfigError(OcrMemError):
     """Settings or arguments are wrong; nothing was started."""
 
-    exit_code = 2
+    exit_code = Exit.USAGE
+
+
+class UsageError(ConfigError):
+    """A command line cannot be read, or its options contradict each other; the verb's usage is shown with it."""
+
+    usage = ""  # where the verb is not known to who shows it
 
 
 class BusyError(ConfigError):
@@ -125,7 +150,7 @@ class BusyError(ConfigError):
 class DiskError(OcrMemError):
     """The system refuses to read or write a file: the disk is full or read-only, or permission is denied."""
 
-    exit_code = 2
+    exit_code = Exit.USAGE
 
 
 class DataError(OcrMemError):
@@ -135,7 +160,7 @@ class DataError(OcrMemError):
 class MissingInputError(OcrMemError):
     """The output of an earlier verb is missing."""
 
-    exit_code = 2
+    exit_code = Exit.USAGE
 
 
 class ModelError(OcrMemError):
@@ -157,7 +182,7 @@ class ClusterError(OcrMemError):
 class PreemptedError(TrainingError):
     """Training was stopped from outside and can resume from its last checkpoint."""
 
-    exit_code = 75  # EX_TEMPFAIL of sysexits.h
+    exit_code = Exit.PREEMPTED
 
 
 def shown(value: Any) -> str:

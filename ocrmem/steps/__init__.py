@@ -28,7 +28,7 @@ from ocrmem.steps import (
     validate,
     version,
 )
-from ocrmem.steps.step import Step
+from ocrmem.steps.step import GROUPS, Step
 
 # In the order in which a pipeline runs them, then the commands beside it.
 STEPS: dict[str, Step] = {
@@ -59,4 +59,4 @@ STEPS: dict[str, Step] = {
 COMMANDS = {name: step for name, step in STEPS.items() if step.is_command}
 TASKS = {name: step for name, step in STEPS.items() if step.component}
 
-__all__ = ["COMMANDS", "STEPS", "TASKS", "Step"]
+__all__ = ["COMMANDS", "GROUPS", "STEPS", "TASKS", "Step"]

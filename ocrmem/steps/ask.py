@@ -43,9 +43,12 @@ def _call(step: Step, arguments: Arguments) -> Mapping[str, Any]:
 STEP = Step(
     name="ask",
     help="answer questions about files from memory",
+    group="memory",
+    example='ocrmem ask notes.md --question "When is the train?"',
     function="ocrmem.generation.ask:ask",
     page="ask.md",
     options=_options,
     call=_call,
     takes_config=False,
+    reads_named=("FILE",),
 )

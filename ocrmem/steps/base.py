@@ -19,6 +19,8 @@ def _options(parser: ArgumentParser) -> None:
 STEP = Step(
     name="base",
     help="build the tiny language model and encoder, or fetch and load the named ones",
+    group="dataset",
+    example="ocrmem base",
     function="ocrmem.model.base:build_base",
     page="tiny.md",
     options=_options,

@@ -22,10 +22,13 @@ def _call(step: Step, arguments: Arguments) -> Mapping[str, Any]:
 STEP = Step(
     name="chat",
     help="hold a conversation whose older turns become memory",
+    group="memory",
+    example="ocrmem chat notes.md",
     function="ocrmem.generation.chat:chat",
     page="ask.md",
     options=_options,
     call=_call,
     takes_config=False,
     talks=True,
+    reads_named=("FILE",),
 )

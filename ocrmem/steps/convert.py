@@ -31,9 +31,13 @@ def _options(parser: ArgumentParser) -> None:
 STEP = Step(
     name="convert",
     help="turn conversations of other forms into JSONL",
+    group="conversations",
+    example="ocrmem convert export.json --output converted",
     function="ocrmem.conversion:convert",
     page="convert.md",
     options=_options,
     passes=("files", "output", "form", "columns", "join", "skip_bad"),
     takes_config=False,
+    reads_named=("FILE",),
+    writes_named=("--output",),
 )

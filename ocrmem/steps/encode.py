@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ocrmem.environment import processes_per_node
-from ocrmem.errors import ConfigError
+from ocrmem.errors import UsageError
 from ocrmem.steps.step import Arguments, Step, load, run_config
 
 
@@ -25,9 +25,9 @@ def _options(parser: ArgumentParser) -> None:
 def _encode(step: Step, arguments: Arguments) -> Mapping[str, object]:
     if bool(arguments.pictures) != bool(arguments.output):
         message = "takes pictures and the file for their features together"
-        raise ConfigError.of("encode", message, "Write: ocrmem encode PICTURE ... --output FILE, or neither")
+        raise UsageError.of("encode", message, "Write: ocrmem encode PICTURE ... --output FILE, or neither")
     if arguments.pictures and arguments.nproc != "1":
-        raise ConfigError.of("--nproc", "does not count for pictures", "Leave it out")
+        raise UsageError.of("--nproc", "does not count for pictures", "Leave it out")
     config = run_config(arguments)
     if arguments.pictures:
         return load("ocrmem.encoder.encode_pictures:encode_pictures")(config, arguments.pictures, arguments.output)
@@ -37,6 +37,8 @@ def _encode(step: Step, arguments: Arguments) -> Mapping[str, object]:
 STEP = Step(
     name="encode",
     help="encode every page once into the feature store",
+    group="dataset",
+    example="ocrmem encode scan.png --output scan.safetensors",
     function="ocrmem.encoder.encode:encode_dataset",
     page="encoder.md",
     options=_options,
@@ -55,4 +57,6 @@ STEP = Step(
     component="encode_pages",
     cached=True,
     gpu=True,
+    reads_named=("PICTURE",),
+    writes_named=("--output",),
 )

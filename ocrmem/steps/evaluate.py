@@ -5,6 +5,8 @@ from ocrmem.steps.step import Step
 STEP = Step(
     name="evaluate",
     help="compare memory with its baselines on held-out conversations",
+    group="release",
+    example="ocrmem evaluate",
     function="ocrmem.evaluation.evaluate:evaluate",
     page="evaluate.md",
     reads=("adapter", "dataset", "features", "models"),

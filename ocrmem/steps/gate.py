@@ -5,6 +5,7 @@ from ocrmem.steps.step import Step
 STEP = Step(
     name="gate",
     help="compare the evaluation with the gate and show it",
+    group="release",
     function="ocrmem.evaluation.gate:gate_lines",
     page="pipelines.md",
     is_command=False,

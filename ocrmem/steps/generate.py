@@ -18,9 +18,12 @@ def _options(parser: ArgumentParser) -> None:
 STEP = Step(
     name="generate",
     help="answer a conversation's last question from memory",
+    group="memory",
+    example="ocrmem generate --conversation question.json",
     function="ocrmem.generation.generate:generate",
     page="generate.md",
     options=_options,
     passes=("adapter", "conversation"),
     reads=("adapter", "models"),
+    reads_named=("--conversation",),
 )

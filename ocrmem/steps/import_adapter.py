@@ -22,9 +22,13 @@ def _options(parser: ArgumentParser) -> None:
 STEP = Step(
     name="import-adapter",
     help="turn what OCR-MEM left into an adapter",
+    group="training",
+    example="ocrmem import-adapter old --output adapter",
     function="ocrmem.model.importing:import_adapter",
     page="model.md",
     options=_options,
     passes=("source", "output", "overrides"),
     takes_config=False,
+    reads_named=("DIR",),
+    writes_named=("--output",),
 )

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ocrmem.errors import ConfigError
+from ocrmem.errors import UsageError
 from ocrmem.steps.step import Arguments, Step, load
 
 
@@ -67,7 +67,7 @@ def _settings(parser: argparse.ArgumentParser) -> None:
 
 def _run(arguments: Arguments) -> Mapping[str, Any]:
     if not arguments.local:
-        raise ConfigError.of(
+        raise UsageError.of(
             "pipeline run", "runs on this machine only", "Add --local, or use `ocrmem pipeline submit` for a cluster"
         )
     package, values = _with_values(arguments)
@@ -116,10 +116,14 @@ _ACTIONS = {"run": _run, "compile": _compile, "submit": _submit, "list": _list}
 STEP = Step(
     name="pipeline",
     help="run, compile, submit or list the Kubeflow pipelines",
+    group="pipelines",
+    example="ocrmem pipeline run adapter_training --local",
     function="",
     page="pipelines.md",
     options=_options,
     call=lambda step, arguments: _ACTIONS[arguments.action](arguments),
     takes_config=False,
     keeps=("runs",),
+    reads_named=("--directory", "--config"),
+    writes_named=("--output",),
 )

@@ -17,6 +17,8 @@ def _options(parser: ArgumentParser) -> None:
 STEP = Step(
     name="preflight",
     help="check keys, registry, remotes, models, disk and cluster before requesting a GPU",
+    group="training",
+    example="ocrmem preflight --config configs/qwen3-8b-8gpu.yaml",
     function="ocrmem.readiness:preflight",
     page="preflight.md",
     options=_options,

@@ -16,10 +16,13 @@ def _options(parser: ArgumentParser) -> None:
 STEP = Step(
     name="prose",
     help="let the base model write texts to learn reading from",
+    group="conversations",
+    example="ocrmem prose --output texts --count 100",
     function="ocrmem.generation.prose:prose",
     page="conversations.md",
     options=_options,
     passes=("output", "count", "seed", "words"),
     reads=("models",),
     gpu=True,
+    writes_named=("--output",),
 )

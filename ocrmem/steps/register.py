@@ -12,6 +12,8 @@ def _options(parser: ArgumentParser) -> None:
 STEP = Step(
     name="register",
     help="package the adapter, register it, move the alias if the gate holds and it is better",
+    group="release",
+    example="ocrmem register",
     function="ocrmem.registry:register",
     page="register.md",
     options=_options,

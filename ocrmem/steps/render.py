@@ -3,7 +3,7 @@
 from argparse import ArgumentParser
 from collections.abc import Mapping
 
-from ocrmem.errors import ConfigError
+from ocrmem.errors import UsageError
 from ocrmem.steps.step import Arguments, Step, load, positive, run_config
 
 _PREVIEWED = 4
@@ -29,7 +29,7 @@ def _render(step: Step, arguments: Arguments) -> Mapping[str, object]:
         arguments.set = [*arguments.set, "data.skip_bad=true"]
     if arguments.pictures and not arguments.preview:
         message = "takes pictures to show them as pages, not into a dataset"
-        raise ConfigError.of("render", message, "Add --preview, or leave them out")
+        raise UsageError.of("render", message, "Add --preview, or leave them out")
     config = run_config(arguments)
     if arguments.pictures:
         return load("ocrmem.dataset.preview:preview_pictures")(config, arguments.pictures, arguments.preview)
@@ -41,6 +41,8 @@ def _render(step: Step, arguments: Arguments) -> Mapping[str, object]:
 STEP = Step(
     name="render",
     help="draw conversations on pages and write the dataset",
+    group="dataset",
+    example="ocrmem render --preview 4",
     function="ocrmem.dataset.build:build_dataset",
     page="rendering.md",
     options=_options,

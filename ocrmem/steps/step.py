@@ -14,6 +14,15 @@ if TYPE_CHECKING:
 
 Arguments = argparse.Namespace
 EVERYTHING = "*"
+# What verbs are for, in the order in which `ocrmem help` shows them.
+GROUPS = {
+    "memory": "ask from memory",
+    "conversations": "bring or make conversations",
+    "dataset": "make the dataset",
+    "training": "train an adapter",
+    "release": "judge and register it",
+    "pipelines": "run all of it",
+}
 # Every task gets these: sizes depend on them. evaluate.max_new_tokens: a rule joins it with the model's sections.
 _ALWAYS = ("model", "render", "data", "evaluate.max_new_tokens")
 
@@ -28,6 +37,8 @@ class Step:
     Attributes:
         name: of the command, the stage and the task.
         help: one line in the imperative.
+        group: what it is for, one of `GROUPS`.
+        example: a command line that shows it at work; a task that is no command has none.
         function: ``package.module:function``, imported when it is called; empty if there are several, one an action.
         page: of docs/.
         options: adds the command's own arguments.
@@ -37,6 +48,7 @@ class Step:
         takes_config: whether the command has ``--config`` and ``--set``, and the function a `RunConfig`.
         reads: inputs.
         writes: outputs.
+        reads_named, writes_named: the arguments that name other inputs and outputs, as the usage has them.
         keeps: what stays from one run of it to the next without being an output.
         after: steps that must have passed, although nothing of theirs is read.
         settings: by dotted name, those whose change makes the outputs stale; ``*``: all but ``paths``.
@@ -51,6 +63,8 @@ class Step:
 
     name: str
     help: str
+    group: str
+    example: str = ""
     function: str
     page: str
     options: Callable[[argparse.ArgumentParser], None] | None = None
@@ -60,6 +74,8 @@ class Step:
     takes_config: bool = True
     reads: tuple[str, ...] = ()
     writes: tuple[str, ...] = ()
+    reads_named: tuple[str, ...] = ()
+    writes_named: tuple[str, ...] = ()
     keeps: tuple[str, ...] = ()
     after: tuple[str, ...] = ()
     settings: tuple[str, ...] = ()

@@ -19,9 +19,12 @@ def _options(parser: ArgumentParser) -> None:
 STEP = Step(
     name="synth",
     help="write seeded recall conversations",
+    group="conversations",
+    example="ocrmem synth --output data --style en --count 200",
     function="ocrmem.synthetic.synth:synth",
     page="conversations.md",
     options=_options,
     passes=("output", "style", "count", "eval_count", "seed", "facts", "words"),
     takes_config=False,
+    writes_named=("--output",),
 )

@@ -7,7 +7,7 @@ from argparse import ArgumentParser
 from collections.abc import Mapping
 
 from ocrmem.environment import processes_per_node
-from ocrmem.errors import ConfigError, Problem
+from ocrmem.errors import Problem, UsageError
 from ocrmem.steps.step import Arguments, Step, load, positive, run_config
 
 _WITH_PLAN = ("gpu", "hours", "mfu", "answer_tokens")
@@ -66,7 +66,7 @@ def _refuse_what_does_not_fit(arguments: Arguments) -> None:
     """Refuse options that contradict each other.
 
     Raises:
-        ConfigError: naming each of them.
+        UsageError: naming each of them.
     """
 
     def given(names: Mapping[str, object] | tuple[str, ...]) -> list[str]:
@@ -85,12 +85,14 @@ def _refuse_what_does_not_fit(arguments: Arguments) -> None:
         message = "is for a run on this machine, and means nothing with --launcher kubernetes"
         found = [(name, message, f"Leave it out, and set {_ONLY_HERE[name]}") for name in given(_ONLY_HERE)]
     if found:
-        raise ConfigError([Problem(f"--{name.replace('_', '-')}", what, remedy) for name, what, remedy in found])
+        raise UsageError([Problem(f"--{name.replace('_', '-')}", what, remedy) for name, what, remedy in found])
 
 
 STEP = Step(
     name="train",
     help="train proj",
+    group="training",
+    example="ocrmem train --plan --gpu h100",
     function="ocrmem.training.launch:train_or_launch",
     page="train.md",
     options=_options,
@@ -105,4 +107,5 @@ STEP = Step(
     component="train_adapter",
     network=True,  # tracking, and after a preemption it resumes
     gpu=True,
+    reads_named=("--from-adapter",),
 )

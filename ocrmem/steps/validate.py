@@ -11,6 +11,8 @@ def _validate_file(step: Step, arguments: Arguments) -> dict[str, object]:
 STEP = Step(
     name="validate",
     help="check settings and data; list every fault at once",
+    group="dataset",
+    example="ocrmem validate --set data.path=converted",
     function="ocrmem.validation:validate",
     page="validate.md",
     call=_validate_file,

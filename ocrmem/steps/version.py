@@ -3,7 +3,7 @@
 from argparse import ArgumentParser
 from collections.abc import Mapping
 
-from ocrmem.errors import ConfigError
+from ocrmem.errors import UsageError
 from ocrmem.steps.step import Arguments, Step, load, run_config
 
 
@@ -17,13 +17,15 @@ def _version(step: Step, arguments: Arguments) -> Mapping[str, object]:
     if arguments.open is not None:
         return load("ocrmem.versioning:open_dataset")(config, arguments.open, arguments.output)
     if arguments.output is not None:
-        raise ConfigError.of("--output", "is for --open", "Add --open HASH, or leave it out")
+        raise UsageError.of("--output", "is for --open", "Add --open HASH, or leave it out")
     return step.call_with(config)
 
 
 STEP = Step(
     name="version",
     help="push the dataset to the DVC remote, or open it again by its hash",
+    group="dataset",
+    example="ocrmem version --set version.remote=/mnt/remote",
     function="ocrmem.versioning:version_dataset",
     page="version.md",
     options=_options,
