@@ -24,7 +24,7 @@ _SPECIFIC = re.compile(r"""(?:(?:"(?:[^"\\]|\\.)*"|'[^']*')(?:, )?)+|\d+""")
 
 
 class Exit(IntEnum):
-    """The exit codes of every verb, and what each means; docs/cli.md has the same table."""
+    """The exit codes of every verb, and what each means; docs/reference.md has the same table."""
 
     meaning: str
 

@@ -19,6 +19,7 @@ from ocrmem.cli import build_parser
 from ocrmem.config.schema import RunSettings
 from ocrmem.config.section import Section
 from ocrmem.files import write_text
+from ocrmem.steps import COMMANDS
 from ocrmem.workflow.compile_settings import PipelineSettings
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
@@ -85,12 +86,17 @@ def allowed(schema: dict[str, Any]) -> str:
 
 
 def reference() -> Iterator[str]:
-    """Yield the lines of commands with their options, errors with their exit codes, and files with their fields."""
+    """Yield the lines of exit codes, commands with their options, errors, and files with their fields."""
+    yield from ("## Exit codes", "", "| exit code | meaning |", "| --- | --- |")
+    yield from (f"| {code.value} | {code.meaning} |" for code in errors.Exit)
+    yield ""
     yield from ("## Commands", "")
     for name, command in _commands().items():
         yield from (f"### ocrmem {name}", "", str(command.description), "")
         if rows := [f"| {shown} | {meaning} |" for shown, meaning in _options(command)]:
             yield from ("| option | meaning |", "| --- | --- |", *rows, "")
+        if name in COMMANDS:
+            yield from (f"    {COMMANDS[name].example}", "")
     yield from ("## Errors", "", "| class of `ocrmem.errors` | exit code | when |", "| --- | --- | --- |")
     for kind in vars(errors).values():
         if inspect.isclass(kind) and issubclass(kind, errors.OcrMemError):

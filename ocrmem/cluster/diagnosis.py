@@ -13,9 +13,9 @@ from enum import Enum
 from typing import Any
 
 from ocrmem.cluster.api import admission_remedy
+from ocrmem.errors import Exit
 
 Object = dict[str, Any]
-PREEMPTED_EXIT = 75  # EX_TEMPFAIL: training saved a checkpoint and asks to be started again
 _SIGKILL_EXIT = 137
 _SIGTERM_EXIT = 143
 
@@ -191,7 +191,7 @@ def _ended(place: str, pod: Object, ended: Object) -> Trouble:
     message = ended.get("message") or ""
     kind, advice = Kind.FAILED, _REMEDIES.get(reason) or _exit_remedy(code)
     disruption = condition(pod, "DisruptionTarget")
-    if code == PREEMPTED_EXIT:
+    if code == Exit.PREEMPTED:
         kind, advice = Kind.PREEMPTED, _RESUME
         reason, message = "Preempted", "training saved a checkpoint and stopped (exit code 75)"
     elif disruption and disruption["status"] == "True" and reason != "OOMKilled":

@@ -8,8 +8,8 @@ command, nodes, resources, volumes, environment, placement, deadlines.
 The kubeflow SDK's `TrainerClient.train` cannot say enough (0.5.0): its trainer takes environment variables as text
 only, so no Secret, and one figure for requests and limits; its pod patch has no termination grace period; it calls
 the API server before it has anything to print, so there is no dry run; and it hides why a call was refused (409 and
-403 are both "Failed to create"). So the manifest is made here, checked with the SDK's own API models
-(kubeflow_trainer_api), and sent as the SDK sends it. A whole Secret (envFrom) can be said in neither, so
+403 are both "Failed to create"). So the manifest is made here, without the SDK, checked with its API models
+(`ocrmem.cluster.sdk_models`), and sent as the SDK sends it. A whole Secret (envFrom) can be said in neither, so
 ``kubernetes.secret_variables`` lists the keys.
 
 The run's settings travel as an annotation of the pod template, which the downward API shows to the container as a
@@ -25,16 +25,18 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 import yaml
-from pydantic import ValidationError
 
-from ocrmem.cluster.sdk import TrainerV1alpha1TrainJob, trainer
+from ocrmem.cluster.permissions import TRAINER
 from ocrmem.config import KubernetesSection, RunConfig, VolumeSection
 from ocrmem.config.kubernetes_section import VolumesSection
 from ocrmem.config.kubernetes_values import parse_secret_env, parse_toleration
-from ocrmem.errors import ClusterError, ConfigError
+from ocrmem.errors import ConfigError
 from ocrmem.files import sha256_json
 
 Object = dict[str, Any]
+API_VERSION = f"{TRAINER}/v1alpha1"
+KIND = "TrainJob"
+NODE = "node"  # the replicated job, and its container, of Trainer's runtimes for torch
 MANAGER = "ocrmem.io/launcher"  # Trainer's webhook wants a domain-prefixed path
 PARAMS = "ocrmem/params.yaml"
 PARAMS_DIR = "/etc/ocrmem"
@@ -65,7 +67,6 @@ def train_job(config: RunConfig, run_name: str) -> Object:
 
     Raises:
         ConfigError: the name cannot be one, or settings do not fit a job on the cluster.
-        ClusterError: Kubeflow Trainer's API does not know a field of the result.
     """
     if not _RUN_NAME.fullmatch(run_name):
         message = f"is {run_name!r}, which cannot be the name of a TrainJob"
@@ -74,11 +75,11 @@ def train_job(config: RunConfig, run_name: str) -> Object:
     section = config.kubernetes
     labels = _labels(section, run_name)
     job: Object = {
-        "apiVersion": trainer.API_VERSION,
-        "kind": trainer.TRAINJOB_KIND,
+        "apiVersion": API_VERSION,
+        "kind": KIND,
         "metadata": {"name": run_name, "namespace": section.namespace, "labels": labels},
         "spec": {
-            "runtimeRef": {"apiGroup": trainer.GROUP, "kind": "ClusterTrainingRuntime", "name": section.runtime},
+            "runtimeRef": {"apiGroup": TRAINER, "kind": "ClusterTrainingRuntime", "name": section.runtime},
             "trainer": {
                 "image": section.image,
                 "command": ["ocrmem"],
@@ -97,7 +98,7 @@ def train_job(config: RunConfig, run_name: str) -> Object:
                             "spec": {
                                 "replicatedJobs": [
                                     {
-                                        "name": trainer.NODE,
+                                        "name": NODE,
                                         "template": {"spec": {"template": _pod_template(config, run_name, labels)}},
                                     }
                                 ]
@@ -110,7 +111,6 @@ def train_job(config: RunConfig, run_name: str) -> Object:
     }
     if section.active_deadline_seconds is not None:
         job["spec"]["activeDeadlineSeconds"] = section.active_deadline_seconds
-    check_manifest(job)
     return job
 
 
@@ -175,7 +175,7 @@ def settings_of(job: Object) -> Object | None:
 
 def differences(there: Object, here: Object) -> list[str]:
     """Return what differs between two runs' settings, one readable line each."""
-    old, new = (dict(_flat(_comparable(values))) for values in (there, here))
+    old, new = (dict(flat(_comparable(values))) for values in (there, here))
     return [
         f"{name} is {old.get(name, 'not set')} there and {new.get(name, 'not set')} here"
         for name in sorted(old.keys() | new.keys())
@@ -196,26 +196,6 @@ def as_yaml(job: Object) -> str:
 
     Dumper.add_representer(str, text)
     return yaml.dump(job, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=120)
-
-
-def check_manifest(job: Object) -> None:
-    """Compare a TrainJob with the models of Kubeflow Trainer's API, which drop what they do not know.
-
-    Raises:
-        ClusterError: a field is unknown there, or of another type.
-    """
-    remedy = "Install the kubeflow version that pyproject.toml names; if it is, this is a bug of ocrmem: report it"
-    try:
-        known = TrainerV1alpha1TrainJob.from_dict(job)
-    except ValidationError as error:
-        fault = error.errors(include_url=False)[0]
-        place = ".".join(str(part) for part in fault["loc"])
-        raise ClusterError.of(f"TrainJob {place}", str(fault["msg"]), remedy) from None
-    kept = dict(_flat(known.to_dict() if known else {}))
-    lost = [name for name, value in _flat(job) if kept.get(name) != value]
-    if lost:
-        message = f"is not known to Kubeflow Trainer's API {trainer.API_VERSION}"
-        raise ClusterError.of(f"TrainJob {lost[0]}", message, remedy)
 
 
 def _labels(section: KubernetesSection, run_name: str) -> dict[str, str]:
@@ -276,7 +256,7 @@ def _pod_template(config: RunConfig, run_name: str, labels: dict[str, str]) -> O
         "serviceAccountName": section.service_account,
         "terminationGracePeriodSeconds": section.termination_grace_seconds,
         "volumes": volumes,
-        "containers": [{"name": trainer.NODE, "volumeMounts": mounts}],
+        "containers": [{"name": NODE, "volumeMounts": mounts}],
     }
     optional = {
         "nodeSelector": dict(section.node_selector),
@@ -292,7 +272,7 @@ def _comparable(settings: Object) -> Object:
     return {**settings, "kubernetes": section}
 
 
-def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Dotted names and leaves of nested dicts and lists."""
     items: Any = ()
     if isinstance(value, dict):
@@ -302,4 +282,4 @@ def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     if not items:
         yield prefix, value
     for key, item in items:
-        yield from _flat(item, f"{prefix}.{key}" if prefix else str(key))
+        yield from flat(item, f"{prefix}.{key}" if prefix else str(key))

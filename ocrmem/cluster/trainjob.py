@@ -1,6 +1,5 @@
 """`ocrmem train --launcher kubernetes`: create or find the run's TrainJob, follow it, report its end.
 
-    ocrmem train --launcher kubernetes --run-name first --dry-run
     ocrmem train --launcher kubernetes --run-name first
 
 The run name is the job's name, so a second start with the same name and settings finds the first one's job and
@@ -25,7 +24,6 @@ from ocrmem.cluster.diagnosis import Kind, Trouble, condition
 from ocrmem.cluster.evidence import concerns, failure_record
 from ocrmem.cluster.following import Follower, Outcome
 from ocrmem.cluster.manifest import (
-    as_yaml,
     differences,
     pod_settings,
     run_folder,
@@ -36,6 +34,7 @@ from ocrmem.cluster.manifest import (
 from ocrmem.cluster.pauses import Pauses
 from ocrmem.cluster.permissions import EVENTS, PODS, TRAINJOBS
 from ocrmem.cluster.sdk import trainer
+from ocrmem.cluster.sdk_models import check_manifest
 from ocrmem.config import RunConfig
 from ocrmem.console import note
 from ocrmem.errors import ClusterError, ConfigError, PreemptedError, TrainingError
@@ -54,7 +53,7 @@ class OnVolume(TypedDict):
 
 
 class TrainOnClusterResult(TypedDict, total=False):
-    """What a job that has completed leaves; with ``dry_run`` only ``manifest`` and ``summary``.
+    """What a job that has completed leaves.
 
     Attributes:
         attached: whether the job was there already.
@@ -64,7 +63,6 @@ class TrainOnClusterResult(TypedDict, total=False):
     """
 
     summary: list[str]
-    manifest: Object
     run: str
     namespace: str
     state: str
@@ -81,7 +79,6 @@ def train_on_cluster(
     *,
     run_name: str | None = None,
     resume: bool = False,
-    dry_run: bool = False,
     record: Path | None = None,
     pauses: Pauses | None = None,
 ) -> TrainOnClusterResult:
@@ -92,7 +89,6 @@ def train_on_cluster(
         run_name: name of the TrainJob and of the run's folder on the output volume. None: made of the settings.
         resume: start a job that has failed again, from its newest checkpoint, instead of reporting its end. A job
             that is created always resumes from a checkpoint of that run name if there is one.
-        dry_run: return the manifest without any call of the API.
         record: file that gets, when a job ends badly, its conditions, its pods' states and the newest warnings about
             them, one entry a job. None: trainjob.json in ``paths.reports``.
         pauses: waiting times, for tests.
@@ -105,8 +101,7 @@ def train_on_cluster(
     """
     name = run_name or run_name_for(config)
     manifest = train_job(config, name)
-    if dry_run:
-        return {"manifest": manifest, "summary": as_yaml(manifest).splitlines()}
+    check_manifest(manifest)
     if problems := image_problems(config.kubernetes):
         raise ConfigError(problems)
     return _Launch(config, name, manifest, record or config.paths.report(RECORD), pauses or Pauses()).run(resume)

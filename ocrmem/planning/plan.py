@@ -22,7 +22,10 @@ DEFAULT_GPU = "h100"
 
 
 class PlanResult(TypedDict):
-    """Bytes, tokens, operations and seconds of a run, by subject; ``summary`` is the same as tables."""
+    """Bytes, tokens, operations and seconds of a run, by subject; ``summary`` is the same as tables.
+
+    ``cost`` has ``price_per_gpu_hour`` and ``total``, both in the currency of the price; None without a price.
+    """
 
     gpu: dict[str, Any]
     parameters: dict[str, Any]
@@ -31,6 +34,7 @@ class PlanResult(TypedDict):
     tokens: dict[str, Any]
     flops: dict[str, float]
     time: dict[str, Any]
+    cost: dict[str, float] | None
     stages: list[dict[str, Any]]
     assumptions: list[dict[str, Any]]
     notes: list[str]
@@ -44,6 +48,7 @@ def plan(
     hours: float | None = None,
     mfu: float | None = None,
     answer_tokens: int | None = None,
+    price_per_gpu_hour: float | None = None,
 ) -> PlanResult:
     """Return what a configuration needs, by arithmetic; nothing is loaded and nothing written.
 
@@ -54,13 +59,14 @@ def plan(
         hours: wall time that the training is to take.
         mfu: share of the peak rate that the operations reach, 0 to 1; None: measured on this GPU, else assumed.
         answer_tokens: supervised tokens a sample; None: the dataset's, or assumed.
+        price_per_gpu_hour: in any currency.
 
     Raises:
         ConfigError: an argument is out of its range, or settings contradict each other.
         MissingInputError: the steps are given as epochs, and there is no dataset.
         ModelError: the shapes of the language model are not known here.
     """
-    _check_arguments(config, hours, mfu, answer_tokens)
+    _check_arguments(config, hours, mfu, answer_tokens, price_per_gpu_hour)
     config = with_steps(config)
     on_cpu = config.model.base_model_name == TINY or config.model.device == CPU
     device = gpu if isinstance(gpu, Gpu) else find_gpu(gpu or (CPU if on_cpu else DEFAULT_GPU))
@@ -87,6 +93,12 @@ def plan(
             "positions": load.mean.positions,
         },
         "time": times[longest] | {"seconds": seconds, "gpu_seconds": seconds * cut.processes},
+        "cost": None
+        if price_per_gpu_hour is None
+        else {
+            "price_per_gpu_hour": price_per_gpu_hour,
+            "total": price_per_gpu_hour * seconds * cut.processes / 3600,
+        },
         "stages": [_stage(part, time) for part, time in zip(found, times, strict=True)],
         "assumptions": _assumptions(config, load, cut, device, asked=gpu is not None, mfu=mfu),
         "notes": list(load.notes),
@@ -97,11 +109,15 @@ def plan(
     return finite
 
 
-def _check_arguments(config: RunConfig, hours: float | None, mfu: float | None, answer_tokens: int | None) -> None:
+def _check_arguments(
+    config: RunConfig, hours: float | None, mfu: float | None, answer_tokens: int | None, price: float | None
+) -> None:
     if hours is not None and not 0 < hours < math.inf:
         raise ConfigError.of("--hours", f"is {hours:g}", "Give a wall time above 0")
     if mfu is not None and not 0 < mfu <= 1:
         raise ConfigError.of("--mfu", f"is {mfu:g}", "Give a share of the peak between 0 and 1, for example 0.35")
+    if price is not None and not 0 <= price < math.inf:
+        raise ConfigError.of("--price-per-gpu-hour", f"is {price:g}", "Give a price of 0 or more")
     longest = config.model.max_seq_length
     if answer_tokens is not None and not 0 < answer_tokens < longest:
         message = f"is {answer_tokens}, but a sequence has model.max_seq_length {longest} tokens"

@@ -30,8 +30,8 @@ _PREFIXES = ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3
 
 
 def plan_text(config: RunConfig, plan: dict[str, Any]) -> list[str]:
-    """Return the lines of the whole plan."""
-    needs = [*_parameters(config, plan), *_memory(plan), *_features(plan), *_tokens(config, plan)]
+    """Return the lines of the whole plan: whether it fits, how long it takes and what it costs, then how."""
+    needs = [*_verdict(plan), *_parameters(config, plan), *_memory(plan), *_features(plan), *_tokens(config, plan)]
     return [*needs, *_stages(plan), *_time(config, plan), *_assumptions(plan)]
 
 
@@ -57,6 +57,17 @@ def _digits(value: float) -> str:
     return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.3g}"
 
 
+def _verdict(plan: dict[str, Any]) -> Iterable[str]:
+    memory, gpu, time, cost = plan["memory"], plan["gpu"], plan["time"], plan["cost"]
+    needed, available = scaled(memory["total_bytes"], "B"), scaled(memory["available_bytes"], "B")
+    verdict = "Fits" if memory["fits"] else "DOES NOT FIT"
+    yield f"{verdict}: {needed} of {available} on each of {gpu['count']} x {gpu['label']}"
+    yield f"Takes {duration(time['seconds'])}, {_digits(time['gpu_seconds'] / 3600)} GPU hours"
+    if cost:
+        yield f"Costs {cost['total']:,.2f} at {cost['price_per_gpu_hour']:g} a GPU hour"
+    yield ""
+
+
 def _parameters(config: RunConfig, plan: dict[str, Any]) -> Iterable[str]:
     found = plan["parameters"]
     encoder = "?" if found["encoder"] is None else f"{found['encoder']:,}"
@@ -79,9 +90,6 @@ def _memory(plan: dict[str, Any]) -> Iterable[str]:
     ]
     title = f"Memory of one process, cut over {gpu['count']} in each way [the configured one]"
     yield from _table(title, ["", *(f"[{name}]" if name == memory["chosen"] else name for name in ways)], rows)
-    verdict = "fits" if memory["fits"] else "DOES NOT FIT"
-    needed, available = scaled(memory["total_bytes"], "B"), scaled(memory["available_bytes"], "B")
-    yield f"  {verdict}: {needed} of {available} ({gpu['label']})"
     if not memory["fits"]:
         for remedy in memory["remedies"]:
             # YAML's "true" for Python's True; the other values are numbers and names in lower case.

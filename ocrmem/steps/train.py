@@ -10,7 +10,7 @@ from ocrmem.environment import processes_per_node
 from ocrmem.errors import Problem, UsageError
 from ocrmem.steps.step import Arguments, Step, load, positive, run_config
 
-_WITH_PLAN = ("gpu", "hours", "mfu", "answer_tokens")
+_WITH_PLAN = ("gpu", "hours", "mfu", "answer_tokens", "price_per_gpu_hour")
 _NOT_WITH_PLAN = ("resume", "output", "dry_run", "run_name")
 _ON_KUBERNETES = ("run_name", "dry_run")
 # Options of a run on this machine, and the settings that say the same for a cluster.
@@ -30,6 +30,8 @@ def _options(parser: ArgumentParser) -> None:
     group.add_argument("--hours", type=float, metavar="H", help="wall time to reach: which rate does it take?")
     group.add_argument("--mfu", type=float, metavar="X", help="share of the peak rate that is reached")
     group.add_argument("--answer-tokens", type=positive, metavar="N", help="of a sample (default: the dataset's)")
+
+    group.add_argument("--price-per-gpu-hour", type=float, metavar="X", help="what it costs: X times its GPU hours")
 
     group = parser.add_argument_group("Kubernetes", "docs/kubernetes.md; where and with what is in `kubernetes:`.")
     group.add_argument(
@@ -55,9 +57,11 @@ def _train(step: Step, arguments: Arguments) -> Mapping[str, object]:
     config = run_config(arguments)
     if arguments.plan:
         return load("ocrmem.planning.plan:plan")(config, **{name: getattr(arguments, name) for name in _WITH_PLAN})
+    if arguments.dry_run:
+        return load("ocrmem.cluster.dry_run:dry_run")(config, run_name=arguments.run_name)
     if arguments.launcher == "kubernetes":
         return load("ocrmem.cluster.trainjob:train_on_cluster")(
-            config, run_name=arguments.run_name, resume=arguments.resume, dry_run=arguments.dry_run
+            config, run_name=arguments.run_name, resume=arguments.resume
         )
     return step.load()(config, resume=arguments.resume, output=arguments.output)
 
@@ -92,7 +96,7 @@ STEP = Step(
     name="train",
     help="train proj",
     group="training",
-    example="ocrmem train --plan --gpu h100",
+    example="ocrmem train --plan --gpu h100 --price-per-gpu-hour 2.5",
     function="ocrmem.training.launch:train_or_launch",
     page="train.md",
     options=_options,

@@ -23,11 +23,11 @@ from ocrmem import console, errors
 from ocrmem.config import RunConfig
 from ocrmem.config.deepspeed import deepspeed_config
 from ocrmem.environment import processes_per_node
-from ocrmem.errors import ConfigError, OcrMemError, PreemptedError, Problem, TrainingError
+from ocrmem.errors import ConfigError, Exit, OcrMemError, PreemptedError, Problem, TrainingError
 from ocrmem.files import write_json
 from ocrmem.signals import on_signals
 from ocrmem.training.deepspeed import require_deepspeed
-from ocrmem.training.rank_process import INTERRUPTED, RUN, STOP
+from ocrmem.training.rank_process import RUN, STOP
 
 if TYPE_CHECKING:
     from ocrmem.training.train import TrainResult
@@ -204,7 +204,7 @@ def outcome_of(folder: Path, exit_codes: dict[int, int], signals: Signals) -> Tr
         first = min(reported, key=lambda outcome: outcome["time"])
         kind: type[OcrMemError] = getattr(errors, first["error"], TrainingError)
         raise kind([Problem(**problem) for problem in first["problems"]])
-    if any(outcome["exit_code"] == INTERRUPTED for outcome in found.values()):
+    if any(outcome["exit_code"] == Exit.INTERRUPTED for outcome in found.values()):
         raise KeyboardInterrupt
     if not exit_codes:
         return cast("TrainResult", found.get(0, {}).get("result") or {"summary": []})

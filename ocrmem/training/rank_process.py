@@ -16,12 +16,11 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from ocrmem.errors import OcrMemError
+from ocrmem.errors import Exit, OcrMemError
 from ocrmem.files import disk_errors, write_json
 
 RUN = "run.json"
 STOP = "stop"
-INTERRUPTED = 130
 _SET_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of prctl(2)
 
 
@@ -37,18 +36,19 @@ def main(folder: Path) -> int:
         if (folder / STOP).exists():
             os.kill(os.getpid(), int((folder / STOP).read_text(encoding="utf-8")))
         with disk_errors("ocrmem train"):
-            outcome = {"exit_code": 0, "result": _train(folder, is_main=rank == 0)}
+            outcome = {"exit_code": Exit.DONE, "result": _train(folder, is_main=rank == 0)}
     except KeyboardInterrupt:
-        outcome = {"exit_code": INTERRUPTED}
+        outcome = {"exit_code": Exit.INTERRUPTED}
     except OcrMemError as error:
         problems = [problem.as_dict() for problem in error.problems]
         outcome = {"exit_code": error.exit_code, "error": type(error).__name__, "problems": problems}
     except Exception as error:  # noqa: BLE001  # the launcher reports it
-        outcome = {"exit_code": 1, "crash": repr(error), "traceback": traceback.format_exc()}
+        outcome = {"exit_code": Exit.FAILED, "crash": repr(error), "traceback": traceback.format_exc()}
     write_json(folder / f"outcome-{rank}.json", outcome | {"time": time.time()})
     sys.stdout.flush()
     # A process that was stopped in order must not make torchrun put an end to the others.
-    return 0 if outcome["exit_code"] in (0, 75, INTERRUPTED) else 1
+    stopped = (Exit.DONE, Exit.PREEMPTED, Exit.INTERRUPTED)
+    return Exit.DONE if outcome["exit_code"] in stopped else Exit.FAILED
 
 
 def _train(folder: Path, *, is_main: bool) -> dict[str, Any]:

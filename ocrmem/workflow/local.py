@@ -22,7 +22,7 @@ from typing import Any, Self
 import ocrmem
 from ocrmem.console import console, note
 from ocrmem.environment import environment
-from ocrmem.errors import CheckFailed, ConfigError, OcrMemError, PreemptedError, Problem
+from ocrmem.errors import CheckFailed, ConfigError, Exit, OcrMemError, PreemptedError, Problem
 from ocrmem.facts import RUN_ID
 from ocrmem.files import locked, sha256_file, sha256_json
 from ocrmem.json_files import read_json
@@ -148,7 +148,7 @@ def _failed(row: dict[str, Any], log: Path, resume: str) -> OcrMemError:
         message = f"process {row['pid']} was killed and could not say why"
         remedy = f"Look at the end of {log}, and whether memory ran out (`dmesg`). {resume}"
         problems = [Problem(row["step"], message, remedy)]
-    kind: type[OcrMemError] = ConfigError if row.get("exit_code") == 2 else CheckFailed
+    kind: type[OcrMemError] = ConfigError if row.get("exit_code") == Exit.USAGE else CheckFailed
     return (PreemptedError if row["status"] == STOPPED else kind)(problems)
 
 

@@ -119,7 +119,7 @@ def descendants(kind: type) -> set[type]:
 
 
 def test_exit_codes_are_those_of_one_table(capsys: pytest.CaptureFixture[str]) -> None:
-    page = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "reference.md").read_text(encoding="utf-8")
     told = {int(code): meaning for code, meaning in re.findall(r"^\| (\d+) \| (.+) \|$", page, re.M)}
     assert told == {code.value: code.meaning for code in Exit}
     assert all(f"  {code.value:<4} {code.meaning}\n" in shown(capsys, "help") for code in Exit)

@@ -39,7 +39,7 @@ def test_every_verb_has_help_of_its_own(verb: str, capsys: pytest.CaptureFixture
     assert "--json" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("arguments", [["nope"], ["--json"], ["train", "--nope"], ["render", "--preview", "0"]])
+@pytest.mark.parametrize("arguments", [["nope"], ["help", "nope"], ["train", "--nope"], ["render", "--preview", "0"]])
 def test_wrong_usage_leaves_with_2(arguments: list[str], tmp_path: Path) -> None:
     done = run(*arguments, cwd=tmp_path)
     assert done.returncode == 2

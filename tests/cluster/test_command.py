@@ -38,11 +38,26 @@ def start_command(*arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
+def without_the_sdk(*arguments: str) -> subprocess.CompletedProcess[str]:
+    absent = "import sys; sys.modules.update(dict.fromkeys(['kubeflow', 'kubeflow_trainer_api', 'kubernetes']))"
+    code = f"{absent}; from ocrmem.cli import main; sys.exit(main({[*BASE, *arguments]!r}))"
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=6000)
+
+
 def test_without_the_sdk_it_is_said_what_to_install() -> None:
-    code = f"import sys; sys.modules['kubeflow'] = None; from ocrmem.cli import main; sys.exit(main({BASE!r}))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=6000)
+    done = without_the_sdk()
     assert done.returncode == 2
     assert done.stderr.strip().endswith("Run: pip install 'ocrmem[kubernetes]'.")
+
+
+def test_a_dry_run_needs_no_sdk(capsys: pytest.CaptureFixture[str]) -> None:
+    done = without_the_sdk("--dry-run", "--run-name", "first")
+    assert done.returncode == 0, done.stderr
+    assert "not compared with Kubeflow Trainer's API" in done.stderr
+    assert main([*BASE, "--dry-run", "--run-name", "first"]) == 0
+    with_the_sdk = capsys.readouterr()
+    assert done.stdout == with_the_sdk.out
+    assert with_the_sdk.err == ""
 
 
 def leaves_with(code: int) -> Callable[[FakeCluster, str], None]:

@@ -11,7 +11,10 @@ import pytest
 import yaml
 from support.kubernetes_api import check_train_job
 
-from ocrmem.cluster.manifest import PARAMS, as_yaml, check_manifest, pod_settings, settings_of, train_job
+from ocrmem.cluster import manifest
+from ocrmem.cluster.manifest import PARAMS, as_yaml, pod_settings, settings_of, train_job
+from ocrmem.cluster.sdk import trainer
+from ocrmem.cluster.sdk_models import check_manifest
 from ocrmem.config import RunConfig
 from ocrmem.errors import ClusterError, ConfigError
 
@@ -198,3 +201,8 @@ def test_a_run_name_that_cannot_be_a_job_is_refused(settings: Settings, name: st
 def test_processes_must_be_those_of_the_job(settings: Settings) -> None:
     with pytest.raises(ConfigError, match=r"train\.processes: is 1, but kubernetes\.nodes 2 x .* 4 make 8"):
         train_job(settings(nodes=2, gpus_per_node=4), "x")
+
+
+def test_what_is_written_without_the_sdk_is_called_as_the_sdk_calls_it() -> None:
+    written = (manifest.TRAINER, manifest.API_VERSION, manifest.KIND, manifest.NODE)
+    assert written == (trainer.GROUP, trainer.API_VERSION, trainer.TRAINJOB_KIND, trainer.NODE)

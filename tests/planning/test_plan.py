@@ -192,7 +192,7 @@ def test_the_table_fits_a_terminal_and_names_every_assumption():
     lines = found["summary"]
     assert max(map(len, lines)) <= WIDTH + 12  # sentences may be a little longer than tables
     text = "\n".join(lines)
-    for part in ("8,190,735,360", "25,178,112", "[zero3]", "fits: ", "1000 pages", "tokens a second", "are needed"):
+    for part in ("8,190,735,360", "25,178,112", "[zero3]", "Fits: ", "1000 pages", "tokens a second", "are needed"):
         assert part in text
     for assumption in found["assumptions"]:
         assert assumption["name"].split()[0] in text
@@ -205,13 +205,29 @@ def test_the_command_line_prints_the_plan_and_one_json_object(capsys, tmp_path):
     assert found["ok"]
     assert found["time"]["mfu"] == 0.4
     assert main(["train", "--plan", "--config", EIGHT, "--gpu", "h100", "--quiet"]) == 0
-    assert "fits: " in capsys.readouterr().out
+    assert capsys.readouterr().out.startswith("Fits: ")
+
+
+def test_the_plan_begins_with_whether_it_fits_hours_and_money():
+    found = plan(RunConfig.load(FOUR), gpu="l4", price_per_gpu_hour=0.5)
+    hours = found["time"]["gpu_seconds"] / 3600
+    assert found["cost"] == {"price_per_gpu_hour": 0.5, "total": pytest.approx(hours / 2)}
+    fits, takes, costs = found["summary"][:3]
+    assert fits == "Fits: 18.6 GB of 24.0 GB on each of 4 x NVIDIA L4 24GB"
+    assert takes.endswith(f"{hours:.0f} GPU hours")
+    assert costs == f"Costs {hours / 2:,.2f} at 0.5 a GPU hour"
+    wrong = plan(RunConfig.load(FOUR, ["train.deepspeed=zero1"]), gpu="l4")
+    assert wrong["summary"][0].startswith("DOES NOT FIT: ")
+    assert wrong["cost"] is None
+    assert not any(line.startswith("Costs") for line in wrong["summary"])
 
 
 @pytest.mark.parametrize(
     ("given", "named"),
     [
         (["--gpu", "h100"], "--gpu"),
+        (["--price-per-gpu-hour", "2"], "--price-per-gpu-hour"),
+        (["--plan", "--price-per-gpu-hour", "-1"], "--price-per-gpu-hour"),
         (["--hours", "3"], "--hours"),
         (["--plan", "--resume"], "--resume"),
         (["--plan", "--output", "x"], "--output"),
@@ -221,7 +237,7 @@ def test_the_command_line_prints_the_plan_and_one_json_object(capsys, tmp_path):
 )
 def test_options_that_mean_nothing_together_are_refused(capsys, given, named):
     assert main(["train", "--config", EIGHT, *given]) == 2
-    assert capsys.readouterr().err.startswith(f"{named}: ")
+    assert capsys.readouterr().err.splitlines()[-1].startswith(f"{named}: ")
 
 
 def test_options_set_what_is_planned(capsys):
