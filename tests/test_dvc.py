@@ -68,6 +68,8 @@ def test_dvc_repro_runs_what_is_stale_and_nothing_else(clone: Path) -> None:
     assert stages_run(run(clone, "dvc", "repro")) == STAGES
     registration = json.loads((clone / "registration.json").read_text(encoding="utf-8"))
     assert int(registration["version"]) == 1
+    trained = json.loads((clone / "train.json").read_text(encoding="utf-8"))["stages"]
+    assert [(stage["objective"], stage["steps"]) for stage in trained] == [("align", 3), ("answer", 1)]
     left = set(run(clone, "git", "status", "--porcelain").split()) - {"M", "??", "data.dvc", "dvc.lock"}
     assert not left, "outputs must stay out of git"
 
@@ -77,6 +79,9 @@ def test_dvc_repro_runs_what_is_stale_and_nothing_else(clone: Path) -> None:
     assert stages_run(run(clone, "dvc", "repro")) == ["train", "evaluate", "register"]
     registration = json.loads((clone / "registration.json").read_text(encoding="utf-8"))
     assert int(registration["version"]) == 2
+
+    change(clone, train={"lora": {"rank": 2}})
+    assert "smoke:" in run(clone, "dvc", "status"), "it checks LoRA's gradients too"
 
 
 MAKE = """

@@ -1,4 +1,4 @@
-"""What settings of OCR-MEM and of Hugging Face's TrainingArguments are called here.
+"""What settings of OCR-MEM, of Hugging Face's TrainingArguments and of earlier versions are called here.
 
 Only names that are none of params.yaml's are looked up.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 _DATA = "data.path: a directory, in which eval*.jsonl is held out; or hold out a share with data.eval_fraction"
 _STEPS = "train.logging_steps, train.save_steps and train.eval_steps: steps alone say when"
 _PRECISION = "model.precision; proj is always trained in float32"
+_NO_RETRY = "no run is repeated from another seed; train.stages, align before answer, took its place"
 
 OLD_NAMES = {
     "base_model": "model.base_model_name",
@@ -47,4 +48,6 @@ WITHOUT_SETTING = {
     "save_adapter_only": "checkpoints and adapters never hold frozen weights",
     "remove_unused_columns": "samples are read whole",
     "tf32": "the frozen parts compute in model.precision",
+    "target_loss": _NO_RETRY,
+    "max_attempts": _NO_RETRY,  # base has one
 }

@@ -247,10 +247,6 @@ class TrainSection(Section):
     """Decay of AdamW's second moment."""
     max_grad_norm: PositiveFloat = 1.0
     """Gradients are scaled down to this norm."""
-    target_loss: PositiveFloat | None = None
-    """Train again from another seed while the last logged loss stays above this; null: train once."""
-    max_attempts: PositiveInt = 1
-    """Seeds tried for target_loss; the best one is kept."""
     curriculum: Share = 0.0
     """Share of the steps of each stage over which samples are let in, shortest memory first."""
     transcribe_instruction: Text = "Repeat the notes."

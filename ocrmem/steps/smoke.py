@@ -26,7 +26,7 @@ def _smoke(step: Step, arguments: Arguments) -> Mapping[str, object]:
 
 # What the batches of a run's objectives and their losses are made of.
 _OBJECTIVES = (
-    "stages", "max_steps", "transcribe_instruction", "continue_instruction",
+    "max_steps", "transcribe_instruction", "continue_instruction",
     "distil_top_k", "distil_kl_weight", "distil_nll_weight",
 )  # fmt: skip
 
@@ -41,8 +41,8 @@ STEP = Step(
     call=_smoke,
     reads=("dataset", "features", "models"),
     writes=("smoke",),
-    settings=("model", "smoke"),
-    other_settings=("train.seed", "train.lora", "train.packing", *(f"train.{name}" for name in _OBJECTIVES)),
+    settings=("model", "smoke", "train.stages", "train.lora"),
+    other_settings=("train.seed", "train.packing", *(f"train.{name}" for name in _OBJECTIVES)),
     is_stage=True,
     component="smoke_test",
     cached=True,

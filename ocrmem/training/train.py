@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import math
 import os
 import signal
 import time
@@ -67,7 +66,6 @@ class TrainResult(TypedDict, total=False):
         frozen_sha256, proj_sha256, lora_sha256: hashes ``before`` and ``after`` the training; the last with LoRA only.
         seconds_without_data: how long steps waited for batches.
         from_adapter: hash of the adapter that the training began with, if it began with one.
-        attempts: seed and last loss of each.
         stages: objective, steps, ``samples`` that it could use, ``first`` and ``last`` logged loss of each stage.
         summary: what a person reads.
     """
@@ -88,17 +86,13 @@ class TrainResult(TypedDict, total=False):
     versions: dict[str, str]
     adapter_sha256: str
     from_adapter: str
-    attempts: list[dict[str, Any]]
     stages: list[dict[str, Any]]
     seconds: float
     summary: list[str]
 
 
 def train(config: RunConfig, *, resume: bool = False, output: str | None = None) -> TrainResult:
-    """Train proj and write adapter/, train.json and plots/train.csv; from another seed while the loss stays high.
-
-    With ``train.target_loss``, attempt k (from 0) has the seed ``train.seed + 1000 * k`` and checkpoints of its
-    own; the attempts end at the first whose last logged loss is low enough, and the best one is written.
+    """Train proj and write adapter/, train.json and plots/train.csv.
 
     Args:
         config: the run; ``train.processes`` must be the number of processes that run this.
@@ -116,32 +110,14 @@ def train(config: RunConfig, *, resume: bool = False, output: str | None = None)
     """
     started = time.monotonic()
     config = with_steps(config)
-    section = config.train
     adapter = Path(output or config.paths.adapter)
     check_outputs(config, adapter)
-    attempts: list[dict[str, Any]] = []
-    best: _Trained | None = None
-    tries = section.max_attempts if section.target_loss is not None else 1
-    with _only_writer(config, adapter), process_group():
+    with _only_writer(config, adapter), process_group(), ExitStack() as open_run:
         if collectives.rank() == 0 and (problems := tracker_problems(config)):
             raise ConfigError(problems)
-        while True:
-            chosen = _attempt(config, len(attempts))
-            with ExitStack() as open_run:
-                trained = _train_once(chosen, resume, adapter, open_run)
-                # Every process has the same log; the first one's word counts, so that none tries alone.
-                loss = collectives.broadcast(trained.loss)
-                attempts.append({"seed": chosen.train.seed, "loss": loss if math.isfinite(loss) else None})
-                if best is None or loss < best.loss:
-                    best = trained
-                if len(attempts) == tries or section.target_loss is None or loss <= section.target_loss:
-                    # Before the tracked run is closed: a tracker may take its time, or fail.
-                    return _write(config, best, adapter, attempts, started) if collectives.rank() == 0 else {}
-            if collectives.rank() == 0:
-                console.note(
-                    f"attempt {len(attempts)} of {tries}, seed {chosen.train.seed}: loss {loss:.4f} is "
-                    f"above train.target_loss {section.target_loss}"
-                )
+        trained = _train_proj(config, resume, adapter, open_run)
+        # Before the tracked run is closed: a tracker may take its time, or fail.
+        return _write(config, trained, adapter, started) if collectives.rank() == 0 else {}
 
 
 @contextmanager
@@ -154,18 +130,9 @@ def _only_writer(config: RunConfig, adapter: Path) -> Iterator[None]:
         yield
 
 
-def _attempt(config: RunConfig, number: int) -> RunConfig:
-    if number == 0:
-        return config
-    section = config.train.model_copy(update={"seed": config.train.seed + 1000 * number})
-    checkpoints = str(Path(config.paths.checkpoints) / f"attempt-{number}")
-    paths = config.paths.model_copy(update={"checkpoints": checkpoints})
-    return config.model_copy(update={"train": section, "paths": paths})
-
-
 @dataclass(frozen=True)
 class _Trained:
-    """An attempt's adapter in memory, its curve, and what train.json says of it."""
+    """The adapter in memory, its curve, and what train.json says of it."""
 
     config: MEMConfig
     tensors: dict[str, torch.Tensor]
@@ -174,14 +141,9 @@ class _Trained:
     resumed_step: int
     tracked: Path | None
 
-    @property
-    def loss(self) -> float:
-        """Return the last logged loss; infinite where none was logged."""
-        return self.report["loss"]["last"] if self.report["loss"] else math.inf
 
-
-def _train_once(config: RunConfig, resume: bool, adapter: Path, open_run: ExitStack) -> _Trained:
-    """Train proj from one seed; writes checkpoints only, and leaves the tracked run open.
+def _train_proj(config: RunConfig, resume: bool, adapter: Path, open_run: ExitStack) -> _Trained:
+    """Train proj; writes checkpoints only, and leaves the tracked run open.
 
     Args:
         adapter: where the adapter will be.
@@ -319,7 +281,7 @@ def _stop(number: int, trainer: AdapterOnlyTrainer, is_main: bool) -> None:
 def _report(
     trainer: AdapterOnlyTrainer, stages: Stages, samples: StoredSamples, rows: list[dict[str, float]]
 ) -> TrainResult:
-    """Return what train.json says of an attempt."""
+    """Return what train.json says of the training."""
     before, after = trainer.hashes()
     report: TrainResult = {
         "steps": trainer.state.global_step,
@@ -371,9 +333,7 @@ def _ends(rows: list[dict[str, float]]) -> dict[str, float] | None:
     return {"first": rows[0]["loss"], "last": rows[-1]["loss"]} if rows else None
 
 
-def _write(
-    config: RunConfig, trained: _Trained, adapter: Path, attempts: list[dict[str, Any]], started: float
-) -> TrainResult:
+def _write(config: RunConfig, trained: _Trained, adapter: Path, started: float) -> TrainResult:
     """Write adapter, curve and train.json; return the report with its summary."""
     if adapter.is_mount():  # a mounted volume cannot be renamed: its files are replaced one by one
         for name in set(PACKAGE_FILES) - set(ADAPTER_FILES):  # they describe the adapter that goes
@@ -393,7 +353,6 @@ def _write(
     report: TrainResult = {
         **trained.report,
         "adapter_sha256": sha256_tree(adapter),
-        "attempts": attempts,
         "seconds": round(time.monotonic() - started, 1),
     }
     write_json(config.paths.report(TRAIN_REPORT), with_sha256(report))
@@ -414,7 +373,6 @@ def _speed_line(speeds: list[dict[str, Any]]) -> str:
 
 
 def _summary(config: RunConfig, report: TrainResult, adapter: Path, trained: _Trained) -> list[str]:
-    attempts = report["attempts"]
     what = "proj and LoRA" if "lora_sha256" in report else "proj"
     lines = [
         f"Trained {report['parameters']:,} parameters of {what} for {report['steps']} steps"
@@ -442,8 +400,4 @@ def _summary(config: RunConfig, report: TrainResult, adapter: Path, trained: _Tr
     lines.append(f"Report: {config.paths.report(TRAIN_REPORT)}; curve: {config.paths.report(PLOT)}")
     if trained.tracked is not None:
         lines.append(f"Weights & Biases, offline: {trained.tracked}")
-    if len(attempts) > 1:
-        losses = ["no loss logged" if one["loss"] is None else f"{one['loss']:.4f}" for one in attempts]
-        listed = ", ".join(f"seed {one['seed']}: {loss}" for one, loss in zip(attempts, losses, strict=True))
-        lines.append(f"{len(attempts)} attempts ({listed}); the one with the lowest loss is kept")
     return lines

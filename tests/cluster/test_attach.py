@@ -123,7 +123,7 @@ def test_other_settings_under_the_same_name_are_refused_and_named(cluster: FakeC
     with pytest.raises(ConfigError) as caught:
         launch("train.max_steps=900", "train.seed=7", memory="64Gi", env={"A": "b"})
     text = str(caught.value)
-    assert "train.max_steps is 800 there and 900 here" in text
+    assert "train.max_steps is 600 there and 900 here" in text
     assert "train.seed is 0 there and 7 here" in text
     assert "kubernetes.memory is 32Gi there and 64Gi here" in text
     assert "kubernetes.env.A is not set there and b here" in text

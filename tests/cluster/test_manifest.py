@@ -153,7 +153,7 @@ def test_the_printed_manifest_reads_back_and_shows_settings_as_lines(job: Object
     assert yaml.safe_load(text) == job
     assert "&id" not in text
     assert f"{PARAMS}: |\n" in text
-    assert "max_steps: 800" in (line.strip() for line in text.splitlines())
+    assert "max_steps: 600" in (line.strip() for line in text.splitlines())
 
 
 def test_the_same_settings_make_the_same_manifest(settings: Settings) -> None:

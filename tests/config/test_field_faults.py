@@ -27,6 +27,8 @@ from ocrmem.errors import ConfigError
         ({"train__eval_strategy": "steps"}, "train.eval_steps: steps alone say when"),
         ({"model__base_llm_model_name": "x"}, "Here it is model.base_model_name"),
         ({"train__save_adapter_only": True}, "Remove it: checkpoints and adapters never hold frozen weights"),
+        ({"train__target_loss": 0.01}, "train.target_loss: is an unknown field. Remove it: no run is repeated"),
+        ({"train__max_attempts": 4}, "train.stages, align before answer, took its place"),
         ({"modle__x": 1}, "modle: is an unknown section. Did you mean model?"),
         ({"registry__x": 1}, "registry: is an unknown section. Did you mean register?"),
         ({"train__max_steps": "many"}, "train.max_steps: is 'many'. Give a whole number"),
@@ -52,7 +54,7 @@ from ocrmem.errors import ConfigError
         ({"train__learning_rate": 10**9000}, "is a number of thousands of digits. Give a number at most"),
         ({"train__max_steps": 10**200}, "is a number of hundreds of digits. Give a number at most"),
     ],
-    ids=range(34),
+    ids=range(36),
 )
 def test_a_faulty_field_is_reported_with_what_would_be_right(changes: dict[str, Any], said: str) -> None:
     values = real(**changes)
@@ -64,7 +66,8 @@ def test_a_faulty_field_is_reported_with_what_would_be_right(changes: dict[str, 
 
 def test_the_old_names_are_no_settings_and_lead_to_settings() -> None:
     names = {name.rpartition(".")[2] for name in FIELDS}
-    assert not names & (OLD_NAMES.keys() | WITHOUT_SETTING.keys()) - {"batch_size"}  # evaluate's
+    elsewhere = {"batch_size", "max_attempts"}  # of evaluate and of base
+    assert not names & (OLD_NAMES.keys() | WITHOUT_SETTING.keys()) - elsewhere
     for here in OLD_NAMES.values():
         assert here.startswith("`") or re.split(r"[:;, ]", here)[0] in FIELDS, here
 

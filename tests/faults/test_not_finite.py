@@ -31,19 +31,3 @@ def test_diverging_run_names_step_and_samples_once_and_keeps_no_bad_checkpoint(
     left = {path.name for path in (tmp_path / "checkpoints").iterdir()} if step > 1 else set()
     assert f"checkpoint-{step}" not in left
     assert not (tmp_path / "adapter").exists()
-
-
-def test_attempts_on_two_ranks_agree_and_print_one_result(
-    values: Callable[..., dict[str, Any]], tmp_path: Path
-) -> None:
-    train = {"target_loss": 1e-9, "max_attempts": 2, "max_steps": 2, "logging_steps": 1, "per_device_batch_size": 2}
-    write_settings(tmp_path, values(tmp_path, **train))
-    code, stdout, stderr = Launched(tmp_path, "--nproc", "2", "--deepspeed", "zero2", "--json").finish()
-    assert code == 0, stderr
-    result = only_object(stdout)
-    assert result["ok"] is True
-    assert result["processes"] == 2
-    assert [attempt["seed"] for attempt in result["attempts"]] == [0, 1000]
-    assert result["loss"]["last"] == min(attempt["loss"] for attempt in result["attempts"])
-    assert stderr.count("attempt 1 of 2") == 1
-    assert (tmp_path / "adapter" / "adapter.safetensors").exists()

@@ -7,7 +7,6 @@ from typing import Any
 QUICK: dict[str, dict[str, Any]] = {
     "base": {"encoder_steps": 4, "lm_steps": 4, "text_recall": 0.0},
     "train": {
-        "target_loss": None,
         "max_steps": 4,
         "per_device_batch_size": 8,
         "warmup_steps": 0,
