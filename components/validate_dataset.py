@@ -17,7 +17,7 @@ def validate_dataset(
     Args:
         settings: this task's, from validate_config; or the text of any params.yaml.
         dataset: from render_dataset.
-        checks: result.json and the HTML data docs.
+        checks: result.json and index.html, a page of the same.
         report: every expectation in one table.
     """
     from ocrmem.workflow import tasks

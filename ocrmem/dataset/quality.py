@@ -5,114 +5,108 @@ The only module that knows Great Expectations, and it imports it where it is use
 
 from __future__ import annotations
 
-import html
-import logging
 import os
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypedDict
 
 from ocrmem.config import RunConfig
+from ocrmem.console import note
+from ocrmem.conversations import ConversationReader
+from ocrmem.dataset.check_page import shown, write_page
+from ocrmem.dataset.distributions import Distributions
 from ocrmem.dataset.expectations import Expectation, expectations
+from ocrmem.dataset.manifest import source_identity
 from ocrmem.dataset.memory_dataset import MemoryDataset
 from ocrmem.dataset.tables import Table, check_tables
-from ocrmem.errors import CheckFailed, Problem
+from ocrmem.errors import CheckFailed, DataError, Problem
 from ocrmem.facts import MANIFEST
 from ocrmem.files import locking, replacing_directory, sha256_file, write_json
 
 RESULT = "result.json"
-DATA_DOCS = "data_docs/index.html"
+PAGE = "index.html"
 _KEYS = {"samples": "id", "pages": "hash"}
-_FIGURES = {"samples": ("compression_ratio",), "pages": ("kept_tokens", "ink_share")}
+_TOLD = ("compression_ratio", "kept_tokens", "ink_share")
 _EXAMPLES = 5
 
 
 class CheckResult(TypedDict):
-    """Result of `check_dataset`: what result.json holds, the paths of it and of the data docs, and the summary.
+    """Result of `check_dataset`: what result.json holds, the paths of it and of the page, and the summary.
 
-    ``expectations`` has an outcome for each, ``figures`` the min, mean and max of what has bounds.
+    ``expectations`` has an outcome for each, ``figures`` the min, mean and max of lengths, ratios and shares.
     """
 
     success: bool
     dataset: dict[str, Any]
     figures: dict[str, dict[str, float]]
     expectations: list[dict[str, Any]]
-    data_docs: str
+    page: str
     result: str
     summary: list[str]
 
 
 @locking("check", lambda config: config.paths.checks)
 def check_dataset(config: RunConfig) -> CheckResult:
-    """Check the dataset and write ``paths.checks``: result.json and Great Expectations' HTML data docs.
+    """Check the dataset and write ``paths.checks``: result.json and index.html, a page of the same.
 
     Args:
-        config: sections check and paths are used.
+        config: sections check and paths are used; ``data.path`` to say in which lines samples that fail come from.
 
     Raises:
         MissingInputError: there is no dataset.
         DataError: the dataset cannot be read.
-        CheckFailed: an expectation does not hold; a problem each, named. result.json and the data docs are
-            written all the same.
+        CheckFailed: an expectation does not hold; a problem each, named. result.json and the page are written all
+            the same.
     """
     path = Path(config.paths.dataset)
     dataset = MemoryDataset.open(path)
     expected = expectations(config, dataset.manifest)
     directory = Path(config.paths.checks)
-    figures = _Figures()
+    seen = Distributions(expected)
+    outcomes = _validate(expected, _noting(check_tables(dataset), seen))
+    _add_lines(outcomes, config, dataset)
+    failed = [outcome for outcome in outcomes if not outcome["success"]]
+    result: CheckResult = {
+        "success": not failed,
+        "dataset": {"manifest_sha256": sha256_file(path / MANIFEST), "counts": dataset.manifest["counts"]},
+        "figures": seen.figures(),
+        "expectations": outcomes,
+        "page": PAGE,
+        "result": str(directory / RESULT),
+        "summary": [],
+    }
     with replacing_directory(directory) as target:
-        outcomes = _validate(expected, _seen(check_tables(dataset), figures), target)
-        failed = [outcome for outcome in outcomes if not outcome["success"]]
-        checked = {"manifest_sha256": sha256_file(path / MANIFEST), "counts": dataset.manifest["counts"]}
-        result: CheckResult = {
-            "success": not failed,
-            "dataset": checked,
-            "figures": figures.as_dict(),
-            "expectations": outcomes,
-            "data_docs": DATA_DOCS,
-            "result": str(directory / RESULT),
-            "summary": [],
-        }
         write_json(target / RESULT, {key: value for key, value in result.items() if key not in ("result", "summary")})
+        write_page(target / PAGE, result, seen, dataset)
     if failed:
+        note(f"page: {directory / PAGE}")
         raise CheckFailed([_problem(outcome, path) for outcome in failed])
-    result["data_docs"] = str(directory / DATA_DOCS)
+    result["page"] = str(directory / PAGE)
     result["summary"] = [
-        f"{len(outcomes)} expectations hold over {figures.rows['samples']:,} samples and "
-        f"{figures.rows['pages']:,} pages",
+        f"{len(outcomes)} expectations hold over {seen.rows['samples']:,} samples and {seen.rows['pages']:,} pages",
         *_figure_lines(result["figures"]),
-        f"data docs: {directory / DATA_DOCS}",
+        f"page: {directory / PAGE}",
     ]
     return result
 
 
-def _validate(
-    expected: Sequence[Expectation], parts: Iterator[tuple[str, Table]], directory: Path
-) -> list[dict[str, Any]]:
-    """Run all expectations over parts of tables and write the data docs; one outcome for each, in order.
-
-    A table of several parts gets a page of the data docs for each.
-    """
+def _validate(expected: Sequence[Expectation], parts: Iterator[tuple[str, Table]]) -> list[dict[str, Any]]:
+    """Run all expectations over parts of tables; one outcome for each, in order."""
     os.environ["GX_ANALYTICS_ENABLED"] = "false"
     import great_expectations as gx
     import pandas as pd
 
     context: Any = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = {"globally": False}
-    _set_data_docs(context, directory / Path(DATA_DOCS).parent)
     source = context.data_sources.add_pandas("dataset")
     definitions = {table: _definition(context, source, table, expected) for table in _KEYS}
     outcomes: dict[str, dict[str, Any]] = {}
     for number, (table, columns) in enumerate(parts):
         validation = definitions[table].run(
-            # Great Expectations puts values into HTML as they are, and reads $ as a placeholder.
-            batch_parameters={"dataframe": pd.DataFrame(_escaped(columns))},
+            batch_parameters={"dataframe": pd.DataFrame(columns)},
             result_format={
                 "result_format": "SUMMARY",
-                "unexpected_index_column_names": [_KEYS[table]],
+                "unexpected_index_column_names": [_KEYS[table], "place"],
                 "partial_unexpected_count": _EXAMPLES,
             },
             run_id=gx.RunIdentifier(run_name=f"part {number}"),
@@ -121,26 +115,7 @@ def _validate(
             name = entry["expectation_config"]["meta"]["name"]
             outcome = _outcome(entry, next(e for e in expected if e.name == name))
             outcomes[name] = _together(outcomes[name], outcome) if name in outcomes else outcome
-    with _errors_raised():
-        context.build_data_docs()
     return [outcomes[expectation.name] for expectation in expected]
-
-
-@contextmanager
-def _errors_raised() -> Iterator[None]:
-    """Raise what Great Expectations only logs: a page of the data docs that could not be made or written."""
-    logger, records = logging.getLogger("great_expectations"), list[str]()
-    handler = logging.Handler(logging.ERROR)
-    handler.emit = lambda record: records.append(record.getMessage())  # type: ignore[method-assign]
-    propagated, logger.propagate = logger.propagate, False
-    logger.addHandler(handler)
-    try:
-        yield
-    finally:
-        logger.removeHandler(handler)
-        logger.propagate = propagated
-    if records:
-        raise RuntimeError(records[0])
 
 
 def _definition(context: Any, source: Any, table: str, expected: Sequence[Expectation]) -> Any:
@@ -167,20 +142,6 @@ def _together(first: dict[str, Any], second: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _set_data_docs(context: Any, directory: Path) -> None:
-    for name in context.get_site_names():
-        context.delete_data_docs_site(name)
-    context.add_data_docs_site(
-        site_name="checks",
-        site_config={
-            "class_name": "SiteBuilder",
-            "show_how_to_buttons": False,
-            "store_backend": {"class_name": "TupleFilesystemStoreBackend", "base_directory": str(directory.resolve())},
-            "site_index_builder": {"class_name": "DefaultSiteIndexBuilder"},
-        },
-    )
-
-
 def _expectation(expected: Expectation) -> Any:
     """Make Great Expectations' object for an expectation."""
     import great_expectations.expectations as gxe
@@ -202,10 +163,7 @@ def _outcome(entry: dict[str, Any], expected: Expectation) -> dict[str, Any]:
     result = entry["result"]
     exception = entry.get("exception_info") or {}
     key = _KEYS[expected.table]
-    examples = [
-        {name: _plain(value) for name, value in row.items()}
-        for row in result.get("partial_unexpected_index_list") or []
-    ]
+    examples = result.get("partial_unexpected_index_list") or []
     columns = [expected.column, *([expected.other] if expected.other else [])]
     return {
         "name": expected.name,
@@ -217,7 +175,10 @@ def _outcome(entry: dict[str, Any], expected: Expectation) -> dict[str, Any]:
         "bounds": _bounds(expected),
         "checked": result.get("element_count", 0),
         "failed": result.get("unexpected_count", 0),
-        "examples": [{"at": row.get(key), **{c: row.get(c) for c in columns if c != key}} for row in examples],
+        "examples": [
+            {"at": row.get(key), "place": row.get("place"), **{c: row.get(c) for c in columns if c != key}}
+            for row in examples
+        ],
         "error": exception.get("exception_message"),
     }
 
@@ -233,62 +194,46 @@ def _problem(outcome: dict[str, Any], path: Path) -> Problem:
     where = f"{path}: {outcome['table']}.{columns}"
     if outcome["error"]:
         return Problem(where, f"{outcome['name']} could not be checked: {outcome['error']}", outcome["remedy"])
-    shown = []
+    named = []
     for example in outcome["examples"]:
-        at = example.pop("at")
-        values = ", ".join(f"{name} {value}" for name, value in example.items())
-        shown.append(f"{at} ({values})" if values else str(at))
+        values = [f"{name} {shown(value)}" for name, value in example.items() if name not in ("at", "place", "line")]
+        values += [example["line"]] if "line" in example else []
+        named.append(f"{example['at']} ({', '.join(values)})" if values else str(example["at"]))
     return Problem(
         where,
         f"{outcome['name']} does not hold for {outcome['failed']} of {outcome['checked']} "
-        f"({outcome['meaning']}): {', '.join(shown)}",
+        f"({outcome['meaning']}): {', '.join(named)}",
         outcome["remedy"],
     )
 
 
-@dataclass
-class _Figures:
-    """Rows of each table, and the smallest, mean and largest of what has bounds, over all parts."""
-
-    rows: Counter[str] = field(default_factory=Counter)
-    spans: dict[str, tuple[float, float, float, int]] = field(default_factory=dict)
-
-    def add(self, table: str, columns: Table) -> None:
-        self.rows[table] += len(columns[_KEYS[table]])
-        for name in _FIGURES.get(table, ()):
-            values = [value for value in columns[name] if value is not None]
-            if values:
-                least, total, most, count = self.spans.get(name, (values[0], 0.0, values[0], 0))
-                least, most = min(least, *values), max(most, *values)
-                self.spans[name] = (least, total + sum(values), most, count + len(values))
-
-    def as_dict(self) -> dict[str, dict[str, float]]:
-        return {
-            name: {"min": round(least, 4), "mean": round(total / count, 4), "max": round(most, 4)}
-            for name, (least, total, most, count) in self.spans.items()
-        }
-
-
-def _seen(parts: Iterator[tuple[str, Table]], figures: _Figures) -> Iterator[tuple[str, Table]]:
+def _noting(parts: Iterator[tuple[str, Table]], seen: Distributions) -> Iterator[tuple[str, Table]]:
     for table, columns in parts:
-        figures.add(table, columns)
+        seen.add(table, columns)
         yield table, columns
+
+
+def _add_lines(outcomes: Sequence[dict[str, Any]], config: RunConfig, dataset: MemoryDataset) -> None:
+    """Add to the samples that fail the lines they were made from, if the data are there and still the same."""
+    examples = [example for outcome in outcomes if outcome["table"] == "samples" for example in outcome["examples"]]
+    if not examples:
+        return
+    try:
+        if source_identity(config)["sha256"] != dataset.manifest["source"]["sha256"]:
+            return
+    except (DataError, OSError):
+        return
+    wanted = {str(example["at"]).rpartition("#")[0] for example in examples}
+    reader = ConversationReader(Path(config.data.path), config.data.eval_fraction, config.model.family)
+    lines = {conversation.id: conversation.place for conversation, _, _ in reader.read() if conversation.id in wanted}
+    for example in examples:
+        if line := lines.get(str(example["at"]).rpartition("#")[0]):
+            example["line"] = line
 
 
 def _figure_lines(figures: Mapping[str, Mapping[str, float]]) -> list[str]:
     return [
         f"{name.replace('_', ' ')}: {values['min']:g} to {values['max']:g}, mean {values['mean']:g}"
         for name, values in figures.items()
+        if name in _TOLD
     ]
-
-
-def _escaped(columns: Table) -> Table:
-    return {name: [_safe(value) for value in values] for name, values in columns.items()}
-
-
-def _safe(value: Any) -> Any:
-    return html.escape(value).replace("$", "&#36;") if isinstance(value, str) else value
-
-
-def _plain(value: Any) -> Any:
-    return html.unescape(value) if isinstance(value, str) else value

@@ -2,13 +2,13 @@
 
 They come in parts of bounded size, so a dataset of any size can be checked. What must hold over all parts
 (no id twice, nothing on both sides) is worked out beforehand from digests of 16 bytes. Conversation text stays
-out of these tables, and so out of the HTML that is made of them.
+out of these tables, and so out of the page that is made of them.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from itertools import islice
 from typing import Any
@@ -28,6 +28,7 @@ PART_ROWS = 20_000
 _SHORT = 16  # bytes of a digest that distinguish rows
 _PAGE_COLUMNS = (
     "hash",
+    "place",
     "hash_of_bits",
     "unique_hash",
     "size",
@@ -36,13 +37,17 @@ _PAGE_COLUMNS = (
     "ink_mask",
     "ink_mask_of_bits",
     "ink_share",
+    "blank_share",
 )
 _SAMPLE_COLUMNS = (
     "id",
+    "place",
     "unique_id",
     "unknown_pages",
     "has_memory",
     "over_threshold",
+    "history_tokens",
+    "page_count",
     "memory_tokens",
     "kept_tokens_of_pages",
     "compression_ratio",
@@ -57,7 +62,8 @@ _SAMPLE_COLUMNS = (
 def check_tables(dataset: MemoryDataset) -> Iterator[tuple[str, Table]]:
     """Yield columns of the tables "samples" and "pages", in parts of at most `PART_ROWS` rows.
 
-    Every table comes once at least, and its parts after each other.
+    Every table comes once at least, and its parts after each other. ``place`` is where a row is stored, such as
+    ``samples/train-00000.parquet[3]``, counted from 0.
     """
     yield from (("samples", part) for part in _samples(dataset))
     yield from (("pages", part) for part in _pages(dataset))
@@ -68,15 +74,19 @@ def _samples(dataset: MemoryDataset) -> Iterator[Table]:
     names, kept = dataset.page_hashes(), dataset.kept_counts()
     all_rows_of_id, all_sides, all_content_sides = _over_all(dataset)
     stored = (sample for split in SPLITS for sample in dataset.samples(split))
+    places_of_rows = _places(dataset, [f"samples/{split}" for split in SPLITS])
     for start in range(0, max(len(all_sides), 1), PART_ROWS):
         table: Table = {name: [] for name in _SAMPLE_COLUMNS}
         for sample in islice(stored, PART_ROWS):
             places = [names.find(name) for name in sample.pages]
             found = [place for place in places if place is not None]
             table["id"].append(sample.id)
+            table["place"].append(next(places_of_rows))
             table["unknown_pages"].append(len(places) - len(found))
             table["has_memory"].append(sample.has_memory)
             table["over_threshold"].append(sample.history_tokens > threshold)
+            table["history_tokens"].append(sample.history_tokens)
+            table["page_count"].append(len(sample.pages))
             table["memory_tokens"].append(sample.memory_tokens)
             table["kept_tokens_of_pages"].append(int(kept[found].sum()))
             table["compression_ratio"].append(sample.compression_ratio if sample.has_memory else None)
@@ -130,15 +140,24 @@ def _digest(text: str) -> np.ndarray:
 def _pages(dataset: MemoryDataset) -> Iterator[Table]:
     shards = shards_of(dataset.manifest, "pages")
     rows_of_hash = iter(occurrences(dataset.page_hashes().digests).tolist())
+    places = _places(dataset, ["pages"])
     rows = (page for shard in shards for page in read_pages(dataset.path / shard["path"]))
     with progress_bar("reading pages", sum(shard["rows"] for shard in shards)) as bar:
         for _ in range(0, max(len(dataset.page_hashes()), 1), PART_ROWS):
             table: Table = {name: [] for name in _PAGE_COLUMNS}
             for page in islice(rows, PART_ROWS):
                 _add_page(table, page, dataset.page_size, dataset.token_size)
+                table["place"].append(next(places))
                 table["unique_hash"].append(_told_apart(page.hash, next(rows_of_hash)))
                 bar.advance()
             yield table
+
+
+def _places(dataset: MemoryDataset, kinds: Sequence[str]) -> Iterator[str]:
+    """Yield where each row is stored."""
+    for kind in kinds:
+        for shard in shards_of(dataset.manifest, kind):
+            yield from (f"{shard['path']}[{row}]" for row in range(shard["rows"]))
 
 
 def _told_apart(name: str, rows: int) -> str:
@@ -164,3 +183,4 @@ def _add_page(table: Table, page: PageRow, size: int, token_size: int) -> None:
     table["ink_mask"].append(page.ink_mask.hex())
     table["ink_mask_of_bits"].append(np.packbits(ink > 0).tobytes().hex())
     table["ink_share"].append(int(ink.sum()) / (kept * token_size**2) if kept else 0.0)
+    table["blank_share"].append(1 - kept / len(ink))

@@ -38,22 +38,41 @@ def bar_chart(values: Sequence[tuple[str, float]], *, title: str, top: float | N
     return _svg(parts, len(values) * _ROW, title)
 
 
-def histogram(edges: Sequence[float], counts: Sequence[int], *, title: str, unit: str) -> Markup:
-    """Draw vertical bars over equal bins, whose ``edges`` are one more than ``counts``; ``unit`` is of the edges."""
-    height, base, left = 190, 150, 12
+def histogram(
+    edges: Sequence[float],
+    counts: Sequence[int],
+    *,
+    title: str,
+    unit: str,
+    marks: Sequence[tuple[str, float]] = (),
+    single: bool = False,
+) -> Markup:
+    """Draw vertical bars over equal bins, whose ``edges`` are one more than ``counts``; ``unit`` is of the edges.
+
+    Args:
+        marks: label and value of vertical lines; one that lies outside the bins is not drawn.
+        single: each bin holds one value only, its lower edge, which is then written below it.
+    """
+    marks = [(label, value) for label, value in marks if edges[0] <= value <= edges[-1]]
+    height, base, left, top = 190, 150, 12, 36 if marks else 22
     room = WIDTH - 2 * left
     step = room / max(1, len(counts))
     most = max(counts, default=0) or 1
     parts = []
     for index, count in enumerate(counts):
-        tall = count / most * (base - 22)
+        tall = count / most * (base - top)
         x = left + index * step
         parts.append(_bar("bar first", x + 1, base - tall, step - 2, tall, 2))
         if count:
             parts.append(_text(x + step / 2, base - tall - 5, str(count), "middle", kind="value"))
     parts.append(_line(left, base, WIDTH - left, base, "axis"))
-    for index, anchor in ((0, "start"), (len(counts) // 2, "middle"), (len(counts), "end")):
-        parts.append(_text(left + index * step, base + 18, _short(edges[index]), anchor))
+    ends = ((0, "start"), (len(counts) // 2, "middle"), (len(counts), "end"))
+    for index, anchor in [(index, "middle") for index in range(len(counts))] if single else ends:
+        parts.append(_text(left + (index + single / 2) * step, base + 18, _short(edges[index]), anchor))
+    for label, value in marks:
+        x = left + (value - edges[0]) / (edges[-1] - edges[0]) * room
+        parts.append(_line(x, 16, x, base, "mark"))
+        parts.append(_text(x, 12, label, "end" if x > WIDTH / 2 else "start"))
     parts.append(_text(WIDTH / 2, base + 36, unit, "middle"))
     return _svg(parts, height, title)
 

@@ -291,7 +291,7 @@ def test_a_failed_check_keeps_its_reports_in_the_runs_directory(
     assert "max_compression_ratio" in " ".join(errors(capsys))
     kept = _runs() / alone.root.name / "failed" / "check" / "checks"
     assert json.loads((kept / "result.json").read_text())["success"] is False
-    assert (kept / "data_docs" / "index.html").is_file()
+    assert (kept / "index.html").is_file()
 
 
 def test_an_unmet_gate_shows_first_and_then_fails_registration(

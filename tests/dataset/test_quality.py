@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from support.chat import MODEL, RENDER, conversation, write_jsonl
 
 from ocrmem.config import RunConfig
 from ocrmem.dataset.build import build_dataset
+from ocrmem.dataset.distributions import Distributions
 from ocrmem.dataset.expectations import expectations
 from ocrmem.dataset.memory_dataset import MemoryDataset
 from ocrmem.dataset.quality import check_dataset
@@ -190,20 +192,21 @@ def test_every_expectation_is_broken_by_some_test(copied):
 
 
 @pytest.mark.slow
-def test_a_good_dataset_passes_and_leaves_result_and_data_docs(copied):
+def test_a_good_dataset_passes_and_leaves_result_and_page(copied):
     returned = check_dataset(copied)
     stored = json.loads(Path(returned["result"]).read_text(encoding="utf-8"))
     assert stored["success"] is True
     assert {entry["name"] for entry in stored["expectations"]} == {entry["name"] for entry in returned["expectations"]}
     assert all(entry["checked"] > 0 and entry["failed"] == 0 for entry in stored["expectations"])
     assert 1 <= stored["figures"]["kept_tokens"]["min"] <= stored["figures"]["kept_tokens"]["max"] <= 64
-    index = Path(returned["data_docs"])
-    assert index.is_file()
-    assert (Path(copied.paths.checks) / stored["data_docs"]) == index
-    pages = list(index.parent.rglob("validations/**/*.html"))
-    assert len(pages) == 2
-    assert any("memory_where_history_exceeds_threshold" in page.read_text() for page in pages)
+    assert Path(copied.paths.checks) / stored["page"] == Path(returned["page"])
     assert "17 expectations hold" in returned["summary"][0]
+    assert {path.name for path in Path(copied.paths.checks).iterdir()} == {"result.json", "index.html"}
+    page = CheckPage(copied)
+    assert "All 17 expectations hold over 11 samples and" in page.text
+    assert all(entry["meaning"] in page.text and entry["name"] in page.text for entry in stored["expectations"])
+    assert page.tags.count("svg") == 6
+    assert "fails" not in page.text
 
 
 @pytest.mark.slow
@@ -216,43 +219,85 @@ def test_bounds_come_from_the_configuration_and_the_problem_says_what_to_do(copi
     assert "compression_ratio_in_bounds" in problem.message
     assert "t0#1 (compression_ratio " in problem.message
     assert "check.max_compression_ratio" in problem.remedy
+    page = CheckPage(strict)
+    assert "1 of 17 expectations does not hold" in page.text
+    assert problem.remedy in page.text
+    assert "asked 0.5 to 10 found" in page.text
+    assert "t0#1 , stored in samples/train-00000.parquet[1] ; compression ratio" in page.text
 
 
 @pytest.mark.slow
-def test_ids_reach_the_data_docs_as_text_only(copied):
-    """Great Expectations writes values into HTML as they are, and takes $ for a placeholder."""
-    hostile = '<script>alert("x")</script> $id ${id} %s {0} 🙂'
+@pytest.mark.parametrize("changed", [False, True])
+def test_samples_that_fail_name_their_lines_where_the_data_are_those_of_the_dataset(
+    good_dataset, copied, tmp_path, base_directory, changed
+):
+    shutil.copytree(good_dataset.parent / "data", tmp_path / "data")
+    if changed:
+        with (tmp_path / "data" / "eval.jsonl").open("a", encoding="utf-8") as handle:
+            handle.write("\n")
+    with pytest.raises(CheckFailed) as error:
+        check_dataset(_config(tmp_path, base_directory, max_compression_ratio=10.0))
+    line = f"{tmp_path}/data/train.jsonl:1"
+    assert (line in error.value.problems[0].message) is not changed
+    assert (line in CheckPage(copied).text) is not changed
+
+
+@pytest.mark.slow
+def test_ids_reach_the_page_and_the_result_as_text_only(copied):
+    """Great Expectations takes $ for a placeholder in what it renders; what it judges must come back as it went in."""
+    hostile = '<script>alert("x")</script> $id ${id} %s {0} {{ 7 * 7 }} 🙂'
     root = Path(copied.paths.dataset)
     rewrite(root, "samples/train", set_last(id=hostile))
     rewrite(root, "samples/train", duplicate_last)
     with pytest.raises(CheckFailed) as error:
         check_dataset(copied)
     assert hostile in error.value.problems[0].message
-    pages = [page.read_text(encoding="utf-8") for page in Path(copied.paths.checks).rglob("*.html")]
-    assert any("alert(" in page for page in pages), "the failing id is shown"
-    scripts = _Scripts()
-    for page in pages:
-        scripts.feed(page)
-    assert not any("alert" in script for script in scripts.found)
+    page = CheckPage(copied)
+    assert hostile in page.text
+    assert "script" not in page.tags
+    assert not re.search(r"https?://|@import|url\(|src=", page.html)
+    assert "default-src 'none'" in page.html
 
 
-class _Scripts(HTMLParser):
-    """The text of every script element."""
+class CheckPage(HTMLParser):
+    """What a browser makes of the page: its tags, and its text with single spaces."""
 
-    def __init__(self) -> None:
+    def __init__(self, config: RunConfig) -> None:
         super().__init__()
-        self.found: list[str] = []
-        self._inside = False
+        self.html = (Path(config.paths.checks) / "index.html").read_text(encoding="utf-8")
+        self.tags: list[str] = []
+        self._texts: list[str] = []
+        self.feed(self.html)
+        # A long name may be broken in the page at its underscores.
+        self.text = " ".join(" ".join(self._texts).split()).replace("_ ", "_")
 
     def handle_starttag(self, tag: str, attrs: Any) -> None:
-        self._inside = tag == "script"
+        self.tags.append(tag)
 
     def handle_data(self, data: str) -> None:
-        if self._inside:
-            self.found.append(data)
+        self._texts.append(data)
 
-    def handle_endtag(self, tag: str) -> None:
-        self._inside = False
+
+@pytest.mark.parametrize(
+    ("values", "edges", "counts", "single"),
+    [
+        ([1, 2, 2], [1, 2, 3], [1, 2], True),
+        ([5], [5, 6], [1], True),
+        (range(13), [0, 2, 4, 6, 8, 10, 12, 14], [2] * 6 + [1], False),
+        ([0.5], None, None, False),
+        ([0.0, 0.25, 1.0], None, None, False),
+    ],
+)
+def test_every_value_lies_in_a_bin(values, edges, counts, single):
+    seen = Distributions([])
+    seen.add("samples", {"history_tokens": [*values, None]})
+    bins = seen.bins("history_tokens")
+    assert bins is not None
+    assert sum(bins["counts"]) == len(values)
+    assert len(bins["edges"]) == len(bins["counts"]) + 1 <= 13
+    assert bins["single"] is single
+    assert edges is None or (bins["edges"], bins["counts"]) == (edges, counts)
+    assert seen.bins("page_count") is None
 
 
 def test_no_dataset_names_the_verb_to_run(tmp_path, base_directory):

@@ -41,6 +41,21 @@ def test_histogram_writes_each_count_over_its_bar() -> None:
     assert [float(r.get("height")) for r in root.iter("rect")] == [64.0, 0.0, 128.0]
 
 
+def test_bounds_are_drawn_where_they_lie_between_the_bins_and_nowhere_else() -> None:
+    root = parsed(
+        svg_charts.histogram([0.0, 5.0, 10.0], [1, 1], title="t", unit="u", marks=[("least", 2.5), ("most", 11.0)])
+    )
+    (mark,) = [line for line in root.iter("line") if line.get("class") == "mark"]
+    left, middle = [float(bar.get("x")) - 1 for bar in root.iter("rect")]
+    assert float(mark.get("x1")) == pytest.approx((left + middle) / 2, abs=0.1)
+    assert [text.text for text in root.iter("text") if text.text in ("least", "most")] == ["least"]
+
+
+def test_bins_of_one_value_are_named_by_it() -> None:
+    root = parsed(svg_charts.histogram([1, 2, 3, 4], [5, 6, 7], title="t", unit="u", single=True))
+    assert [t.text for t in root.iter("text") if t.get("class") == "label"] == ["1", "2", "3", "u"]
+
+
 def test_all_bars_of_an_empty_histogram_are_flat() -> None:
     assert {r.get("height") for r in parsed(svg_charts.histogram([0, 1], [0], title="t", unit="u")).iter("rect")} == {
         "0.0"
