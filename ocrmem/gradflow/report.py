@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
-from importlib import resources
+from pathlib import Path
 from typing import Any, TypedDict
 
 import jinja2
@@ -15,6 +15,9 @@ from ocrmem.gradflow.chain import ChainNode, chain_of, finite_or_none, tree_line
 from ocrmem.gradflow.parts import Part
 from ocrmem.gradflow.probe import Recording
 
+# The template is here; the base and stylesheet that it shares with other reports are files beside this package, which
+# are read, so that nothing of ocrmem is imported.
+_FOLDER = Path(__file__).parent
 SCHEMA = "urn:ocrmem:gradflow-report:1"
 
 
@@ -119,15 +122,17 @@ class Report:
 
     def html(self, title: str = "Gradient flow") -> str:
         """Return one page that loads nothing; what comes from the model or the data is escaped."""
-        template = resources.files("ocrmem.gradflow").joinpath("report.html.jinja").read_text(encoding="utf-8")
         environment = jinja2.Environment(
-            autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+            loader=jinja2.FileSystemLoader([_FOLDER, _FOLDER.parent / "html"]),
+            autoescape=True,
+            trim_blocks=True,
+            lstrip_blocks=True,
+            undefined=jinja2.StrictUndefined,
         )
         report = self.as_dict()
         norms = bar_widths([node["gradient_norm"] for node in report["chain"]])
-        return environment.from_string(template).render(
-            title=title, report=report, verdict=self.measured(), norms=norms
-        )
+        page = environment.get_template("report.html.jinja")
+        return page.render(title=title, report=report, verdict=self.measured(), norms=norms, script=None)
 
     def as_dict(self) -> ReportDict:
         """Return the report as plain JSON values."""
