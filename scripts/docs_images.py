@@ -1,11 +1,11 @@
 """The pictures of README.md and docs, made from a real run; each is a page that headless Chromium photographs.
 
     python scripts/docs_images.py                                  # those that need the adapter in the box alone
-    python scripts/docs_images.py --workspace english evaluation smoke quality preview
+    python scripts/docs_images.py --workspace english --demo .     # of `make english`, and of `make demo`
     python scripts/docs_images.py --site site docs                 # of `make docs`
 
-Names after the options choose pictures. A workspace is a folder in which a run has left evaluation.html, smoke/ and
-checks/; it is read only.
+Names after the options choose pictures. A workspace holds what a run left: evaluation.html and .json, smoke/,
+checks/ and preview/ (`ocrmem render --preview`); nothing is written there.
 """
 
 from __future__ import annotations
@@ -27,7 +27,6 @@ import jinja2
 from PIL import Image
 
 from ocrmem import Memory
-from ocrmem.dataset.memory_dataset import MemoryDataset
 from ocrmem.evaluation.result import VARIANTS
 from ocrmem.generation.memory import MemoryAnswer
 from ocrmem.html.svg_charts import bar_chart
@@ -62,11 +61,12 @@ class Picture:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workspace", type=Path, help="folder of a finished run")
+    parser.add_argument("--demo", type=Path, help="folder in which `make demo` has run")
     parser.add_argument("--site", type=Path, help="folder of the built docs")
     parser.add_argument("--output", type=Path, default=IMAGES, help="folder of the pictures (docs/images)")
     parser.add_argument("names", nargs="*", choices=[*PICTURES, []], help="default: all for which there is a source")
     arguments = parser.parse_args()
-    sources = {"box": ROOT, "workspace": arguments.workspace, "site": arguments.site}
+    sources = {"box": ROOT, "workspace": arguments.workspace, "demo": arguments.demo, "site": arguments.site}
     for name, (source, make) in PICTURES.items():
         folder = sources[source]
         if folder is None and name in arguments.names:
@@ -181,15 +181,11 @@ def smoke(workspace: Path) -> Picture:
 
 
 def quality(workspace: Path) -> Picture:
-    return Picture(1000, 900, address=(workspace / "checks" / "data_docs" / "index.html").as_uri())
+    return Picture(1000, 900, address=(workspace / "checks" / "index.html").as_uri())
 
 
 def preview(workspace: Path) -> Picture:
-    """The first page of a dataset as `ocrmem render --preview` draws it."""
-    dataset = MemoryDataset.open(workspace / "dataset")
-    page = dataset.page(dataset.samples("eval")[0].pages[0])
-    html = f'<style>body{{margin:0}}img{{display:block;border:1px solid #999}}</style><img src="{page_uri(page)}">'
-    return Picture(page.size + 2, page.size + 2, html=html)
+    return Picture(1200, 900, address=(workspace / "preview" / "index.html").as_uri())
 
 
 def docs(site: Path) -> Picture:
@@ -202,6 +198,7 @@ PICTURES: dict[str, tuple[str, Callable[[Path], Picture]]] = {
     "trained": ("box", trained),
     "baselines": ("workspace", baselines),
     "evaluation": ("workspace", evaluation),
+    "demo": ("demo", evaluation),
     "smoke": ("workspace", smoke),
     "quality": ("workspace", quality),
     "preview": ("workspace", preview),
