@@ -8,6 +8,7 @@ returns a result whose ``summary`` is what the command prints. Names are importe
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import Any
 
 __version__ = "0.1.0"
@@ -40,7 +41,7 @@ def __getattr__(name: str) -> Any:
         return getattr(importlib.import_module(_EXPORTS[name]), name)
     step = _verbs().get(name)
     if step is None:
-        raise AttributeError(f"module 'ocrmem' has no attribute {name!r}")
+        raise AttributeError(f"module 'ocrmem' has no attribute {name!r}", name=name, obj=sys.modules[__name__])
     return step.load()
 
 

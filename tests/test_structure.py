@@ -17,6 +17,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "ocrmem"
 # A module imports from its own layer and from the layers before it.
 LAYERS = [
     {
+        "arguments",
         "boxed",
         "errors",
         "extras",

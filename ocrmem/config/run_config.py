@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,9 @@ class RunConfig(RunSettings):
         Raises:
             ConfigError: with one problem for every fault of the file, the overrides and the rules together.
         """
+        if not isinstance(path, str | os.PathLike):
+            remedy = "Give the path of a YAML file, or values to RunConfig.from_dict"
+            raise ConfigError.of("RunConfig.load", f"takes a path, and was given {path!r}", remedy)
         return _config_or_error(check_file(Path(path), overrides))
 
     @classmethod
@@ -39,6 +43,9 @@ class RunConfig(RunSettings):
             values: sections as in params.yaml; what is left out has its default.
             place: what problems call it.
         """
+        if not isinstance(values, dict):
+            remedy = 'Give values by section, as in {"train": {"max_steps": 100}}, or a file to RunConfig.load'
+            raise ConfigError.of("RunConfig.from_dict", f"takes a dict, and was given {values!r}", remedy)
         return _config_or_error(_check(RawSettings(values=values, place=place)))
 
 

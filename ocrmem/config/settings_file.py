@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -113,6 +113,10 @@ def apply_overrides(settings: RawSettings, overrides: Overrides) -> RawSettings:
     if isinstance(overrides, Mapping):
         for name, value in overrides.items():
             _put(name, os.fspath(value) if isinstance(value, os.PathLike) else value, settings)
+        return settings
+    if isinstance(overrides, str) or not isinstance(overrides, Iterable):
+        remedy = 'Give a list, as in ["train.max_steps=100"], or a dict, as in {"train.max_steps": 100}'
+        settings.report("overrides", f"are {overrides!r}", remedy)
         return settings
     for override in overrides:
         name, equals, text = override.partition("=")

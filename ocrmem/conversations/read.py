@@ -70,8 +70,7 @@ def _good(reader: ConversationReader, config: RunConfig, rejects: Path | None) -
     if reader.unusable or not good:
         raise DataError(reader.problems.listed())
     if rejected.count:
-        where = f"; see {rejects}" if rejects else ""
-        note(f"left out {rejected.count} bad lines of {config.data.path}, kept {good}{where}")
+        note(f"left out {rejected.count} bad lines of {config.data.path}, kept {good}")
 
 
 class ConversationReader:

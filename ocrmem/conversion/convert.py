@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypedDict
 
 from ocrmem import __version__
+from ocrmem.arguments import as_path, as_paths
 from ocrmem.console import progress_bar
 from ocrmem.conversations.content import ContentFault
 from ocrmem.conversations.fields import FieldCounts, meaning_faults, unused_fields
@@ -76,7 +77,7 @@ class _Account:
 
 
 def convert(
-    files: Sequence[Path | str],
+    files: str | Path | Sequence[str | Path],
     output: Path | str,
     *,
     form: str | None = None,
@@ -100,7 +101,10 @@ def convert(
         DataError: a file is damaged, or a record cannot become a conversation and ``skip_bad`` is not given; then
             nothing is written.
     """
-    paths, target = [Path(file) for file in files], Path(output)
+    paths, target = (
+        [Path(file) for file in as_paths("ocrmem.convert", files)],
+        as_path("ocrmem.convert(output)", output),
+    )
     _check_places(paths, target)
     if form is not None and form not in FORMS:
         raise ConfigError.of("--from", f"is {form!r}", f"Use one of {', '.join(FORMS)}")

@@ -219,6 +219,8 @@ def _result(directory: Path, counts: dict[str, Any]) -> RenderResult:
     if counts["left_out"]:
         summary.append(f"{counts['left_out']:,} samples left out; see {directory / LEFT_OUT}")
     rejects = directory / REJECTS
+    if rejects.exists() and rejects.stat().st_size:
+        summary.append(f"bad lines left out; see {rejects}")
     summary.append(f"dataset: {directory}")
     result = {
         "dataset": str(directory),

@@ -22,10 +22,6 @@ from ocrmem.rendering.transcript import message_ends
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-_UNFIT_REMEDY = (
-    "Raise model.max_seq_length, lower render.max_pages, or leave such samples out (data.skip_bad, --skip-bad)"
-)
-
 
 @dataclass
 class Made:
@@ -84,7 +80,8 @@ class SampleMaker:
                 made.samples.append(self._sample(turn, length, memory, rows, places))
             except DataError as error:
                 place = f"{conversation.place}: sample {turn.id}"
-                made.problems += [_of_sample(problem, place) for problem in error.problems]
+                fewer_pages = memory is not None and self.config.render.max_pages > 1
+                made.problems += [_of_sample(problem, place, fewer_pages) for problem in error.problems]
         used = dict.fromkeys(name for sample in made.samples for name in sample.pages)
         made.pages = [rows[name] for name in used]
         return made
@@ -152,8 +149,11 @@ class SampleMaker:
         return self.builder.count([replace(history[first], content=shown), *history[first + 1 :]])
 
 
-def _of_sample(problem: Problem, place: str) -> Problem:
-    remedy = _UNFIT_REMEDY if problem.place == "sequence" else problem.remedy
+def _of_sample(problem: Problem, place: str, fewer_pages: bool) -> Problem:
+    """Return a problem as one of a sample; ``fewer_pages``: it would be smaller with a lower render.max_pages."""
+    remedy = problem.remedy
+    if problem.place == "sequence":
+        remedy += f"{', lower render.max_pages' if fewer_pages else ''}, or leave such samples out with --skip-bad"
     return Problem(place, problem.message, remedy)
 
 

@@ -246,7 +246,7 @@ class SequenceBuilder:
                 "sequence",
                 f"memory, answer and the chat template's own tokens take {self.max_seq_length - room} "
                 f"tokens, more than max_seq_length {self.max_seq_length}",
-                "Raise model.max_seq_length, or lower render.max_pages",
+                "Raise model.max_seq_length",
             )
         count = counts[place]
         markup, kept, room = layout(count)

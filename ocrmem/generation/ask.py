@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypedDict
 
+from ocrmem.arguments import as_paths
 from ocrmem.boxed import ENGLISH
 from ocrmem.config import RunConfig
 from ocrmem.console import note
@@ -63,8 +64,9 @@ def ask(
         DataError: a file is empty, not text, or holds conversations that cannot be read; or a question is empty.
         ModelError: the adapter was changed, or does not fit its models.
     """
-    named: Sequence[str | Path] = [files] if isinstance(files, str | Path) else files
-    asked = [as_question(question) for question in ([questions] if isinstance(questions, str) else questions)]
+    named = as_paths("ocrmem.ask", files)
+    several = questions if isinstance(questions, Sequence) and not isinstance(questions, str) else [questions]
+    asked = [as_question(question) for question in several]
     if not named or not asked:
         raise ConfigError.of("ask", "needs files and questions", "Name at least one of each")
     memory = remembering(named, adapter, config)

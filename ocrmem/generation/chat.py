@@ -9,12 +9,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypedDict
 
+from ocrmem.arguments import as_paths
 from ocrmem.config import RunConfig
 from ocrmem.console import note, print_problems
 from ocrmem.errors import ConfigError, DataError, OcrMemError
 from ocrmem.files import disk_errors, write_bytes, write_text
 from ocrmem.generation.ask import remembering
 from ocrmem.generation.memory import Memory, MemoryAnswer
+from ocrmem.generation.question import STDIN
 
 _HELP = "/pages [DIR] draws the memory, /tokens counts it, /save FILE keeps the conversation, /quit leaves"
 
@@ -32,7 +34,7 @@ class ChatResult(TypedDict):
 
 
 def chat(
-    files: Sequence[str | Path] = (), adapter: str | Path | None = None, *, config: RunConfig | None = None
+    files: str | Path | Sequence[str | Path] = (), adapter: str | Path | None = None, *, config: RunConfig | None = None
 ) -> ChatResult:
     """Read questions from standard input and answer each on standard output, until the input ends or says /quit.
 
@@ -43,7 +45,8 @@ def chat(
     Raises:
         OcrMemError: as `ask`, before the first question; a question that cannot be answered is told, and the next read.
     """
-    if "-" in map(str, files):
+    files = as_paths("ocrmem.chat", files)
+    if "-" in files:
         raise ConfigError.of("-", "is standard input, which the questions come from", "Save the text to a file")
     repl = Repl(remembering(files, adapter, config))
     repl.run()
@@ -82,7 +85,7 @@ class Repl:
         try:
             return input("> " if self._at_terminal else "").strip()
         except UnicodeDecodeError:
-            raise DataError.of("standard input", "is not UTF-8", "Convert it with iconv") from None
+            raise DataError.of(STDIN, "is not UTF-8", "Convert it with iconv") from None
         except KeyboardInterrupt:
             if not self._at_terminal:
                 raise

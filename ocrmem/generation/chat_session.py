@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, TypedDict, cast
@@ -16,12 +16,13 @@ from typing import Any, Self, TypedDict, cast
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from ocrmem.arguments import wrong
 from ocrmem.config import RunConfig
 from ocrmem.conversations import Conversation
 from ocrmem.dataset.samples import SampleMaker
 from ocrmem.dataset.schema import PageRow, Sample
 from ocrmem.encoder.page_encoding import Encoder, encode_kept_tokens
-from ocrmem.errors import ConfigError, DataError
+from ocrmem.errors import DataError
 from ocrmem.evaluation.scoring import Case, Scorer
 from ocrmem.families import with_marks
 from ocrmem.generation.question import read_question
@@ -97,7 +98,7 @@ class ChatSession:
     ) -> None:
         if not isinstance(model, MEMModel):
             remedy = "Load one by the adapter's name: ChatSession.open(adapter=...), or ocrmem.Memory.load(...)"
-            raise ConfigError.of("ChatSession", f"takes a loaded model, and was given {model!r}", remedy)
+            raise wrong("ChatSession", "a loaded model", model, remedy)
         self.model = model
         config = config or settings_of(model.config)
         self.family = config.model.family
@@ -133,7 +134,7 @@ class ChatSession:
         """
         if config is not None and not isinstance(config, RunConfig):
             remedy = "Name the adapter by its keyword: ChatSession.open(adapter=...)"
-            raise ConfigError.of("ChatSession.open", f"takes a RunConfig first, and was given {config!r}", remedy)
+            raise wrong("ChatSession.open", "a RunConfig first", config, remedy)
         directory, settings = adapter_and_settings(adapter, config)
         bring_base(settings, read_config(directory).base_fingerprint)
         model = MEMModel.from_pretrained(directory, run_config=settings, with_encoder=True).eval()
@@ -143,8 +144,12 @@ class ChatSession:
         """Answer the last user message of a conversation in OpenAI's form (``role``, ``content``).
 
         Raises:
+            ConfigError: they are no list of messages.
             DataError: every fault of the messages.
         """
+        if isinstance(messages, str | Mapping) or not isinstance(messages, Iterable):
+            remedy = 'Write answer([{"role": "user", "content": "..."}]); a text is remembered by ocrmem.Memory'
+            raise wrong("ChatSession.answer", "a list of messages", messages, remedy)
         asked, _ = read_question(json.dumps({"messages": list(messages)}).encode(), "messages", self.family)
         return self.answer_to(asked)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ocrmem.arguments import as_path
 from ocrmem.config import RunConfig
 from ocrmem.console import note
 from ocrmem.generation.chat_session import Answer, ChatSession
@@ -34,6 +35,8 @@ def generate(config: RunConfig, adapter: str | None = None, conversation: str | 
         ModelError: the adapter was changed, or does not fit the base model, encoder or settings.
     """
     remedy = "Give a JSON file with one conversation, or - for standard input"
+    if conversation != "-":
+        conversation = as_path("ocrmem.generate(conversation)", conversation)
     asked, expected = read_question(*read_source(conversation, remedy), config.model.family)
     session = ChatSession.open(config, adapter)
     answer = session.answer_to(asked)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from ocrmem.arguments import require_config, wrong
 from ocrmem.config import RunConfig
 from ocrmem.conversations import Conversation, Message
 from ocrmem.conversations.content import ContentFault, require_utf8
@@ -81,11 +82,16 @@ class MemoryAnswer:
 class Memory:
     """What was read, and a session that answers from it. Pages are encoded once, and memory is read once.
 
+    Raises:
+        ConfigError: ``session`` is something else.
+
     Args:
         session: made with a ``context_threshold`` of 0, so that short texts become memory too.
     """
 
     def __init__(self, session: ChatSession) -> None:
+        if not isinstance(session, ChatSession):
+            raise wrong("Memory", "a ChatSession", session, "Load an adapter by its name: ocrmem.Memory.load(...)")
         self.session = session
         self.messages: list[Message] = []
         self.pictures: list[Page] = []
@@ -102,6 +108,8 @@ class Memory:
         Raises:
             ConfigError, ModelError: as `ChatSession.open`.
         """
+        if config is not None:
+            require_config("Memory.load", config)
         return cls(ChatSession.open(config, adapter, context_threshold=0))
 
     def read(self, text: str) -> Self:
@@ -113,7 +121,7 @@ class Memory:
         """
         if not isinstance(text, str):
             remedy = "Give the text itself, such as pathlib.Path(file).read_text()"
-            raise ConfigError.of("Memory.read", f"takes a string, and was given {text!r}", remedy)
+            raise wrong("Memory.read", "a string", text, remedy)
         self.messages += notes(_valid(text, "Memory.read"), "Memory.read")
         return self
 

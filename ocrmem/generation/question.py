@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,6 +17,7 @@ from ocrmem.conversations.types import ROLES
 from ocrmem.errors import ConfigError, DataError, MissingInputError, Problem
 from ocrmem.families import DEFAULT, Family
 
+STDIN = "standard input"  # what errors call it
 _PLACEHOLDER_ANSWER = "?"  # stands where the model is to answer, so that the usual rules split the turns
 
 
@@ -64,7 +66,7 @@ def read_source(source: str | Path, remedy: str) -> tuple[bytes, str]:
         ConfigError: it cannot be read.
     """
     if str(source) == "-":
-        return sys.stdin.buffer.read(), "standard input"
+        return sys.stdin.buffer.read(), STDIN
     path = Path(source)
     try:
         return path.read_bytes(), str(path)
@@ -91,8 +93,13 @@ def _one_object(raw: bytes, place: str) -> dict[str, Any]:
         value = json.loads(raw.decode("utf-8-sig"))
     except (ValueError, RecursionError):
         if len(lines) > 1 and not parse_line(lines[0], place).problems:
-            remedy = f"Give one conversation, such as: sed -n 1p {place}"
-            raise DataError.of(place, f"holds {len(lines)} lines", remedy) from None
+            remedy = "Give one of them"
+            if place == STDIN:
+                remedy += ": put `head -n 1 |` before the command"
+            elif Path(place).is_file():
+                first = f"sed -n 1p {shlex.quote(place)}"
+                remedy += f", the first with: `{first} | ocrmem generate --conversation -`"
+            raise DataError.of(place, f"holds {len(lines)} conversations, one a line", remedy) from None
         problems = parse_line(raw.strip(), place).problems
         raise DataError(problems or Problem(place, "is not one JSON object", "Give one conversation")) from None
     if not isinstance(value, dict):

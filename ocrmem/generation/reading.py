@@ -44,7 +44,9 @@ def read_file(file: str | Path, family: Family) -> list[Message] | Image:
         ConfigError: it cannot be read.
         DataError: it is empty, is not text, or holds conversations that cannot be read.
     """
-    raw, name = read_source(file, "Name a file of text or conversations, or - for standard input")
+    raw, name = read_source(
+        file, "Name a file of text or conversations, or - for standard input; Memory.read takes a text itself"
+    )
     if raw.startswith(_GZIP):
         try:
             raw = gzip.decompress(raw)

@@ -53,8 +53,12 @@ def check(
         longest_history: tokens of the longest history in the data, for the reason why there is no memory.
 
     Raises:
+        TypeError: ``model`` is no module, or ``batch`` no mapping.
         ValueError: no parameter lies under ``trainable``, or forward returns no loss of one element.
     """
+    for name, given, kind in (("model", model, nn.Module), ("batch", batch, Mapping)):
+        if not isinstance(given, kind):
+            raise TypeError(f"gradflow.check: {name} is a {type(given).__name__}, not a {kind.__name__}")
     inner = unwrapped(model)
     parts, made = _parts_after_forward(inner, batch, trainable)
     facts = batch_facts(inner, batch)

@@ -13,6 +13,7 @@ from typing import Any, TypedDict
 
 import torch
 
+from ocrmem.arguments import as_path
 from ocrmem.config.settings_file import RawSettings, apply_overrides
 from ocrmem.errors import ConfigError, MissingInputError, ModelError, Problem
 from ocrmem.facts import PROJ
@@ -60,7 +61,7 @@ class ImportAdapterResult(_Sizes):
 
 
 def import_adapter(
-    source: Path, output: Path, overrides: Mapping[str, Any] | Sequence[str] = ()
+    source: str | Path, output: str | Path, overrides: Mapping[str, Any] | Sequence[str] = ()
 ) -> ImportAdapterResult:
     """Read an ancestor's adapter and write it as one of ours.
 
@@ -79,6 +80,7 @@ def import_adapter(
         ConfigError: an override that MEMConfig has no field for, or that cannot be read.
     """
     given = _read_overrides(overrides)
+    source, output = (as_path("ocrmem.import_adapter", path) for path in (source, output))
     path = find_weights(source)
     old = read_settings(path.with_name(CONFIG))
     if not path.with_name(CONFIG).is_file() and (missing := _NAMES.keys() - given.keys()):

@@ -75,6 +75,10 @@ class Backend(ABC):
         """Return the version that an alias means, or None if it means none."""
 
     @abstractmethod
+    def newest(self, name: str) -> Version | None:
+        """Return the version of the highest number, or None if there is none."""
+
+    @abstractmethod
     def by_number(self, name: str, number: int) -> Version:
         """Return a version by its number."""
 

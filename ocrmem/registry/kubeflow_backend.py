@@ -136,6 +136,10 @@ class KubeflowBackend(Backend):
         number = (model.custom_properties or {}).get(_ALIAS + alias) if model else None
         return None if number is None else self._complete(name, str(number))
 
+    def newest(self, name: str) -> Version | None:
+        numbers = sorted(map(_number, self._versions(name)), reverse=True)
+        return next(filter(None, (self._complete(name, str(number)) for number in numbers if number)), None)
+
     def by_number(self, name: str, number: int) -> Version:
         if found := self._complete(name, str(number)):
             return found

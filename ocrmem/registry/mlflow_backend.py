@@ -116,6 +116,10 @@ class MlflowBackend(Backend):
         number = model.aliases.get(alias) if model else None
         return None if number is None else self.by_number(name, int(number))
 
+    def newest(self, name: str) -> Version | None:
+        found = self._client.search_model_versions(f"name = '{name}'") if self._model(name) else []
+        return max(map(_version, found), key=lambda version: version.number, default=None)
+
     def by_number(self, name: str, number: int) -> Version:
         return _version(self._client.get_model_version(name, str(number)))
 

@@ -12,7 +12,7 @@ from ocrmem.errors import ConfigError, ModelError
 from ocrmem.facts import PACKAGE_FILES, PROVENANCE
 from ocrmem.files import replacing_directory, sha256_json
 from ocrmem.package import read_provenance, verify_package
-from ocrmem.registry.backend import NAME_REMEDY, PACKAGE_TAG, Backend, Version, backend_of, registry_directory
+from ocrmem.registry.backend import GATE_TAG, NAME_REMEDY, PACKAGE_TAG, Backend, Version, backend_of, registry_directory
 from ocrmem.secrets import redact_uri
 
 _REFERENCE = re.compile(r"models:/(?P<name>[^/@]+)(?:@(?P<alias>[^/@]+)|/(?P<version>[0-9]+))")
@@ -46,11 +46,24 @@ def resolve_adapter(reference: str, config: RunConfig) -> Path:
     with backend_of(config).open(config) as backend:
         found = backend.holder(match["name"], match["alias"]) if match["alias"] else None
         if match["alias"] and found is None:
-            message = (
-                f"the registry {redact_uri(config.registry.uri)} has no {match['name']} with the alias {match['alias']}"
-            )
-            raise ConfigError.of("register.uri", message, NAME_REMEDY)
+            raise _no_alias(config, match["name"], match["alias"], backend.newest(match["name"]))
         return _local_copy(backend, config, found or backend.by_number(match["name"], int(match["version"])))
+
+
+def _no_alias(config: RunConfig, name: str, alias: str, newest: Version | None) -> ConfigError:
+    """Return the error of an alias that means nothing; most often the gate kept it from the newest version."""
+    message = f"the registry {redact_uri(config.registry.uri)} has no {name} with the alias {alias}"
+    if newest is None:
+        return ConfigError.of("register.uri", message, NAME_REMEDY)
+    if newest.tags.get(GATE_TAG) == "failed":
+        message += f": its newest version, {newest.number}, did not pass the gate"
+        again = "train on, or change register.gate, and run `ocrmem register` again"
+        remedy = f"Name that version, {newest.reference}, or {again}"
+    else:
+        message += f"; its newest version is {newest.number}"
+        alias = config.registry.alias
+        remedy = f"Check the alias (register.alias is {alias}), or name that version, {newest.reference}"
+    return ConfigError.of("register.uri", message, remedy)
 
 
 def fetch_package(backend: Backend, config: RunConfig, version: Version) -> Path:

@@ -25,7 +25,7 @@ def _options(parser: ArgumentParser) -> None:
 def _encode(step: Step, arguments: Arguments) -> Mapping[str, object]:
     if bool(arguments.pictures) != bool(arguments.output):
         message = "takes pictures and the file for their features together"
-        raise UsageError.of("encode", message, "Write: ocrmem encode PICTURE ... --output FILE, or neither")
+        raise UsageError.of("encode", message, "Write `ocrmem encode PICTURE ... --output FILE`, or neither")
     if arguments.pictures and arguments.nproc != "1":
         raise UsageError.of("--nproc", "does not count for pictures", "Leave it out")
     config = run_config(arguments)

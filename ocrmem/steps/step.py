@@ -88,8 +88,11 @@ class Step:
     talks: bool = False
 
     def load(self) -> Callable[..., Any]:
-        """Import the library function."""
-        return load(self.function)
+        """Import the library function; one that takes a `RunConfig` says so where it is given something else."""
+        function = load(self.function)
+        if not self.takes_config:
+            return function
+        return load("ocrmem.arguments:taking_config")(function, f"ocrmem.{self.name.replace('-', '_')}")
 
     def run(self, arguments: Arguments) -> Mapping[str, Any]:
         """Run what the command line asks for.

@@ -10,6 +10,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
+from ocrmem.arguments import as_path
 from ocrmem.console import progress_bar
 from ocrmem.errors import ConfigError
 from ocrmem.files import locked
@@ -32,7 +33,7 @@ class SynthResult(TypedDict):
 
 
 def synth(
-    output: Path,
+    output: str | Path,
     *,
     style: Style = "mixed",
     count: int = 100,
@@ -62,6 +63,10 @@ def synth(
     Raises:
         ConfigError: the numbers contradict each other, or the folder cannot be written.
     """
+    output = as_path("ocrmem.synth", output)
+    for name, number in (("--count", count), ("--eval-count", eval_count)):
+        if number < 1:
+            raise ConfigError.of(name, f"is {number}", "Give a number above 0")
     parts = {
         "train": (count, {}),
         "eval": (eval_count, {"held_out": True}),

@@ -231,7 +231,7 @@ def line(**fields: Any) -> bytes:
         (line(messages=[{"role": "wizard", "content": "x"}]), "unknown role"),
         (line(messages=[{"role": "system", "content": "x"}]), "no user turn"),
         (line(messages=[{"role": "assistant", "content": "x"}]), "no user turn"),
-        (line(**OPEN_AI) + b"\n" + line(**OPEN_AI), "holds 2 lines"),
+        (line(**OPEN_AI) + b"\n" + line(**OPEN_AI), "holds 2 conversations"),
         (b"{" * 200_000, "broken JSON"),
     ],
 )

@@ -268,7 +268,7 @@ def test_a_registry_that_does_not_hold_the_package_is_refused_and_register_puts_
     [
         ("models:/unknown@champion", "no unknown with the alias champion"),
         ("models:/unknown/1", "no unknown version 1"),
-        (f"models:/{NAME}@absent", f"no {NAME} with the alias absent"),
+        (f"models:/{NAME}@absent", f"no {NAME} with the alias absent; its newest version is 1"),
         (f"models:/{NAME}/99", f"no {NAME} version 99"),
     ],
 )

@@ -161,6 +161,11 @@ def test_a_failed_gate_registers_the_version_and_leaves_the_alias(run: RunConfig
     written = json.loads(worse.paths.report("registration.json").read_text(encoding="utf-8"))
     assert written["alias"] is None
     assert written["gate"]["passed"] is False
+    said = (
+        r"version, 2, did not pass the gate\. Name that version, models:/ocrmem-adapter/2, or .* change register\.gate"
+    )
+    with pytest.raises(ConfigError, match=said):
+        resolve_adapter("models:/ocrmem-adapter@staging", worse)
 
     # A lower bound is a decision about the same version, not a new one.
     lowered = register(with_gate(worse, min_recall=0.2, min_loss_gain=0.0))
@@ -315,7 +320,10 @@ def test_a_directory_is_its_own_answer(run: RunConfig, tmp_path: Path) -> None:
         ("nowhere", "'nowhere' is not a directory"),
         ("models:/unknown@champion", "unknown"),
         ("models:/unknown/1", "unknown"),
-        ("models:/throw-away@absent", "has no throw-away with the alias absent"),
+        (
+            "models:/throw-away@absent",
+            r"alias absent; its newest version is \d+\. Check the alias .*models:/throw-away/\d",
+        ),
         ("models:/throw-away/99", "99"),
     ],
 )
