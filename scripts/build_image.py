@@ -8,11 +8,11 @@ What follows the options is handed to the builder as it is:
 from __future__ import annotations
 
 import argparse
+import re
 import shlex
 import shutil
 import subprocess
 import sys
-import tomllib
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,7 +24,8 @@ VARIANTS: dict[str, dict[str, str]] = {"training": {}, "cpu": {"TORCH_BACKEND": 
 
 def version() -> str:
     """Return the project's version, without importing the project: a builder needs nothing installed."""
-    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+    text = (ROOT / "ocrmem" / "__init__.py").read_text(encoding="utf-8")
+    return re.findall(r'^__version__ = "(.+)"$', text, re.M)[0]
 
 
 def tag_of(variant: str) -> str:

@@ -14,6 +14,7 @@ import yaml
 from kfp import compiler, dsl
 from support.dockerfile import Dockerfile, ignored
 
+import ocrmem
 from ocrmem.config import PLACEHOLDER_IMAGE
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -83,7 +84,7 @@ def test_its_base_is_pinned_and_its_version_is_the_projects() -> None:
     version = re.fullmatch(r"PYTHON_IMAGE=python:(3\.\d+)\.\d+-slim-[a-z]+@sha256:[0-9a-f]{64}", line)
     assert version
     assert f"Programming Language :: Python :: {version[1]}" in PROJECT["classifiers"]
-    assert arguments["VERSION"] == PROJECT["version"] == PLACEHOLDER_IMAGE.rpartition(":")[2]
+    assert arguments["VERSION"] == ocrmem.__version__ == PLACEHOLDER_IMAGE.rpartition(":")[2]
 
 
 def test_labels_are_those_of_oci_and_take_build_arguments() -> None:
@@ -219,7 +220,7 @@ def test_a_component_of_kubeflow_pipelines_runs_as_its_launcher_starts_it(instal
     arguments = [argument.replace("{{$}}", json.dumps(given)) for argument in container["args"]]
     done = in_image(installed, [*container["command"], *arguments], tmp_path)
     assert done.returncode == 0, done.stderr
-    assert json.loads(written.read_text()) == {"parameterValues": {"Output": PROJECT["version"]}}
+    assert json.loads(written.read_text()) == {"parameterValues": {"Output": ocrmem.__version__}}
 
 
 @pytest.mark.slow
