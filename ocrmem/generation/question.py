@@ -86,13 +86,21 @@ def asking(id: str, messages: Sequence[Message], place: str) -> Conversation:
     return Conversation(id, tuple(closed), "eval", place)
 
 
+def _is_object(line: bytes) -> bool:
+    """Return whether a line is a JSON object by itself."""
+    try:
+        return isinstance(json.loads(line), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
 def _one_object(raw: bytes, place: str) -> dict[str, Any]:
     """Parse the one JSON object of a file, on one line or several."""
     lines = [line for line in raw.splitlines() if line.strip()]
     try:
         value = json.loads(raw.decode("utf-8-sig"))
     except (ValueError, RecursionError):
-        if len(lines) > 1 and not parse_line(lines[0], place).problems:
+        if len(lines) > 1 and _is_object(lines[0]):
             remedy = "Give one of them"
             if place == STDIN:
                 remedy += ": put `head -n 1 |` before the command"
