@@ -6,6 +6,7 @@ One HTML file in which every word leads to its vision tokens and back; pictures 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -18,8 +19,7 @@ from ocrmem.dataset.samples import SampleMaker
 from ocrmem.dataset.schema import Sample
 from ocrmem.files import write_bytes, write_text
 from ocrmem.html.template import png_address, render_template
-from ocrmem.rendering import Page
-from ocrmem.rendering.history import MemoryText
+from ocrmem.rendering import Page, TokenSpans
 from ocrmem.rendering.transcript import message_ends
 from ocrmem.tokens import load_tokenizer
 
@@ -62,30 +62,28 @@ def preview_dataset(config: RunConfig, limit: int, directory: Path = DIRECTORY) 
     """
     maker = SampleMaker(config, load_tokenizer(config))
     stored = locate_conversations(config)
-    looked_at = range(min(len(stored), _LOOKED_AT))
-    chosen, short = [], []
-    for row in looked_at:
-        if len(chosen) == limit:
-            looked_at = range(row)
+    file = _Sections(limit)
+    short: list[_Made] = []
+    looked_at = 0
+    for row in range(min(len(stored), _LOOKED_AT)):
+        if file.full:
             break
         (conversation,) = stored.read(range(row, row + 1))
+        looked_at += 1
         made = _Made(conversation, maker)
-        (chosen if made.sample and made.sample.has_memory else short).append(made)
-        del short[limit:]
-    sections: list[dict[str, Any]] = []
-    size = 0
-    for made in (*chosen, *short)[:limit]:
-        section = made.section()
-        size += _size_of(section)
-        if sections and size > _MOST_BYTES:
-            break
-        sections.append(section)
-    left_out = min(limit, len(chosen) + len(short)) - len(sections)
+        if made.sample and made.sample.has_memory:
+            file.add(made)
+        elif len(short) < limit:
+            short.append(made)
+    sections, with_memory = file.sections, len(file.sections)
+    for made in short:
+        if not file.full:
+            file.add(made)
     told = f"{_counted(len(sections), 'conversation')} of {len(stored):,}"
-    if short and len(chosen) < limit:
-        told += f", {len(chosen):,} with memory among the first {len(looked_at):,}"
-    if left_out:
-        told += f"; {left_out:,} left out, so that the file stays below {_MOST_BYTES >> 20} MiB"
+    if len(sections) > with_memory:
+        told += f", {with_memory:,} with memory among the first {looked_at:,}"
+    if file.bytes > _MOST_BYTES:
+        told += f"; no more, so that the file stays below {_MOST_BYTES >> 20} MiB"
     path, size = _write(directory, config, told=told, sections=sections, pictures=[])
     figures = [section["figures"] for section in sections]
     return {
@@ -147,6 +145,25 @@ def _write(directory: Path, config: RunConfig, **values: Any) -> tuple[Path, int
     )
     write_text(path, html)
     return path, len(html.encode("utf-8"))
+
+
+class _Sections:
+    """What the file shows, of ``limit`` conversations at most, and of one at least whatever its size."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.sections: list[dict[str, Any]] = []
+        self.bytes = 0  # with those that were too many
+
+    @property
+    def full(self) -> bool:
+        return len(self.sections) == self.limit or self.bytes > _MOST_BYTES
+
+    def add(self, made: _Made) -> None:
+        section = made.section()
+        self.bytes += _size_of(section)
+        if not self.sections or self.bytes <= _MOST_BYTES:
+            self.sections.append(section)
 
 
 class _Made:
@@ -213,7 +230,9 @@ class _Made:
         sheets = [_sheet(page, self.config, first + i, first + i + 1) for i, page in enumerate(memory.pages[first:])]
         spans = memory.spans
         on_pages = int(spans.spans[0, 0])  # the first character that is not on a dropped page
-        start = int(spans.spans[np.argmax(spans.tokens >= first * spans.tokens_per_page), 0])
+        here = spans.tokens >= first * spans.tokens_per_page
+        shown = replace(spans, spans=spans.spans[here], tokens=spans.tokens[here])
+        start = int(shown.spans[0, 0])
         every = len(memory.pages) * spans.tokens_per_page
         heading = f"{sample.text_tokens:,} text tokens → {_counted(sample.memory_tokens, 'memory token')}"
         notes = [
@@ -230,31 +249,31 @@ class _Made:
             gone = _counted(sample.dropped_pages, "oldest page")
             reason = f"render.max_pages is {self.config.render.max_pages}"
             notes.append(f"{gone} dropped ({reason}): {_counted(lost, 'text token')} that the model never sees")
-            dropped = self._turns(sample, memory, 0, on_pages, linked=False)
+            dropped = self._turns(sample, memory.text[:on_pages])
             parts.append(_part(f"Dropped with the {gone}: never seen", "dropped", dropped))
         if first:
             older = f"{_counted(first, 'older page')} of this memory, not drawn here: {start - on_pages:,} characters"
-            parts.append(_part(older, "unseen", self._turns(sample, memory, on_pages, start, linked=False)))
-        shown = self._turns(sample, memory, start, len(memory.text), linked=True)
-        parts.append(_part(f"On {'these pages' if len(sheets) > 1 else 'this page'}", "memory", shown))
+            parts.append(_part(older, "unseen", self._turns(sample, memory.text[:start], on_pages)))
+        on_these = f"On {'these pages' if len(sheets) > 1 else 'this page'}"
+        parts.append(_part(on_these, "memory", self._turns(sample, memory.text, start, shown)))
         return {"heading": heading, "notes": notes, "parts": parts, "sheets": sheets}
 
     def _turns(
-        self, sample: Sample, memory: MemoryText, start: int, stop: int, *, linked: bool
+        self, sample: Sample, text: str, start: int = 0, spans: TokenSpans | None = None
     ) -> list[dict[str, Any]]:
-        """Return the messages between two characters of the transcript; what is linked is cut into words."""
+        """Return the messages of a transcript from a character on, cut into words where ``spans`` are given."""
         ends = message_ends(sample.history, self.config.render.labels)
         turns = []
         for message, begin, end in zip(sample.history, [0, *ends], ends, strict=False):
-            low, high = max(begin, start), min(end, stop)
+            low, high = max(begin, start), min(end, len(text))
             if low >= high:
                 continue
-            if linked:
-                words = shown_words(memory.text, memory.spans, low, high, self.config.render.atlas)
-                turns.append(_turn(message.role, [(_safe(word), *rest) for word, *rest in words]))
+            if spans is None:
+                turns.append(_text(message.role, text[low:high]))
             else:
-                turns.append(_text(message.role, memory.text[low:high]))
-        return turns if linked else _shortened(turns)
+                words = shown_words(text, spans, low, high, self.config.render.atlas)
+                turns.append(_turn(message.role, [(_safe(word), *rest) for word, *rest in words]))
+        return _shortened(turns) if spans is None else turns
 
 
 def _sheet(page: Page, config: RunConfig, number: int, name: int) -> dict[str, Any]:

@@ -205,7 +205,9 @@ def test_conversations_with_memory_come_first_and_the_file_stays_small(make, mon
     monkeypatch.setattr(preview, "_MOST_BYTES", 100_000)
     result, _, _ = make(rows, limit=9)
     assert 1 <= len(result["conversations"]) < 5
-    assert re.search(r"[1-9] left out, so that the file stays below", result["summary"][0])
+    assert "no more, so that the file stays below" in result["summary"][0]
+    monkeypatch.setattr(preview, "_MOST_BYTES", 1)
+    assert len(make(rows, limit=9)[0]["conversations"]) == 1
 
 
 def test_long_messages_that_stay_text_are_cut_and_say_so(make):
