@@ -182,7 +182,10 @@ def _require_memory(config: RunConfig, counts: Counts) -> None:
     which = "training sample" if some else "sample"
     threshold = config.model.context_threshold
     longest = f"the longest history has {counts.longest_history} tokens"
-    if counts.longest_history <= threshold:
+    if not counts.longest_history:
+        lower = ", or lower data.recent_turns" if config.data.recent_turns > 1 else ""
+        remedy = f"Bring conversations of several turns{lower}"
+    elif counts.longest_history <= threshold:
         remedy = f"Set model.context_threshold below {counts.longest_history}, or bring longer conversations"
     else:
         remedy = "Look at the samples that were left out, or lower model.context_threshold"

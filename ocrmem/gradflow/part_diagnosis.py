@@ -95,7 +95,9 @@ class PartDiagnosis:
         if threshold is not None and longest is not None and longest <= threshold:
             return (
                 f"{how}: no history exceeds context_threshold (longest {longest} tokens, threshold {threshold})",
-                f"Set context_threshold below {longest}, or use longer conversations.",
+                f"Set context_threshold below {longest}, or use longer conversations."
+                if longest
+                else "Use conversations of several turns.",
             )
         if threshold is not None and limit is not None and threshold >= limit:
             reason = (

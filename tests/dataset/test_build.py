@@ -225,6 +225,14 @@ def test_training_samples_without_memory_are_refused_even_if_held_out_ones_have_
         build_dataset(make_config())
 
 
+@pytest.mark.parametrize(("recent", "advised"), [(1, False), (2, True)])
+def test_without_any_history_no_lower_threshold_is_advised(make_config, tmp_path, recent, advised):
+    write_jsonl(tmp_path / "data" / "train.jsonl", [conversation("short", 1)])
+    with pytest.raises(DataError, match="the longest history has 0 tokens. Bring conversations of several") as error:
+        build_dataset(make_config(data={"recent_turns": recent}))
+    assert ("lower data.recent_turns" in str(error.value)) == advised
+
+
 def test_every_sample_that_does_not_fit_is_named_at_once(make_config, tmp_path):
     rows = [conversation("a", 3), conversation("b", 3), conversation("c", 3)]
     for row in (rows[0], rows[2]):
