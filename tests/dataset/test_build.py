@@ -228,7 +228,7 @@ def test_training_samples_without_memory_are_refused_even_if_held_out_ones_have_
 @pytest.mark.parametrize(("recent", "advised"), [(1, False), (2, True)])
 def test_without_any_history_no_lower_threshold_is_advised(make_config, tmp_path, recent, advised):
     write_jsonl(tmp_path / "data" / "train.jsonl", [conversation("short", 1)])
-    with pytest.raises(DataError, match="the longest history has 0 tokens. Bring conversations of several") as error:
+    with pytest.raises(DataError, match=r"the longest history has 0 tokens\. Bring conversations of several") as error:
         build_dataset(make_config(data={"recent_turns": recent}))
     assert ("lower data.recent_turns" in str(error.value)) == advised
 
