@@ -64,11 +64,11 @@ def _in_words(outcome: Mapping[str, Any], figures: Mapping[str, Mapping[str, flo
     first, *others = outcome["columns"]
     low, high = outcome["bounds"].get("min"), outcome["bounds"].get("max")
     if others:
-        asked = "equal in every row"
+        asked = "equal"
     elif "values" in outcome["bounds"]:
         asked = " or ".join(shown(value) for value in outcome["bounds"]["values"])
     elif low == high:
-        asked = shown(low)
+        asked = f"{first.replace('_', ' ')}: {shown(low)}"
     elif high is None:
         asked = f"at least {shown(low)}"
     else:
