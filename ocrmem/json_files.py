@@ -71,6 +71,8 @@ class Counts(TypedDict):
     dropped_tokens: Count
     dropped_pages: Count
     left_out: Count
+    content_tokens: NotRequired[Count]
+    unknown_tokens: NotRequired[Count]
     longest_history: Count
     longest_sequence: Count
 
@@ -242,6 +244,7 @@ class Evaluation(TypedDict):
     scrambled: NotRequired[VariantFigures]
     random_answer: NotRequired[VariantFigures]
     compression_ratio: float
+    warnings: NotRequired[list[str]]
     sha256: Digest
 
 
@@ -282,6 +285,7 @@ class TaskRecord(TypedDict):
     problems: list[ProblemRecord]
     exit_code: int | None
     headline: NotRequired[str]
+    warnings: NotRequired[list[str]]
     pid: NotRequired[int | None]
 
 

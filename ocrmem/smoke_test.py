@@ -37,6 +37,7 @@ from ocrmem.model.trainable import parameter_report, trained_parts
 from ocrmem.objectives import Material, make_objectives
 from ocrmem.objectives.answer import Answer
 from ocrmem.rendering.page import pixel_batch
+from ocrmem.verdicts import dataset_warnings, warning_lines
 
 _CANDIDATES = 64  # samples among which those of an objective's batch are looked for
 
@@ -50,6 +51,7 @@ class SmokeResult(ReportDict):
     trainable_parameters: NotRequired[list[str]]  # the same as a table, line by line
     loss_with_other_pages: NotRequired[float | None]  # None where the check failed before
     losses: NotRequired[dict[str, float | None]]  # of the other objectives of train.stages, where `answer` passed
+    warnings: NotRequired[list[str]]  # what makes the dataset less than it seems
     model: NotRequired[str]  # ``--model``'s target, in place of those above
     summary: list[str]
 
@@ -90,6 +92,7 @@ def smoke(config: RunConfig, model: MEMModel | None = None) -> SmokeResult:
         "parts": [asdict(part) for part in counts],
         "trainable_parameters": parameter_report(counts).splitlines(),
         "loss_with_other_pages": None,
+        "warnings": dataset_warnings(dataset.manifest["counts"]),
     }
     if report.ok:
         other = _to(device, other_memory(batch, dataset, store, samples))
@@ -149,15 +152,17 @@ def smoke_model(target: str, trainable: Trainable = PROJ, output: Path = Path("s
 
 def _conclude(report: Report, directory: Path, details: Mapping[str, Any]) -> SmokeResult:
     """Write the two reports and return the result, or show verdict and tree and raise `CheckFailed`."""
+    warnings = details.get("warnings", [])
     values = {**report.as_dict(), **details}
     write_json(directory / SMOKE_REPORT, with_sha256(values))
-    write_text(directory / "report.html", report.html("Gradient flow: smoke test"))
-    lines = [*details.get("trainable_parameters", []), *report.verdict()]
+    write_text(directory / "report.html", report.html("Gradient flow: smoke test", warnings))
+    verdict, *found = report.verdict()
+    lines = [f"smoke: {verdict}", *warning_lines(warnings), *found]
+    lines += ["", *details.get("trainable_parameters", []), "", *report.tree()]
     if not report.ok:
-        note("\n".join([*lines, "", *report.tree()]))
+        note("\n".join(lines))
         raise CheckFailed([Problem(*fault) for fault in report.faults()])
-    summary = [*report.tree(), "", *lines, f"report: {directory / 'report.html'}"]
-    return cast(SmokeResult, values | {"summary": summary})
+    return cast(SmokeResult, values | {"summary": [*lines, "", f"report: {directory / 'report.html'}"]})
 
 
 def _to(device: torch.device, batch: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -20,7 +20,8 @@ ROWS = {
 def main() -> None:
     evaluation = json.loads(Path("evaluation.json").read_text(encoding="utf-8"))
     registration = json.loads(Path("registration.json").read_text(encoding="utf-8"))
-    print(f"\nRecall on {evaluation['samples']['evaluated']} held-out questions (exact answers)")
+    print(f"\n{evaluation['verdict']['sentence']}.")
+    print(f"Recall on {evaluation['samples']['evaluated']} held-out questions (exact answers)")
     for key, meaning in ROWS.items():
         if key in evaluation:
             print(f"  {evaluation[key]['recall']:6.3f}  {meaning}")

@@ -167,7 +167,7 @@ def trained(_: Path) -> Picture:
 
 def baselines(workspace: Path) -> Picture:
     result = json.loads((workspace / "evaluation.json").read_text(encoding="utf-8"))
-    recall = [(name, result[name]["recall"]) for name in VARIANTS if name in result]
+    recall = [(of.name, result[name]["recall"]) for name, of in VARIANTS.items() if name in result]
     chart = bar_chart(recall, title="Recall of each variant", top=1.0)
     return Picture(720, 600, html=template("baselines.html", chart=chart, samples=result["memory"]["samples"]))
 

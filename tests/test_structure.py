@@ -40,6 +40,7 @@ LAYERS = [
         "config",
         "health",
         "registries",
+        "verdicts",
     },
     {"conversations"},
     {"conversion"},

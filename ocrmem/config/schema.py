@@ -150,6 +150,8 @@ class CheckSection(Section):
     """Lower bound of the share of black pixels in the patches that have ink."""
     max_ink_share: Share = 0.5
     """Upper bound of the same."""
+    max_warnings: NonNegativeInt | None = None
+    """Most warnings about the dataset with which `check` passes; null: any."""
 
 
 class SmokeSection(Section):
@@ -334,6 +336,8 @@ class GateSection(Section):
     """Upper bound of recall without memory."""
     min_loss_gain: float = 0.0
     """Lower bound of the loss with shuffled memory minus the loss with memory."""
+    max_warnings: NonNegativeInt | None = None
+    """Most warnings about the dataset and the evaluation, such as that memory does not help; null: any."""
 
     def bounds(self) -> dict[str, float]:
         """Return the bounds of shares of answers that hold, by field: one of `said` takes the place of its `recall`."""

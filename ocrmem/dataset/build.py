@@ -30,6 +30,7 @@ from ocrmem.files import check_replaceable, locking, replacing_directory, sha256
 from ocrmem.json_files import PartRecord, Shard, with_sha256
 from ocrmem.rendering import Geometry, load_atlas
 from ocrmem.tokens import load_tokenizer
+from ocrmem.verdicts import dataset_warnings, warning_lines
 
 REJECTS = "rejects.jsonl"
 LEFT_OUT = "left_out.jsonl"
@@ -52,10 +53,13 @@ class RenderResult(TypedDict):
     dropped_tokens: int
     dropped_pages: int
     left_out: int
+    content_tokens: int
+    unknown_tokens: int
     longest_history: int
     longest_sequence: int
     compression_ratio: float
     rejects: str | None
+    warnings: list[str]
     summary: list[str]
 
 
@@ -215,21 +219,19 @@ def _result(directory: Path, counts: dict[str, Any]) -> RenderResult:
         f"{counts['pages']:,} pages in use, {counts['unique_pages']:,} different",
         f"{counts['history_tokens']:,} text tokens became {counts['memory_tokens']:,} memory tokens ({ratio:.2f} to 1)",
     ]
-    if counts["dropped_pages"]:
-        summary.append(f"{counts['dropped_pages']:,} oldest pages dropped (render.max_pages)")
-    if counts["dropped_tokens"]:
-        summary.append(f"{counts['dropped_tokens']:,} oldest text tokens dropped (model.max_seq_length)")
     if counts["left_out"]:
         summary.append(f"{counts['left_out']:,} samples left out; see {directory / LEFT_OUT}")
     rejects = directory / REJECTS
     if rejects.exists() and rejects.stat().st_size:
         summary.append(f"bad lines left out; see {rejects}")
+    summary += warning_lines(warnings := dataset_warnings(counts))
     summary.append(f"dataset: {directory}")
     result = {
         "dataset": str(directory),
         **counts,
         "compression_ratio": round(ratio, 4),
         "rejects": str(rejects) if rejects.exists() else None,
+        "warnings": warnings,
         "summary": summary,
     }
     return cast(RenderResult, result)

@@ -29,7 +29,7 @@ def write_page(path: Path, result: Mapping[str, Any], seen: Distributions, datas
     """Write the page of a result of `check_dataset`.
 
     Args:
-        result: success, expectations, figures and dataset are used.
+        result: success, warnings, expectations, figures and dataset are used.
         seen: the distributions of the same tables.
         dataset: what was checked.
     """
@@ -40,6 +40,7 @@ def write_page(path: Path, result: Mapping[str, Any], seen: Distributions, datas
         verdict=_verdict(len(failed), len(outcomes)),
         outcomes=outcomes,
         failed=failed,
+        warnings=result["warnings"],
         rows=seen.rows,
         shown=shown,
         splits={split: len(dataset.samples(split)) for split in SPLITS},

@@ -13,6 +13,7 @@ from ocrmem.errors import DataError, MissingInputError
 from ocrmem.facts import MANIFEST
 from ocrmem.files import sha256_file, sha256_json
 from ocrmem.json_files import DatasetManifest, Shard, read_json
+from ocrmem.verdicts import dataset_warnings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -63,6 +64,15 @@ def manifest_of(directory: Path) -> DatasetManifest:
         MissingInputError: there is none, another version of ocrmem wrote it, or it was changed; names the verb to run.
     """
     return read_json(directory / MANIFEST, DatasetManifest, made_by="render", remedy="Run `ocrmem render`")
+
+
+def warnings_of(directory: Path) -> list[str]:
+    """Say what makes a dataset less than it seems, see `dataset_warnings`.
+
+    Raises:
+        MissingInputError: as `manifest_of`.
+    """
+    return dataset_warnings(manifest_of(directory)["counts"])
 
 
 def read_manifest(directory: Path) -> DatasetManifest:

@@ -22,6 +22,7 @@ from ocrmem.dataset.tables import Table, check_tables
 from ocrmem.errors import CheckFailed, DataError, Problem
 from ocrmem.facts import MANIFEST
 from ocrmem.files import locking, replacing_directory, sha256_file, write_json
+from ocrmem.verdicts import dataset_warnings, warning_lines
 
 RESULT = "result.json"
 PAGE = "index.html"
@@ -33,10 +34,12 @@ _EXAMPLES = 5
 class CheckResult(TypedDict):
     """Result of `check_dataset`: what result.json holds, the paths of it and of the page, and the summary.
 
-    ``expectations`` has an outcome for each, ``figures`` the min, mean and max of lengths, ratios and shares.
+    ``warnings`` are what makes the dataset less than it seems, ``expectations`` has an outcome for each, ``figures``
+    the min, mean and max of lengths, ratios and shares.
     """
 
     success: bool
+    warnings: list[str]
     dataset: dict[str, Any]
     figures: dict[str, dict[str, float]]
     expectations: list[dict[str, Any]]
@@ -55,8 +58,8 @@ def check_dataset(config: RunConfig) -> CheckResult:
     Raises:
         MissingInputError: there is no dataset.
         DataError: the dataset cannot be read.
-        CheckFailed: an expectation does not hold; a problem each, named. result.json and the page are written all
-            the same.
+        CheckFailed: an expectation does not hold, or there are more warnings than ``check.max_warnings``; a problem
+            each, named. result.json and the page are written all the same.
     """
     path = Path(config.paths.dataset)
     dataset = MemoryDataset.open(path)
@@ -68,6 +71,7 @@ def check_dataset(config: RunConfig) -> CheckResult:
     failed = [outcome for outcome in outcomes if not outcome["success"]]
     result: CheckResult = {
         "success": not failed,
+        "warnings": dataset_warnings(dataset.manifest["counts"]),
         "dataset": {"manifest_sha256": sha256_file(path / MANIFEST), "counts": dataset.manifest["counts"]},
         "figures": seen.figures(),
         "expectations": outcomes,
@@ -78,16 +82,26 @@ def check_dataset(config: RunConfig) -> CheckResult:
     with replacing_directory(directory) as target:
         write_json(target / RESULT, {key: value for key, value in result.items() if key not in ("result", "summary")})
         write_page(target / PAGE, result, seen, dataset)
-    if failed:
+    problems = [_problem(outcome, path) for outcome in failed]
+    if problems := [*problems, *_too_many(result["warnings"], config)]:
         note(f"page: {directory / PAGE}")
-        raise CheckFailed([_problem(outcome, path) for outcome in failed])
+        raise CheckFailed(problems)
     result["page"] = str(directory / PAGE)
     result["summary"] = [
         f"{len(outcomes)} expectations hold over {seen.rows['samples']:,} samples and {seen.rows['pages']:,} pages",
         *_figure_lines(result["figures"]),
+        *warning_lines(result["warnings"]),
         f"page: {directory / PAGE}",
     ]
     return result
+
+
+def _too_many(warnings: list[str], config: RunConfig) -> list[Problem]:
+    most = config.check.max_warnings
+    if most is None or len(warnings) <= most:
+        return []
+    remedy = f"Or raise check.max_warnings, which is {most}"
+    return [Problem("check.max_warnings", warning, remedy) for warning in warnings]
 
 
 def _validate(expected: Sequence[Expectation], parts: Iterator[tuple[str, Table]]) -> list[dict[str, Any]]:

@@ -32,12 +32,16 @@ class Made:
         pages: those that its samples refer to, each once, in the order of first use.
         problems: one for each sample that cannot be made; it is not among ``samples``.
         longest_history: tokens of the longest history, with memory or not.
+        content_tokens: of all messages.
+        unknown_tokens: of these, the ones that the tokenizer does not know.
     """
 
     samples: list[Sample] = field(default_factory=list)
     pages: list[PageRow] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     longest_history: int = 0
+    content_tokens: int = 0
+    unknown_tokens: int = 0
 
 
 class SampleMaker:
@@ -68,6 +72,7 @@ class SampleMaker:
             made.problems = [replace(problem, place=conversation.place) for problem in error.problems]
             return made
         made.longest_history = max(lengths, default=0)
+        made.content_tokens, made.unknown_tokens = self.builder.count_unknown(conversation.messages)
         rows: dict[str, PageRow] = {}
         over = [length > self.config.model.context_threshold for length in lengths]
         memories = self.renderer.draw_each(

@@ -141,6 +141,11 @@ class SequenceBuilder:
             return [self.count(messages[:end]) for end in ends]
         return [self.count(messages[:end]) for end in exact] + [markup[end] + content[end] for end in long]
 
+    def count_unknown(self, messages: Sequence[Message]) -> tuple[int, int]:
+        """Count the tokens of the messages' content, and those of them that are the tokenizer's unknown one."""
+        contents = [self.encode_content(message.content) for message in messages]
+        return sum(map(len, contents)), sum(ids.count(self.tokenizer.unk_token_id) for ids in contents)
+
     def encode_content(self, text: str) -> tuple[int, ...]:
         """Return the token ids of a message's content. No control token comes out, whatever the text says."""
         ids = self._content_cache.get(text)

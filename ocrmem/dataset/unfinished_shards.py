@@ -35,6 +35,8 @@ class Counts:
         dropped_tokens: content tokens left out to fit max_seq_length.
         dropped_pages: oldest pages left out.
         left_out: samples that do not fit and were left out (data.skip_bad).
+        content_tokens: tokens of all messages' content.
+        unknown_tokens: of these, the ones that the tokenizer does not know.
         longest_history: tokens; the largest of all samples, with memory or not.
         longest_sequence: tokens.
     """
@@ -47,6 +49,8 @@ class Counts:
     dropped_tokens: int = 0
     dropped_pages: int = 0
     left_out: int = 0
+    content_tokens: int = 0
+    unknown_tokens: int = 0
     longest_history: int = 0
     longest_sequence: int = 0
 
@@ -68,10 +72,11 @@ class Counts:
             mine, theirs = getattr(self, name), getattr(other, name)
             for split, number in theirs.items():
                 mine[split] = mine.get(split, 0) + number
-        for name in ("pages", "history_tokens", "memory_tokens", "dropped_tokens", "dropped_pages", "left_out"):
-            setattr(self, name, getattr(self, name) + getattr(other, name))
-        for name in ("longest_history", "longest_sequence"):
-            setattr(self, name, max(getattr(self, name), getattr(other, name)))
+        for name, number in vars(other).items():
+            if name.startswith("longest"):
+                setattr(self, name, max(getattr(self, name), number))
+            elif isinstance(number, int):
+                setattr(self, name, getattr(self, name) + number)
 
 
 class UnfinishedShards:
@@ -137,6 +142,8 @@ def write_part(directory: Path, index: int, conversations: Sequence[Conversation
             made = maker.make(conversation)
             problems += made.problems
             counts.longest_history = max(counts.longest_history, made.longest_history)
+            counts.content_tokens += made.content_tokens
+            counts.unknown_tokens += made.unknown_tokens
             for page in made.pages:
                 if page.hash not in seen:
                     seen.add(page.hash)

@@ -22,6 +22,7 @@ from ocrmem.encoder.page_encoding import Encoder, batch_encoder, batch_size, enc
 from ocrmem.errors import CheckFailed, ConfigError, DataError, Problem
 from ocrmem.files import locking
 from ocrmem.rendering.page import Page
+from ocrmem.verdicts import dataset_warnings, warning_lines
 
 # Range of a feature over pages, in units of the features' root mean square. One black pixel more gives
 # 1e-3 with weights at 0.001 and 0.1 at 0.02; the SAM config's 1e-10 gives 1e-38.
@@ -30,13 +31,17 @@ _EARLY = 16  # pages after which an encoder that looks at none of them is given 
 
 
 class EncodeResult(TypedDict):
-    """Result of `encode_dataset`: pages encoded now, pages of the dataset, rows of the store, and its manifest."""
+    """Result of `encode_dataset`: pages encoded now, pages of the dataset, rows of the store, and its manifest.
+
+    ``warnings`` are what makes the dataset less than it seems.
+    """
 
     encoded: int
     pages: int
     rows: int
     unused_rows: int
     manifest: dict[str, Any]
+    warnings: list[str]
     summary: list[str]
 
 
@@ -115,13 +120,15 @@ def encode_dataset(config: RunConfig, encoder: Encoder | None = None, processes:
     ]
     if unused:
         summary.append(f"{unused} rows belong to pages the dataset no longer has; delete {directory} to drop them")
+    warnings = dataset_warnings(dataset.manifest["counts"])
     return {
         "encoded": len(missing),
         "pages": len(hashes),
         "rows": rows,
         "unused_rows": unused,
         "manifest": manifest,
-        "summary": summary,
+        "warnings": warnings,
+        "summary": [*summary, *warning_lines(warnings)],
     }
 
 

@@ -40,6 +40,7 @@ from ocrmem.package import adapter_sha256
 from ocrmem.rendering.history import HistoryRenderer
 from ocrmem.synthetic.notes import REPHRASED
 from ocrmem.tokens import load_tokenizer
+from ocrmem.verdicts import Verdict, dataset_warnings, evaluation_warnings, memory_verdict, warning_lines
 
 REPORT = "evaluation.html"
 _PIXEL_SAMPLES = 64  # most samples of a variant whose pages must be drawn or encoded again
@@ -80,6 +81,8 @@ class EvaluateResult(TypedDict):
     compression_ratio: float
     compression: dict[str, Any]
     latency: dict[str, Any]
+    verdict: Verdict
+    warnings: list[str]
     report: str
     summary: list[str]
 
@@ -247,6 +250,8 @@ def _result(run: _Evaluation, latency: dict[str, Any]) -> dict[str, Any]:
     config = run.config
     squeezed = compression(run.samples)
     longest = config.evaluate.max_new_tokens
+    found = {name: figures(run.scored[name]) for name in VARIANTS if name in run.scored}
+    verdict = memory_verdict(found)
     return {
         "format": 1,
         "adapter_sha256": run.adapter_sha256,
@@ -261,11 +266,13 @@ def _result(run: _Evaluation, latency: dict[str, Any]) -> dict[str, Any]:
             "counterfactual": len(run.counterfactual),
             "answers_over_max_new_tokens": sum(sample.answer_tokens > longest for sample in run.samples),
         },
-        **{name: figures(run.scored[name]) for name in VARIANTS if name in run.scored},
+        **found,
         **_by_phrasing(run.samples, run.scored["memory"]),
         "compression_ratio": squeezed["ratio"],
         "compression": squeezed,
         "latency": latency,
+        "verdict": verdict,
+        "warnings": [*evaluation_warnings(verdict), *dataset_warnings(run.dataset.manifest["counts"])],
     }
 
 
@@ -278,8 +285,10 @@ def _by_phrasing(samples: Sequence[Sample], scored: Sequence[Scored]) -> dict[st
 
 
 def _summary(result: dict[str, Any], report: Path) -> list[str]:
+    verdict, warnings = result["verdict"]["sentence"], result["warnings"]
     head = f"{result['samples']['evaluated']} held-out samples with memory"
-    lines = [f"{head:<43} {'exact':>6} {'said':>6} {'loss':>8}"]
+    lines = [f"{verdict}.", *warning_lines(warning for warning in warnings if warning != verdict)]
+    lines += ["", f"{head:<43} {'exact':>6} {'said':>6} {'loss':>8}"]
     for name, variant in VARIANTS.items():
         if name in result:
             row = result[name]
@@ -288,6 +297,7 @@ def _summary(result: dict[str, Any], report: Path) -> list[str]:
     for name, group in result.get("phrasings", {}).items():
         shares = f"{group['recall']:.3f} exact, {group['said']:.3f} said"
         lines.append(f"The right pages, asked {PHRASINGS[name]}: {shares} (of {group['samples']}).")
+    lines.append("")
     memory, text = (result["latency"][name]["total"] for name in ("memory", "full_text"))
     lines.append(f"{result['compression_ratio']:.2f} history text tokens per memory token.")
     lines.append(f"From text to answer: {memory * 1000:.0f} ms by memory, {text * 1000:.0f} ms by full text.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, cast
 
@@ -44,17 +45,28 @@ class GateLine:
 def gate_lines(evaluation: Evaluation, gate: GateSection) -> list[GateLine]:
     """Compare the gate's demands with what an evaluation found.
 
+    Args:
+        evaluation: its ``warnings`` are those of the dataset and its own.
+
     Raises:
         MissingInputError: the gate asks for a figure that the evaluation, of an earlier ocrmem, does not have.
     """
     lines = []
     for setting, bound in gate.bounds().items():
         variant, figure = _FIGURES[setting]
-        value = cast(dict[str, Any], evaluation)[variant].get(figure)
-        if value is None:
-            message = f"has no {variant}.{figure}, which register.gate.{setting} bounds: an earlier ocrmem wrote it"
-            raise MissingInputError.of(EVALUATION, message, "Run `ocrmem evaluate` again")
+        value = _there(cast(dict[str, Any], evaluation)[variant], figure, f"{variant}.{figure}", setting)
         relation = ">=" if setting.startswith("min") else "<="
         lines.append(GateLine(f"{variant}.{figure}", value, relation, bound, setting))
     gain = evaluation["shuffled"]["loss"] - evaluation["memory"]["loss"]
-    return [*lines, GateLine("shuffled.loss - memory.loss", gain, ">=", gate.min_loss_gain, "min_loss_gain")]
+    lines.append(GateLine("shuffled.loss - memory.loss", gain, ">=", gate.min_loss_gain, "min_loss_gain"))
+    if gate.max_warnings is not None:
+        count = len(_there(evaluation, "warnings", "warnings", "max_warnings"))
+        lines.append(GateLine("warnings", count, "<=", gate.max_warnings, "max_warnings"))
+    return lines
+
+
+def _there(values: Mapping[str, Any], key: str, name: str, setting: str) -> Any:
+    if key not in values:
+        message = f"has no {name}, which register.gate.{setting} bounds: an earlier ocrmem wrote it"
+        raise MissingInputError.of(EVALUATION, message, "Run `ocrmem evaluate` again")
+    return values[key]

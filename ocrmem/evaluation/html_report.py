@@ -18,6 +18,7 @@ from ocrmem.evaluation.statistics import evenly_spaced
 from ocrmem.files import write_text
 from ocrmem.html.svg_charts import bar_chart, histogram, line_chart
 from ocrmem.html.template import png_address, render_template
+from ocrmem.verdicts import percent
 
 _TEMPLATE = Path(__file__).with_name("report.html.jinja")
 TRAINING_CURVE = "plots/train.csv"  # as `ocrmem train` writes it
@@ -43,7 +44,9 @@ def write_report(
         charts=_charts(result, config),
         examples=[_example(sample, scored, dataset) for sample in chosen],
         config=config,
-        percent=lambda share: f"{share * 100:.1f} %",
+        verdict=_unbroken(result["verdict"]["sentence"]),
+        warnings=[_unbroken(text) for text in result["warnings"] if text != result["verdict"]["sentence"]],
+        percent=lambda share: _unbroken(percent(share)),
         milliseconds=_milliseconds,
     )
     write_text(path, html)
@@ -98,6 +101,11 @@ def _example(sample: Sample, scored: Mapping[str, Sequence[Scored]], dataset: Me
             if one.sample_id == sample.id and key != "counterfactual"
         ],
     }
+
+
+def _unbroken(text: str) -> str:
+    """Keep a number and its % in one line."""
+    return text.replace(" %", "\u00a0%")
 
 
 def _shorten(text: str) -> str:

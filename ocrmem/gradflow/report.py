@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypedDict
@@ -104,9 +105,15 @@ class Report:
             )
         return lines + record.notes
 
+    def conclusion(self) -> str:
+        """Return what all comes down to."""
+        if not self.findings:
+            return "all checks passed"
+        return "gradients flow, with warnings" if self.ok else "gradients do not flow as they should"
+
     def verdict(self) -> list[str]:
-        """Return the short answer, line by line: what was measured, then the findings or "all checks passed"."""
-        lines = self.measured()
+        """Return the short answer, line by line: the conclusion, what was measured, and the findings."""
+        lines = [self.conclusion(), *self.measured()]
         for finding in self.findings:
             lines += [
                 f"{finding.code} {finding.severity}: {finding.title}",
@@ -114,14 +121,18 @@ class Report:
                 f"  evidence {finding.evidence}",
                 f"  remedy   {finding.remedy}",
             ]
-        return lines if self.findings else [*lines, "all checks passed"]
+        return lines
 
     def tree(self) -> list[str]:
         """Return the chain as text, one line a module."""
         return tree_lines(self.chain())
 
-    def html(self, title: str = "Gradient flow") -> str:
-        """Return one page that loads nothing; what comes from the model or the data is escaped."""
+    def html(self, title: str = "Gradient flow", warnings: Sequence[str] = ()) -> str:
+        """Return one page that loads nothing; what comes from the model or the data is escaped.
+
+        Args:
+            warnings: of the data, to be shown beside the conclusion.
+        """
         environment = jinja2.Environment(
             loader=jinja2.FileSystemLoader([_FOLDER, _FOLDER.parent / "html"]),
             autoescape=True,
@@ -132,7 +143,15 @@ class Report:
         report = self.as_dict()
         norms = bar_widths([node["gradient_norm"] for node in report["chain"]])
         page = environment.get_template("report.html.jinja")
-        return page.render(title=title, report=report, verdict=self.measured(), norms=norms, script=None)
+        return page.render(
+            title=title,
+            report=report,
+            conclusion=self.conclusion(),
+            measured=self.measured(),
+            warnings=warnings,
+            norms=norms,
+            script=None,
+        )
 
     def as_dict(self) -> ReportDict:
         """Return the report as plain JSON values."""

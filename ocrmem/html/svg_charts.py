@@ -11,9 +11,8 @@ from collections.abc import Sequence
 
 from markupsafe import Markup, escape
 
-WIDTH = 560
-_LABEL_WIDTH = 132
-_ROW = 30
+WIDTH = 440  # px: about that of a card in a narrow window, so that texts keep their size there
+_ROW = 42
 
 
 def bar_chart(values: Sequence[tuple[str, float]], *, title: str, top: float | None = None) -> Markup:
@@ -24,16 +23,16 @@ def bar_chart(values: Sequence[tuple[str, float]], *, title: str, top: float | N
         top: the value of a full-width bar; None: the largest.
     """
     longest = top or max([value for _, value in values if math.isfinite(value)], default=0.0) or 1.0
-    room = WIDTH - _LABEL_WIDTH - 64
+    room = WIDTH - 64
     parts = []
     for row, (label, value) in enumerate(values):
         y = row * _ROW
         length = max(0.0, min(value / longest, 1.0)) * room if math.isfinite(value) else 0.0
         parts += [
-            _text(_LABEL_WIDTH - 10, y + 19, label, "end"),
-            _bar("track", _LABEL_WIDTH, y + 5, room, 20, 3),
-            _bar("bar" if row else "bar first", _LABEL_WIDTH, y + 5, length, 20, 3),
-            _text(_LABEL_WIDTH + room + 8, y + 19, f"{value:.3f}", kind="value"),
+            _text(0, y + 14, label),
+            _bar("track", 0, y + 20, room, 14, 3),
+            _bar("bar" if row else "bar first", 0, y + 20, length, 14, 3),
+            _text(room + 8, y + 32, f"{value:.3f}", kind="value"),
         ]
     return _svg(parts, len(values) * _ROW, title)
 

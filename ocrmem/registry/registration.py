@@ -15,7 +15,7 @@ from ocrmem.adapter import check_reports, package_adapter
 from ocrmem.config import RunConfig
 from ocrmem.console import note
 from ocrmem.errors import CheckFailed, ModelError, Problem
-from ocrmem.evaluation.gate import gate_lines
+from ocrmem.evaluation.gate import GateLine, gate_lines
 from ocrmem.evaluation.result import EVALUATION, METRICS, VARIANTS
 from ocrmem.facts import RUN_ID
 from ocrmem.files import locked, write_json
@@ -34,6 +34,7 @@ from ocrmem.registry.promotion import Promotion, figure_tag, figure_text, promot
 from ocrmem.registry.resolve import fetch_package
 from ocrmem.secrets import redact_uri
 from ocrmem.tracking import track
+from ocrmem.verdicts import warning_lines
 from ocrmem.versioning import VERSION
 
 REGISTRATION = "registration.json"
@@ -50,8 +51,8 @@ class GateResult(TypedDict):
 class Registration(TypedDict):
     """registration.json.
 
-    ``alias`` is None unless the version has it after this run, ``package_uri`` if the registry keeps the files itself,
-    and ``wandb`` if tracking is disabled.
+    ``warnings`` are the evaluation's, those of its dataset included. ``alias`` is None unless the version has it after
+    this run, ``package_uri`` if the registry keeps the files itself, and ``wandb`` if tracking is disabled.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Registration(TypedDict):
     package_sha256: str
     adapter_sha256: str
     gate: GateResult
+    warnings: list[str]
     wandb: dict[str, str] | None
 
 
@@ -93,7 +95,7 @@ def register(config: RunConfig, run_id: str | None = None) -> RegisterResult:
     evaluation = read_json(config.paths.report(EVALUATION), Evaluation, made_by="evaluate")
     check_reports(config)
     gate = gate_lines(evaluation, section.gate)
-    unmet = [line for line in gate if not line.ok]
+    unmet, warnings = [line for line in gate if not line.ok], evaluation.get("warnings", [])
 
     package = registry_directory(config) / "package"
     with locked(package, "register", wait=_PATIENCE):
@@ -124,13 +126,17 @@ def register(config: RunConfig, run_id: str | None = None) -> RegisterResult:
             "package_sha256": provenance["package_sha256"],
             "adapter_sha256": provenance["adapter_sha256"],
             "gate": {"passed": not unmet, "lines": [line.as_dict() for line in gate]},
-            "wandb": _log_to_wandb(config, package, provenance, version, passed=not unmet),
+            "warnings": warnings,
+            "wandb": _log_to_wandb(config, package, provenance, version, passed=not unmet, warnings=warnings),
         }
         write_json(config.paths.report(REGISTRATION), result)
     if unmet:
         state = f"{section.name} version {version.number} is registered as failed and {section.alias!r} did not move"
         remedy = "Train longer or improve the data; lower the bound only if the figure is good enough"
-        raise CheckFailed([Problem(f"register.gate.{line.setting}", f"{line}; {state}", remedy) for line in unmet])
+        raise CheckFailed([
+            Problem(f"register.gate.{line.setting}", "; ".join([str(line), *_behind(line, result), state]), remedy)
+            for line in unmet
+        ])  # fmt: skip
     return {**result, "summary": _summary(result, holder, decision, config)}
 
 
@@ -192,11 +198,17 @@ def _metrics(provenance: dict[str, Any]) -> dict[str, float]:
     return {**figures, "compression_ratio": float(provenance["metrics"]["compression_ratio"])}
 
 
+def _behind(line: GateLine, result: Registration) -> list[str]:
+    """Return what a line of the gate only counts."""
+    return result["warnings"] if line.setting == "max_warnings" else []
+
+
 def _summary(result: Registration, holder: Version | None, decision: Promotion, config: RunConfig) -> list[str]:
     place, package = result["package_uri"] or result["package"], result["package_sha256"][:12]
     lines = [f"Registered {result['model_uri']} in {result['registry']} (package {package})."]
     for line in result["gate"]["lines"]:
         lines.append(f"  gate: {line['metric']} = {line['value']:.4g} {line['relation']} {line['bound']:.4g}")
+    lines += warning_lines(result["warnings"])
     alias = f"models:/{result['name']}@{config.registry.alias}"
     if result["alias"]:
         moved = f" ({decision.reason})" if decision.moves and decision.reason else ""
@@ -208,7 +220,13 @@ def _summary(result: Registration, holder: Version | None, decision: Promotion, 
 
 
 def _log_to_wandb(
-    config: RunConfig, package: Path, provenance: dict[str, Any], version: Version, *, passed: bool
+    config: RunConfig,
+    package: Path,
+    provenance: dict[str, Any],
+    version: Version,
+    *,
+    passed: bool,
+    warnings: list[str],
 ) -> dict[str, str] | None:
     """Log the package as a W&B artifact too, once for each package; return None with tracking disabled."""
     if config.tracking.wandb == "disabled":
@@ -221,6 +239,7 @@ def _log_to_wandb(
             return logged
     metadata = {"registry_version": version.number, "gate": "passed" if passed else "failed"}
     metadata |= {name: provenance[name] for name in ("package_sha256", "adapter_sha256", "metrics")}
+    metadata["warnings"] = warnings
     with track(config, "register") as run:
         run.artifact(config.registry.name, "model", package, metadata)
     return logged

@@ -85,6 +85,15 @@ class HistoryRenderer:
         for newest in self._growing.draw_each(text, [places[end] for end in ends]):
             yield replace(newest, pages=[page for page in newest.pages if page.bits.any()])
 
+    def pages_each(self, messages: Sequence[Message], ends: Sequence[int]) -> list[int]:
+        """Return how many pages ``messages[:end]`` fills for each end, those that `draw_each` drops and blank ones too.
+
+        None is drawn.
+        """
+        places = [0, *message_ends(messages, self.settings.labels)]
+        text = transcript(messages, self.settings.labels)
+        return self._growing.pages_each(text, [places[end] for end in ends])
+
     def under_tokens(self, history: Sequence[Message]) -> MemoryText:
         """Return the text under each vision token of the pages that `draw` gives."""
         text = transcript(history, self.settings.labels)
@@ -136,6 +145,15 @@ class GrowingPages:
             text: the longest one.
             ends: ascending; all but the last lie behind newlines, or are 0.
         """
+        for cells, starts in self._rows_each(text, ends):
+            yield self._newest(cells, starts)
+
+    def pages_each(self, text: str, ends: Sequence[int]) -> list[int]:
+        """Return the number of pages of ``text[:end]`` for each end, as in `draw_each`; none is drawn."""
+        return [self._pages(cells) for cells, _ in self._rows_each(text, ends)]
+
+    def _rows_each(self, text: str, ends: Sequence[int]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield cells and first characters of the rows of ``text[:end]`` from page `_first` on, for each end."""
         if not ends:
             return
         known = self._text[: self._known]
@@ -148,7 +166,7 @@ class GrowingPages:
             for end in group:
                 last = int(np.searchsorted(starts, end))
                 last += -last % self._geometry.box_rows  # the rest of its box stays empty
-                yield self._newest(cells[:last], starts[:last])
+                yield cells[:last], starts[:last]
 
     def _lay_out(self, end: int) -> tuple[np.ndarray, np.ndarray]:
         """Lay out the text as far as ``end``; return cells and first characters of the rows from page `_first` on."""
@@ -166,7 +184,7 @@ class GrowingPages:
     def _newest(self, cells: np.ndarray, starts: np.ndarray) -> NewestPages:
         """Return the newest pages of a text whose rows from page `_first` on are given; draw what is not there."""
         rows = self._geometry.rows
-        pages = self._first + -(-len(cells) // rows)
+        pages = self._pages(cells)
         oldest = max(pages - self.settings.max_pages, 0)
         newest = []
         for number in range(oldest, pages):
@@ -181,6 +199,10 @@ class GrowingPages:
         self._drawn = {number: drawn for number, drawn in self._drawn.items() if number >= oldest}
         start = int(starts[(oldest - self._first) * rows]) if newest else 0
         return NewestPages(newest, oldest, start)
+
+    def _pages(self, cells: np.ndarray) -> int:
+        """Return the number of pages of a text whose rows from page `_first` on are given."""
+        return self._first + -(-len(cells) // self._geometry.rows)
 
     def _forget(self) -> None:
         self._text, self._known, self._first = "", 0, 0

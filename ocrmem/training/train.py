@@ -18,6 +18,7 @@ import torch
 
 from ocrmem import console
 from ocrmem.config import RunConfig
+from ocrmem.dataset.manifest import warnings_of
 from ocrmem.dataset.memory_dataset import MemoryDataset
 from ocrmem.dataset.sequence import SequenceBuilder
 from ocrmem.dataset.stored_samples import StoredSamples
@@ -46,6 +47,7 @@ from ocrmem.training.speed import Speed, SpeedMeter, logged_speed
 from ocrmem.training.stages import Stages
 from ocrmem.training.trainer import AdapterOnlyTrainer
 from ocrmem.training.warm_start import WarmStart
+from ocrmem.verdicts import warning_lines
 from ocrmem.versions import versions
 
 TEACHER = "teacher"  # below ``paths.checkpoints``: the teacher's logits
@@ -67,6 +69,7 @@ class TrainResult(TypedDict, total=False):
         seconds_without_data: how long steps waited for batches.
         from_adapter: hash of the adapter that the training began with, if it began with one.
         stages: objective, steps, ``samples`` that it could use, ``first`` and ``last`` logged loss of each stage.
+        warnings: what makes the dataset less than it seems.
         summary: what a person reads.
     """
 
@@ -88,6 +91,7 @@ class TrainResult(TypedDict, total=False):
     from_adapter: str
     stages: list[dict[str, Any]]
     seconds: float
+    warnings: list[str]
     summary: list[str]
 
 
@@ -354,6 +358,7 @@ def _write(config: RunConfig, trained: _Trained, adapter: Path, started: float) 
         **trained.report,
         "adapter_sha256": sha256_tree(adapter),
         "seconds": round(time.monotonic() - started, 1),
+        "warnings": warnings_of(Path(config.paths.dataset)),
     }
     write_json(config.paths.report(TRAIN_REPORT), with_sha256(report))
     return {**report, "summary": _summary(config, report, adapter, trained)}
@@ -396,6 +401,7 @@ def _summary(config: RunConfig, report: TrainResult, adapter: Path, trained: _Tr
     if line := _speed_line(report["speed"]):
         lines.append(f"  {line}")
     lines.append(f"  frozen weights unchanged: sha256 {report['frozen_sha256']['after'][:12]} before and after")
+    lines += warning_lines(report["warnings"])
     lines.append(f"Adapter: {adapter} (sha256 {report['adapter_sha256'][:12]})")
     lines.append(f"Report: {config.paths.report(TRAIN_REPORT)}; curve: {config.paths.report(PLOT)}")
     if trained.tracked is not None:

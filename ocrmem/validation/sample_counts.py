@@ -10,6 +10,8 @@ from ocrmem.config import RunConfig
 from ocrmem.conversations import SPLITS, Conversation, split_turns
 from ocrmem.conversations.sources import conversion, data_files
 from ocrmem.errors import DataError, Problem, ProblemList
+from ocrmem.rendering.history import HistoryRenderer
+from ocrmem.verdicts import MOST_UNKNOWN, dataset_warnings
 
 _MEASURED = 100  # conversations whose length tells how many single questions fill a memory
 
@@ -23,6 +25,7 @@ class SampleCounts(TypedDict):
         context_threshold: ``model.context_threshold``, which histories with memory exceed.
         unknown_token_share: share of content tokens that are the unknown token; absent for a vocabulary that
             knows all text.
+        warnings: what will make the dataset less than it seems.
     """
 
     samples: dict[str, int]
@@ -30,6 +33,7 @@ class SampleCounts(TypedDict):
     longest_history_tokens: int
     context_threshold: int
     unknown_token_share: NotRequired[float]
+    warnings: list[str]
 
 
 class SampleCounter:
@@ -47,6 +51,7 @@ class SampleCounter:
         from ocrmem.dataset.sequence import SequenceBuilder
 
         self._config, self._builder = config, SequenceBuilder.of(config)
+        self._renderer = HistoryRenderer(config.render)
         self.conversations: dict[str, int] = dict.fromkeys(SPLITS, 0)
         self.problems = ProblemList()
         self._counts: SampleCounts = {
@@ -54,8 +59,10 @@ class SampleCounter:
             "samples_with_memory": dict.fromkeys(SPLITS, 0),
             "longest_history_tokens": 0,
             "context_threshold": config.model.context_threshold,
+            "warnings": [],
         }
-        self._tokens = self._unknown = 0
+        # Under the names that the dataset's manifest has for them.
+        self._text = dict.fromkeys(("content_tokens", "unknown_tokens", "pages", "dropped_pages"), 0)
         self._measured: list[int] = []  # tokens of the first conversations
 
     def add(self, conversation: Conversation) -> None:
@@ -80,19 +87,22 @@ class SampleCounter:
         self._counts["samples"][conversation.split] += len(samples)
         self._counts["samples_with_memory"][conversation.split] += len(samples) - first
         self._counts["longest_history_tokens"] = max(self._counts["longest_history_tokens"], longest)
-        if (unknown := builder.tokenizer.unk_token_id) is not None:
-            for message in conversation.messages:
-                ids = builder.encode_content(message.content)
-                self._tokens += len(ids)
-                self._unknown += ids.count(unknown)
+        most = self._config.render.max_pages
+        for pages in self._renderer.pages_each(samples[-1].history, [len(one.history) for one in samples[first:]]):
+            self._text["pages"] += min(pages, most)
+            self._text["dropped_pages"] += max(pages - most, 0)
+        tokens, unknown = builder.count_unknown(conversation.messages)
+        self._text["content_tokens"] += tokens
+        self._text["unknown_tokens"] += unknown
 
     def closed(self, notes: list[str]) -> SampleCounts:
         """Return the counts of all conversations; adds notes about them to the list, and faults to ``problems``."""
-        counts = self._counts
+        counts, text = self._counts, self._text
+        counts["warnings"] = dataset_warnings(text)
         if self._builder.tokenizer.unk_token_id is not None:
-            share = self._unknown / max(self._tokens, 1)
+            share = text["unknown_tokens"] / max(text["content_tokens"], 1)
             counts["unknown_token_share"] = round(share, 4)
-            if share:
+            if 0 < share <= MOST_UNKNOWN:
                 notes.append(
                     f"{share:.1%} of the data's tokens are unknown to the tokenizer of "
                     f"{self._config.model.base_model_name}: the model can neither read nor say them"

@@ -21,6 +21,7 @@ from ocrmem.files import write_json
 from ocrmem.places import require_places
 from ocrmem.validation.machine import device_problems, unpinned
 from ocrmem.validation.sample_counts import SampleCounter, SampleCounts
+from ocrmem.verdicts import warning_lines
 
 VALIDATION = "validation.json"
 
@@ -129,7 +130,8 @@ def validate(config: RunConfig) -> ValidateResult:
             f"the longest history has {counts['longest_history_tokens']} tokens; over {counts['context_threshold']} it "
             "becomes memory",
             *(f"note: {text}" for text in notes),
-            "validate: settings and data are good",
+            *warning_lines(counts["warnings"]),
+            "validate: settings and data are " + ("sound, but see the warnings" if counts["warnings"] else "good"),
         ],
     }
     _write(config, {key: value for key, value in result.items() if key != "summary"})

@@ -36,6 +36,7 @@ class Record:
         summary: lines for a person, those of the command line.
         headline: what it comes down to, in one line.
         metrics: figures by name.
+        warnings: what makes the outcome mean less than it seems.
         problems: of a failed task, as `Problem.as_dict`.
         exit_code: what the command line would have left with.
         pid: of its process, where that runs.
@@ -48,6 +49,7 @@ class Record:
     summary: list[str] = field(default_factory=list)
     headline: str = ""
     metrics: dict[str, float] = field(default_factory=dict)
+    warnings: Sequence[str] = ()
     problems: Sequence[Mapping[str, Any]] = ()
     exit_code: int | None = None
     pid: int | None = None

@@ -11,6 +11,7 @@ from typing_extensions import TypedDict
 
 from ocrmem.errors import Problem
 from ocrmem.files import write_json
+from ocrmem.verdicts import warning_lines
 from ocrmem.workflow.markdown import bullets, table, write_page
 from ocrmem.workflow.records import FAILED, RUNNING, STOPPED, Record, read_records, run_directory
 from ocrmem.workflow.task import Artifact
@@ -108,6 +109,7 @@ def _write_report(report: Artifact, summary: RunSummary, records: dict[str, Reco
     rows = [(row["step"], row["status"], "" if row["seconds"] is None else f"{row['seconds']:.1f}",
              row.get("headline", "")) for row in summary["steps"]]  # fmt: skip
     problems = [str(Problem(**problem)) for row in summary["steps"] for problem in row.get("problems", [])]
+    warnings = dict.fromkeys(warning for row in summary["steps"] for warning in row.get("warnings", []))
     figures = shown_figures(summary)
     head = [f"state: {summary['state']}"]
     if summary["failed_task"]:
@@ -121,6 +123,7 @@ def _write_report(report: Artifact, summary: RunSummary, records: dict[str, Reco
         f"Run of {summary['pipeline']}",
         bullets(head),
         bullets(problems),
+        bullets(warning_lines(warnings)),
         table(("task", "status", "seconds", ""), rows),
         table(("figure", "value"), figures) if figures else [],
     )

@@ -82,7 +82,9 @@ class Task:
         Raises:
             OcrMemError: every fault of the settings, or as the function.
         """
-        return dict(STEPS[self.record.step].call_with(self.config(), **arguments))
+        result = dict(STEPS[self.record.step].call_with(self.config(), **arguments))
+        self.record.warnings = result.get("warnings", [])
+        return result
 
     def report(self, name: str) -> Path:
         """Return a file of ``paths.reports``."""

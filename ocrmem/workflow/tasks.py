@@ -19,6 +19,7 @@ from ocrmem.facts import MANIFEST, SMOKE_REPORT
 from ocrmem.files import sha256_file, write_json
 from ocrmem.json_files import Evaluation, read_json
 from ocrmem.steps import STEPS, TASKS
+from ocrmem.verdicts import warning_lines
 from ocrmem.versioning import VERSION
 from ocrmem.workflow.markdown import bullets, table, write_page
 from ocrmem.workflow.staging import first_conversations
@@ -40,6 +41,7 @@ def validate(params: str, overrides: Sequence[str], data: str, report: Artifact)
         from ocrmem.validation import validate_file
 
         result = validate_file(task.params, task.overrides)
+        task.record.warnings = result["warnings"]
         digest = source_identity(task.config())["sha256"]
         task.done(result["summary"], flat(result, "longest_history_tokens"))
         write_page(report, "Settings and data", bullets(result["summary"]))
@@ -173,7 +175,8 @@ def smoke(
         )
         figures = flat(result, "loss", "loss_with_other_pages")
         said = ", ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in figures.items())
-        task.done(result["trainable_parameters"], figures, headline=f"gradients reach proj and nothing else; {said}")
+        lines = [*warning_lines(result["warnings"]), *result["trainable_parameters"]]
+        task.done(lines, figures, headline=f"gradients reach proj and nothing else; {said}")
 
 
 def train(
@@ -200,6 +203,7 @@ def train(
             result = train_in_job(task.config(), task.report("."))
         else:
             result = task.run(resume=True)
+        task.record.warnings = result.get("warnings", [])
         shutil.copytree(task.report("."), training.path, dirs_exist_ok=True)
         figures = flat(result, "loss.first", "loss.last", "steps", "tokens", "seconds")
         adapter.metadata.update(
@@ -240,9 +244,7 @@ def evaluate(
         evaluation.metadata.update({name: result[name] for name in names})
         figures = flat(result, *(f"{name}.{key}" for name in VARIANTS for key in METRICS), "compression_ratio")
         log_metrics(metrics, figures)
-        words = {"memory": "by memory", "shuffled": "by other pages", "no_memory": "without memory"}
-        recalls = [f"{figures[key]:.1%} {words[name]}" for name in words if (key := f"{name}.recall") in figures]
-        task.done(result["summary"][:-1], figures, headline=f"recall {', '.join(recalls)}")
+        task.done(result["summary"][:-1], figures)
 
 
 def gate(settings: str, evaluation: Artifact, report: Artifact) -> bool:

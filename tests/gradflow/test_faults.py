@@ -58,4 +58,4 @@ def test_a_healthy_model_gives_no_finding(build: Any, name: str) -> None:
     HEALTHY[name](parts)
     report = gradflow.check(parts.model, parts.batch, "proj")
     assert report.findings == [], report.verdict()
-    assert report.verdict()[-1] == "all checks passed"
+    assert report.verdict()[0] == "all checks passed"
