@@ -149,7 +149,7 @@ def test_recall_is_split_by_phrasing_where_conversations_are_rephrased(
     assert f"asked in words that training never used: 1.000 exact, 1.000 said (of {other['samples']})" in "\n".join(
         found["summary"]
     )
-    assert "in words that training never used: 100.0 %" in read_html(Path(found["report"]))[0].text
+    assert "in words that training never used: 100\u00a0%" in read_html(Path(found["report"]))[0].text
 
 
 def rephrased(self: MemoryDataset, read: Callable[[MemoryDataset, str], list[Sample]], split: str) -> list[Sample]:
