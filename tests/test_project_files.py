@@ -16,7 +16,7 @@ FORMS = sorted(path for path in (ROOT / ".github" / "ISSUE_TEMPLATE").glob("*.ym
 @pytest.mark.parametrize("page", PAGES)
 def test_what_a_page_links_and_names_is_there(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
-    for target in re.findall(r"\]\(([^)#:]+)[^)]*\)", text):
+    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text):
         assert (ROOT / target).exists(), target
     for named in re.findall(r"`((?:ocrmem|tests|docs)/[\w/.]+)`", text):
         assert (ROOT / named).exists(), named
