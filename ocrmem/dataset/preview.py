@@ -178,7 +178,7 @@ class _Made:
     def section(self) -> dict[str, Any]:
         """Return what the template shows of it."""
         sample = self.sample
-        common = {
+        common: dict[str, Any] = {
             "place": self.conversation.place,
             "split": self.conversation.split,
             "problems": [str(problem) for problem in self.problems],
