@@ -6,6 +6,7 @@ from ocrmem.errors import Problem
 
 CELL_WIDTH, CELL_HEIGHT = 8, 16  # px of a half-width glyph
 IGNORED = -100  # label of a token that the loss leaves out, as torch's cross entropy has it
+LOGITS_AT_ONCE = 512  # supervised positions of a loss; with Qwen3-8B's vocabulary 0.9 GB of logits and their gradients
 ADAPTER_FILES = ("adapter.safetensors", "config.json")  # what `train` writes into an adapter's directory
 MODEL_CARD, PROVENANCE = "README.md", "provenance.json"  # what `register` adds to it
 PACKAGE_FILES = (*ADAPTER_FILES, MODEL_CARD, PROVENANCE)

@@ -31,6 +31,7 @@ from ocrmem.model.embedding_scale import embedding_mean_square
 from ocrmem.model.frozen_parts import load_base, parts_of_adapter, parts_of_run
 from ocrmem.model.prefix_cache import PrefixCache
 from ocrmem.model.projector import Projector
+from ocrmem.model.supervised_loss import is_plain, summed_loss
 from ocrmem.model_places import locate
 
 _ENOUGH_TOKENS = 8  # fewer say nothing about a standard deviation
@@ -316,8 +317,12 @@ class MEMModel(PreTrainedModel):
                 "no label is supervised: every one is -100, and the mean over none of them is NaN",
                 "Label the answer's tokens; check that truncation does not cut the answer off",
             )
-        logits = head(hidden_ND)
-        total = F.cross_entropy(logits.float(), targets[supervised], reduction="sum")
+        logits = None
+        if keep_logits or not is_plain(head):
+            logits = head(hidden_ND)
+            total = F.cross_entropy(logits.float(), targets[supervised], reduction="sum")
+        else:
+            total = summed_loss(cast(nn.Linear, head), hidden_ND, targets[supervised])
         loss = _mean(total, num_items_in_batch, len(hidden_ND))
         return MEMOutput(loss=loss, logits=logits if keep_logits else None, memory_tokens=memory_tokens)
 

@@ -81,11 +81,12 @@ def activations(
     rotary = tokens * 2 * shape.head * element
     final_norm = tokens * _FLOAT * (shape.hidden + 1)
     supervised = tokens - batch.rows  # bool
-    around = projector + placeholders + rotary + final_norm + supervised
+    gradient = batch.answers * shape.hidden * element  # the loss's, made with it
+    around = projector + placeholders + rotary + final_norm + supervised + gradient
 
     # Gradients and intermediates of one layer's backward (an estimate), and with checkpointing its activations again.
     backward = tokens * (3 * shape.inner + shape.hidden) * element + (layer if checkpointing else 0.0)
-    loss = 3 * _FLOAT * batch.answers * shape.vocabulary  # log-softmax, and two gradients of its size
+    loss = 3 * _FLOAT * batch.logits * shape.vocabulary  # log-softmax, and two gradients of its size
     return Activations(layers, layers + around, max(loss, backward))
 
 

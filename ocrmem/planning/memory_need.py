@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from ocrmem.config import RunConfig
@@ -53,6 +53,8 @@ def memory_need(
     """
     checkpointing = config.train.activation_checkpointing
     held = states(facts.parameters, facts.shape, cut)
+    if cut.stage == 3:  # whose head is gathered for a call
+        batch = replace(batch, whole_logits=True)
     made = activations(facts.shape, facts.proj, batch, facts.element, checkpointing=checkpointing, lora=facts.lora)
     context = 0.0 if on_cpu else CONTEXT_BYTES
     fragments = FRAGMENTATION * (made.kept + made.at_peak)

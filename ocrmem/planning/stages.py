@@ -9,7 +9,7 @@ from ocrmem.config import RunConfig
 from ocrmem.planning.activations import Projection
 from ocrmem.planning.flops import Flops, flops
 from ocrmem.planning.memory_need import ModelFacts
-from ocrmem.planning.workload import ALIGN, Workload, workload
+from ocrmem.planning.workload import ALIGN, DISTIL, Workload, workload
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def parts(config: RunConfig, facts: ModelFacts, answer_tokens: int | None) -> li
             load = workload(own, answer_tokens, name)
             checkpointing = config.train.activation_checkpointing
             work = flops(facts.shape, facts.proj, load.mean, checkpointing=checkpointing, lora=facts.lora)
-            found.append(Part(number, name, own, load, work, _teacher(own, facts) if name == "distil" else 0.0))
+            found.append(Part(number, name, own, load, work, _teacher(own, facts) if name == DISTIL else 0.0))
     return found
 
 

@@ -18,12 +18,13 @@ from ocrmem.config import RunConfig
 from ocrmem.config.rules.pages import TEXT_TOKENS
 from ocrmem.dataset.manifest import dataset_config, read_manifest, shards_of
 from ocrmem.dataset.stored_samples import StoredSamples
-from ocrmem.facts import MANIFEST, tokens_per_page
+from ocrmem.facts import LOGITS_AT_ONCE, MANIFEST, tokens_per_page
 from ocrmem.families import MARK_TOKENS, with_marks
 from ocrmem.json_files import DatasetManifest
 
 ASSUMED_ANSWER = 256  # tokens
 ALIGN, READING = "align", ("transcribe", "continue")  # objectives that are not of answers
+DISTIL = "distil"  # compares logits with the teacher's
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,12 @@ class BatchShape:
     memory: float  # vision tokens of the batch
     answers: float  # supervised positions of the batch
     padded: bool  # whether rows differ in length, so that attention needs a mask
+    whole_logits: bool = False  # whether those of all supervised positions are needed at once
+
+    @property
+    def logits(self) -> float:
+        """Positions whose logits are in memory at once."""
+        return self.answers if self.whole_logits else min(self.answers, LOGITS_AT_ONCE)
 
     @property
     def positions(self) -> float:
@@ -81,7 +88,7 @@ def workload(config: RunConfig, answer_tokens: int | None = None, objective: str
         return _bounds(config, answer_tokens, (note,), objective)
     if objective in READING:
         answer_tokens = None
-    return _from_dataset(config, lengths, manifest["counts"]["unique_pages"], answer_tokens)
+    return _from_dataset(config, lengths, manifest["counts"]["unique_pages"], answer_tokens, objective)
 
 
 def _of_objective(
@@ -109,7 +116,7 @@ def _bounds(config: RunConfig, answer_tokens: int | None, notes: tuple[str, ...]
     if objective == ALIGN:
         longest = answers = 0
     padded = rows > 1 and not config.train.packing
-    batch = BatchShape(rows, longest, longest**2, rows * memory, rows * answers, padded)
+    batch = BatchShape(rows, longest, longest**2, rows * memory, rows * answers, padded, objective == DISTIL)
     return Workload(
         largest=batch,
         mean=batch,
@@ -121,13 +128,16 @@ def _bounds(config: RunConfig, answer_tokens: int | None, notes: tuple[str, ...]
     )
 
 
-def _from_dataset(config: RunConfig, lengths: list[np.ndarray], pages: int, answer_tokens: int | None) -> Workload:
+def _from_dataset(
+    config: RunConfig, lengths: list[np.ndarray], pages: int, answer_tokens: int | None, objective: str
+) -> Workload:
     sequence, memory, answers = lengths
     if answer_tokens is not None:
         answers = np.full_like(answers, answer_tokens)
     rows, longest = config.train.per_device_batch_size, int(sequence.max())
     padded = rows > 1 and not config.train.packing
-    largest = BatchShape(rows, longest, longest**2, rows * int(memory.max()), rows * int(answers.max()), padded)
+    whole = objective == DISTIL
+    largest = BatchShape(rows, longest, longest**2, rows * int(memory.max()), rows * int(answers.max()), padded, whole)
     mean_longest = longest_of_neighbours if config.train.group_by_length else longest_of
     at_once = rows if padded else 1  # samples that are as long as the longest of them
     mean = BatchShape(
@@ -137,6 +147,7 @@ def _from_dataset(config: RunConfig, lengths: list[np.ndarray], pages: int, answ
         rows * float(memory.mean()),
         rows * float(answers.mean()),
         padded and longest > int(sequence.min()),
+        whole,
     )
     return Workload(
         largest,

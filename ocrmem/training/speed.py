@@ -64,7 +64,7 @@ class _Work:
         """Return all of it as one batch: operations are linear in these sums."""
         rows = max(self.rows, 1)
         mean, square = self.positions / rows, self.squares / rows
-        return BatchShape(self.rows, mean, square, self.memory, float(self.answers), padded=True)
+        return BatchShape(self.rows, mean, square, self.memory, float(self.answers), padded=True, whole_logits=True)
 
 
 @dataclass

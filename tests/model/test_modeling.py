@@ -22,6 +22,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from ocrmem.config import RunConfig
 from ocrmem.model import compatibility, modeling, projector
 from ocrmem.model.compatibility import BatchError
+from ocrmem.model.supervised_loss import summed_loss
 
 PAGE_TOKENS = 64
 
@@ -77,12 +78,17 @@ def test_gradients_equal_those_of_the_full_logits_loss():
         torch.testing.assert_close(mine, plain, atol=1e-5, rtol=1e-4)
 
 
-def test_logits_are_made_for_supervised_positions_only():
+def test_logits_are_made_for_supervised_positions_only(monkeypatch):
     model, batch = small_model(with_encoder=False), make_batch()
     seen = []
-    model.base_llm_model.lm_head.register_forward_hook(lambda _m, inputs, _o: seen.append(tuple(inputs[0].shape)))
+
+    def noting(head, hidden, targets):
+        seen.append((head, hidden.shape))
+        return summed_loss(head, hidden, targets)
+
+    monkeypatch.setattr(modeling, "summed_loss", noting)
     model(**batch)
-    assert seen == [(10, HIDDEN)]
+    assert seen == [(model.base_llm_model.lm_head, (10, HIDDEN))]
 
 
 def test_a_label_on_the_first_token_is_left_out_as_nothing_precedes_it():

@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 from support.live_bytes import LiveBytes, saved_bytes
-from support.planned import described, made_batch, made_model, saved_loss_bytes
+from support.planned import described, made_batch, made_model
 from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import AutoModelForCausalLM
 
 from ocrmem.config import RunConfig
 from ocrmem.families import Shape
+from ocrmem.model.supervised_loss import summed_loss
 from ocrmem.planning.activations import Lora, Projection, activations
 from ocrmem.planning.shapes import base_config, shape_of
 from ocrmem.planning.workload import BatchShape
@@ -23,7 +24,7 @@ def test_what_forward_keeps_is_predicted_to_the_byte(dtype, padded, norm):
     model, batch = made_model(dtype=dtype, norm=norm), made_batch(padded=padded)
     shape, proj, size = described(model, padded=padded)
     planned = activations(shape, proj, size, dtype.itemsize, checkpointing=False)
-    assert saved_bytes(lambda: model(**batch), model.parameters()) == planned.kept + saved_loss_bytes(shape, size)
+    assert saved_bytes(lambda: model(**batch), model.parameters()) == planned.kept
 
 
 @pytest.mark.parametrize("targets", [("q_proj", "v_proj", "o_proj"), ("gate_proj", "up_proj", "down_proj")])
@@ -34,7 +35,7 @@ def test_what_lora_keeps_is_predicted_to_the_byte(dtype, padded, targets):
     model = made_model(dtype=dtype, lora=lora)
     shape, proj, size = described(model, padded=padded)
     planned = activations(shape, proj, size, dtype.itemsize, checkpointing=False, lora=lora)
-    assert saved_bytes(lambda: model(**batch), model.parameters()) == planned.kept + saved_loss_bytes(shape, size)
+    assert saved_bytes(lambda: model(**batch), model.parameters()) == planned.kept
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
@@ -71,10 +72,9 @@ def test_the_peak_at_real_width_is_predicted_within_5_per_cent(qwen3_8b, checkpo
         embeddings = torch.zeros(rows, length, shape.hidden, dtype=torch.bfloat16).requires_grad_()
         mask = torch.ones(rows, 1, length, length, dtype=torch.bool)
         hidden = language.model(inputs_embeds=embeddings, attention_mask=mask, use_cache=False).last_hidden_state
-        scores = language.lm_head(hidden[:, :answer].reshape(-1, shape.hidden)).float()
         targets = torch.zeros(rows * answer, dtype=torch.long)
-        loss = torch.nn.functional.cross_entropy(scores, targets, reduction="sum")
-        del scores, hidden
+        loss = summed_loss(language.lm_head, hidden[:, :answer].reshape(-1, shape.hidden), targets)
+        del hidden
         loss.backward()
     batch = BatchShape(rows, length, length**2, 0, rows * answer, padded=True)
     planned = activations(shape, Projection(1024, 4096, False), batch, 2, checkpointing=checkpointing)

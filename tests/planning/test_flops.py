@@ -25,6 +25,16 @@ def test_forward_and_backward_are_those_that_torch_counts(checkpointing, norm):
     assert planned.executed == counted.get_total_flops()
 
 
+def test_a_loss_in_parts_costs_what_a_whole_one_does(monkeypatch):
+    for place in ("ocrmem.model.supervised_loss", "ocrmem.planning.workload"):
+        monkeypatch.setattr(f"{place}.LOGITS_AT_ONCE", 2)
+    model, batch = made_model(), made_batch(padded=True)
+    with FlopCounterMode(display=False) as counted:
+        model(**batch).loss.backward()
+    planned = flops(*described(model, padded=True), checkpointing=False)
+    assert planned.executed == counted.get_total_flops()
+
+
 @pytest.mark.parametrize("targets", [("k_proj", "o_proj"), ("up_proj", "down_proj")])
 @pytest.mark.parametrize("checkpointing", [False, True], ids=["kept", "checkpointed"])
 def test_the_operations_of_lora_are_those_that_torch_counts(checkpointing, targets):

@@ -42,6 +42,25 @@ class LiveBytes(TorchDispatchMode):
         self.live -= size
 
 
+class MostLogits(TorchDispatchMode):
+    """Notes of how many positions an operation made the logits at once, at most.
+
+    Args:
+        vocabulary: logits of a position; no other tensor of two dimensions is as wide, but the weights.
+    """
+
+    def __init__(self, vocabulary: int) -> None:
+        super().__init__()
+        self.vocabulary = vocabulary
+        self.positions = 0
+
+    def __torch_dispatch__(self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if func in (torch.ops.aten.mm.default, torch.ops.aten.addmm.default) and result.shape[1] == self.vocabulary:
+            self.positions = max(self.positions, len(result))
+        return result
+
+
 def saved_bytes(forward: Callable[[], Any], known: Iterable[torch.Tensor]) -> int:
     """Bytes of the storages that autograd saves while ``forward`` runs, each once, without those of ``known``."""
     own = {tensor.untyped_storage().data_ptr() for tensor in known}

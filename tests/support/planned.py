@@ -52,8 +52,3 @@ def described(model: MEMModel, *, padded: bool) -> tuple[Shape, Projection, Batc
     proj = Projection(VISION, model.proj.fc1.out_features, model.config.projector_norm)
     batch = BatchShape(ROWS, LENGTH, LENGTH**2, ROWS * MEMORY, ROWS * ANSWER, padded)
     return shape_of(model.base_llm_model.config), proj, batch
-
-
-def saved_loss_bytes(shape: Shape, batch: BatchShape) -> float:
-    """What the loss keeps between forward and backward: float32 log-probabilities, int64 targets and their number."""
-    return batch.answers * (4 * shape.vocabulary + 8) + 4
