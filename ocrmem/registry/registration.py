@@ -237,7 +237,7 @@ def _log_to_wandb(
         before = read_json(path, LastRegistration, made_by="register")
         if before["package_sha256"] == provenance["package_sha256"] and before["wandb"] == logged:
             return logged
-    metadata = {"registry_version": version.number, "gate": "passed" if passed else "failed"}
+    metadata: dict[str, Any] = {"registry_version": version.number, "gate": "passed" if passed else "failed"}
     metadata |= {name: provenance[name] for name in ("package_sha256", "adapter_sha256", "metrics")}
     metadata["warnings"] = warnings
     with track(config, "register") as run:
