@@ -9,6 +9,7 @@ STEP = Step(
     function="ocrmem.evaluation.gate:gate_lines",
     page="pipelines.md",
     is_command=False,
+    takes_config=False,
     reads=("evaluation.json",),
     settings=("register",),
     component="check_gate",
