@@ -31,7 +31,7 @@ from ocrmem.model.embedding_scale import embedding_mean_square
 from ocrmem.model.frozen_parts import load_base, parts_of_adapter, parts_of_run
 from ocrmem.model.prefix_cache import PrefixCache
 from ocrmem.model.projector import Projector
-from ocrmem.model.supervised_loss import is_plain, summed_loss
+from ocrmem.model.supervised_loss import is_plain, loss_in_parts
 from ocrmem.model_places import locate
 
 _ENOUGH_TOKENS = 8  # fewer say nothing about a standard deviation
@@ -317,13 +317,12 @@ class MEMModel(PreTrainedModel):
                 "no label is supervised: every one is -100, and the mean over none of them is NaN",
                 "Label the answer's tokens; check that truncation does not cut the answer off",
             )
-        logits = None
-        if keep_logits or not is_plain(head):
-            logits = head(hidden_ND)
-            total = F.cross_entropy(logits.float(), targets[supervised], reduction="sum")
-        else:
-            total = summed_loss(cast(nn.Linear, head), hidden_ND, targets[supervised])
-        loss = _mean(total, num_items_in_batch, len(hidden_ND))
+        items = _items(num_items_in_batch, hidden_ND)
+        if not keep_logits and is_plain(head):
+            loss = loss_in_parts(cast(nn.Linear, head), hidden_ND, targets[supervised], items)
+            return MEMOutput(loss=loss, memory_tokens=memory_tokens)
+        logits = head(hidden_ND)
+        loss = F.cross_entropy(logits.float(), targets[supervised], reduction="sum") / items
         return MEMOutput(loss=loss, logits=logits if keep_logits else None, memory_tokens=memory_tokens)
 
     @torch.no_grad()
@@ -438,7 +437,7 @@ class MEMModel(PreTrainedModel):
         text = self.get_input_embeddings()(text_ids).float()
         wanted = torch.segment_reduce(text, "mean", lengths=text_lengths)
         total = (self.proj(features).float() - wanted).square().mean(dim=-1).sum()
-        return MEMOutput(loss=_mean(total, items, len(features)) + idle, memory_tokens=len(features))
+        return MEMOutput(loss=total / _items(items, features) + idle, memory_tokens=len(features))
 
     def _idle(self) -> torch.Tensor:
         """Return 0, with proj in its graph: every rank has the same parameters in its own."""
@@ -497,8 +496,6 @@ class MEMModel(PreTrainedModel):
         return features_PND[kept]
 
 
-def _mean(total: torch.Tensor, items: torch.Tensor | int | None, own: int) -> torch.Tensor:
-    """Divide a batch's sum by the items of the optimizer step, or by the batch's own."""
-    if isinstance(items, torch.Tensor):
-        items = items.to(total.device)
-    return total / (own if items is None else items)
+def _items(items: torch.Tensor | int | None, rows: torch.Tensor) -> torch.Tensor:
+    """Return what a batch's sum is divided by: the items of the optimizer step, or the batch's own rows; a scalar."""
+    return torch.as_tensor(len(rows) if items is None else items, device=rows.device)

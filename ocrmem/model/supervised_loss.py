@@ -12,7 +12,7 @@ from ocrmem.facts import LOGITS_AT_ONCE
 
 
 def is_plain(head: nn.Module) -> bool:
-    """Return whether a head is a frozen matrix in one piece, as `summed_loss` wants it.
+    """Return whether a head is a frozen matrix in one piece, as `loss_in_parts` wants it.
 
     Under ZeRO-3 (``ds_id``) it is not: DeepSpeed gathers it for a call of the module, and in bfloat16 two processes
     came apart where the loss was computed within that call.
@@ -21,8 +21,10 @@ def is_plain(head: nn.Module) -> bool:
     return type(head) is nn.Linear and frozen
 
 
-def summed_loss(head: nn.Linear, hidden_ND: torch.Tensor, targets_N: torch.Tensor) -> torch.Tensor:
-    """Return the summed cross entropy of a frozen head's logits, in float32.
+def loss_in_parts(
+    head: nn.Linear, hidden_ND: torch.Tensor, targets_N: torch.Tensor, items: torch.Tensor
+) -> torch.Tensor:
+    """Return the summed cross entropy of a frozen head's logits over ``items``, in float32.
 
     A position has as many logits as the vocabulary has words. So they are made of `ocrmem.facts.LOGITS_AT_ONCE`
     positions at a time, and their gradient with them, since nothing else will need them: the mathematics of torch's own
@@ -32,14 +34,20 @@ def summed_loss(head: nn.Linear, hidden_ND: torch.Tensor, targets_N: torch.Tenso
         head: the language model's, `is_plain`.
         hidden_ND: what stands in front of it [N, H].
         targets_N: long [N].
+        items: a scalar. It is divided by before the gradient is rounded to the head's dtype, as autograd does.
     """
-    return _SummedLoss.apply(hidden_ND, targets_N, head.weight, head.bias)  # type: ignore[no-any-return]
+    return _LossInParts.apply(hidden_ND, targets_N, items, head.weight, head.bias)  # type: ignore[no-any-return]
 
 
-class _SummedLoss(torch.autograd.Function):
+class _LossInParts(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, hidden_ND: torch.Tensor, targets_N: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None
+        ctx: Any,
+        hidden_ND: torch.Tensor,
+        targets_N: torch.Tensor,
+        items: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
     ) -> torch.Tensor:
         total = torch.zeros((), dtype=torch.float32, device=hidden_ND.device)
         gradient = torch.empty_like(hidden_ND) if ctx.needs_input_grad[0] else None
@@ -52,11 +60,11 @@ class _SummedLoss(torch.autograd.Function):
             if gradient is not None:
                 error = logits.sub_(scale).exp_()  # the probabilities, less 1 for the right word
                 error.scatter_add_(1, right, error.new_full(right.shape, -1.0))
-                gradient[part] = error.to(weight.dtype) @ weight
+                gradient[part] = error.mul_(1 / items).to(weight.dtype) @ weight
         ctx.save_for_backward(gradient)
-        return total
+        return total / items
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        (of_total,), (gradient,) = gradients, ctx.saved_tensors
-        return (gradient.float() * of_total).to(gradient.dtype), None, None, None
+        (of_loss,), (gradient,) = gradients, ctx.saved_tensors
+        return (gradient.float() * of_loss).to(gradient.dtype), None, None, None, None

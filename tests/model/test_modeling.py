@@ -22,7 +22,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from ocrmem.config import RunConfig
 from ocrmem.model import compatibility, modeling, projector
 from ocrmem.model.compatibility import BatchError
-from ocrmem.model.supervised_loss import summed_loss
+from ocrmem.model.supervised_loss import loss_in_parts
 
 PAGE_TOKENS = 64
 
@@ -82,11 +82,11 @@ def test_logits_are_made_for_supervised_positions_only(monkeypatch):
     model, batch = small_model(with_encoder=False), make_batch()
     seen = []
 
-    def noting(head, hidden, targets):
+    def noting(head, hidden, targets, items):
         seen.append((head, hidden.shape))
-        return summed_loss(head, hidden, targets)
+        return loss_in_parts(head, hidden, targets, items)
 
-    monkeypatch.setattr(modeling, "summed_loss", noting)
+    monkeypatch.setattr(modeling, "loss_in_parts", noting)
     model(**batch)
     assert seen == [(model.base_llm_model.lm_head, (10, HIDDEN))]
 

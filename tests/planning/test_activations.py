@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM
 
 from ocrmem.config import RunConfig
 from ocrmem.families import Shape
-from ocrmem.model.supervised_loss import summed_loss
+from ocrmem.model.supervised_loss import loss_in_parts
 from ocrmem.planning.activations import Lora, Projection, activations
 from ocrmem.planning.shapes import base_config, shape_of
 from ocrmem.planning.workload import BatchShape
@@ -73,7 +73,8 @@ def test_the_peak_at_real_width_is_predicted_within_5_per_cent(qwen3_8b, checkpo
         mask = torch.ones(rows, 1, length, length, dtype=torch.bool)
         hidden = language.model(inputs_embeds=embeddings, attention_mask=mask, use_cache=False).last_hidden_state
         targets = torch.zeros(rows * answer, dtype=torch.long)
-        loss = summed_loss(language.lm_head, hidden[:, :answer].reshape(-1, shape.hidden), targets)
+        hidden = hidden[:, :answer].reshape(-1, shape.hidden)
+        loss = loss_in_parts(language.lm_head, hidden, targets, torch.tensor(1))
         del hidden
         loss.backward()
     batch = BatchShape(rows, length, length**2, 0, rows * answer, padded=True)
