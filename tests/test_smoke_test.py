@@ -54,7 +54,7 @@ def test_a_healthy_run_passes_every_check(workspace):
     schema = json.loads(resources.files("ocrmem.gradflow").joinpath("report.schema.json").read_text(encoding="utf-8"))
     jsonschema.validate(written, schema)
     assert written["ok"]
-    assert written["loss_grad_fn"] == "DivBackward0"
+    assert written["loss_grad_fn"] == "LossInPartsBackward"
     assert [part["part"] for part in written["parts"] if part["trainable"]] == ["proj"]
     assert written["findings"] == []
     assert written["memory_from"] == "stored features"
@@ -64,7 +64,7 @@ def test_a_healthy_run_passes_every_check(workspace):
     summary = "\n".join(result["summary"])
     for text in (
         "trainable params: ",
-        "requires_grad True grad_fn DivBackward0",
+        "requires_grad True grad_fn LossInPartsBackward",
         "backward ok",
         "proj received gradients",
         "all checks passed",

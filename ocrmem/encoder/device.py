@@ -1,6 +1,8 @@
-"""The devices and dtypes of torch that settings name."""
+"""The devices and dtypes of torch that settings name, and how many processes share the devices."""
 
 from __future__ import annotations
+
+import os
 
 import torch
 
@@ -21,3 +23,20 @@ def pick_device(name: str) -> torch.device:
     if name.startswith("cuda") and not cuda:
         raise ConfigError.of("model.device", f"is {name}, but there is no CUDA device here", "Set it to auto or cpu")
     return torch.device(name)
+
+
+def processes_per_node(wanted: str) -> int:
+    """Return the processes that ``--nproc`` asks for: a number, or ``auto``.
+
+    ``auto`` is PET_NPROC_PER_NODE where it is a number, else one process a GPU, else one process on all cores.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    if wanted == "auto":
+        wanted = os.environ.get("PET_NPROC_PER_NODE", "")
+        if not wanted.isdigit():
+            return max(torch.cuda.device_count(), 1)
+    if not wanted.isdigit() or int(wanted) < 1:
+        raise ConfigError.of("--nproc", f"is {wanted!r}", "Give the number of processes on this machine, or auto")
+    return int(wanted)

@@ -319,11 +319,10 @@ class MEMModel(PreTrainedModel):
             )
         items = _items(num_items_in_batch, hidden_ND)
         if not keep_logits and is_plain(head):
-            loss = loss_in_parts(cast(nn.Linear, head), hidden_ND, targets[supervised], items)
-            return MEMOutput(loss=loss, memory_tokens=memory_tokens)
+            return MEMOutput(loss_in_parts(head, hidden_ND, targets[supervised], items), memory_tokens=memory_tokens)
         logits = head(hidden_ND)
         loss = F.cross_entropy(logits.float(), targets[supervised], reduction="sum") / items
-        return MEMOutput(loss=loss, logits=logits if keep_logits else None, memory_tokens=memory_tokens)
+        return MEMOutput(loss, logits if keep_logits else None, memory_tokens)
 
     @torch.no_grad()
     def generate(  # type: ignore[override]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +11,7 @@ from torch import nn
 from ocrmem.facts import LOGITS_AT_ONCE
 
 
-def is_plain(head: nn.Module) -> bool:
+def is_plain(head: nn.Module) -> TypeGuard[nn.Linear]:
     """Return whether a head is a frozen matrix in one piece, as `loss_in_parts` wants it.
 
     Under ZeRO-3 (``ds_id``) it is not: DeepSpeed gathers it for a call of the module, and in bfloat16 two processes
@@ -36,10 +36,10 @@ def loss_in_parts(
         targets_N: long [N].
         items: a scalar. It is divided by before the gradient is rounded to the head's dtype, as autograd does.
     """
-    return _LossInParts.apply(hidden_ND, targets_N, items, head.weight, head.bias)  # type: ignore[no-any-return]
+    return LossInParts.apply(hidden_ND, targets_N, items, head.weight, head.bias)  # type: ignore[no-any-return]
 
 
-class _LossInParts(torch.autograd.Function):
+class LossInParts(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,

@@ -4,7 +4,6 @@ from argparse import ArgumentParser
 from collections.abc import Mapping
 from pathlib import Path
 
-from ocrmem.environment import processes_per_node
 from ocrmem.errors import UsageError
 from ocrmem.steps.step import Arguments, Step, load, run_config
 
@@ -31,7 +30,7 @@ def _encode(step: Step, arguments: Arguments) -> Mapping[str, object]:
     config = run_config(arguments)
     if arguments.pictures:
         return load("ocrmem.encoder.encode_pictures:encode_pictures")(config, arguments.pictures, arguments.output)
-    return step.call_with(config, processes=processes_per_node(arguments.nproc))
+    return step.call_with(config, processes=load("ocrmem.encoder.device:processes_per_node")(arguments.nproc))
 
 
 STEP = Step(

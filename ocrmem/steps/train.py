@@ -6,7 +6,6 @@ import json
 from argparse import ArgumentParser
 from collections.abc import Mapping
 
-from ocrmem.environment import processes_per_node
 from ocrmem.errors import Problem, UsageError
 from ocrmem.steps.step import Arguments, Step, load, positive, run_config
 
@@ -52,7 +51,9 @@ def _train(step: Step, arguments: Arguments) -> Mapping[str, object]:
     if arguments.nproc == "auto" and load("ocrmem.training.launch:is_placed")():
         load("ocrmem.training.launch:check_placement")(run_config(arguments))
     elif arguments.nproc is not None:
-        count = processes_per_node(arguments.nproc) * load("ocrmem.training.launch:nodes")()
+        count = (
+            load("ocrmem.encoder.device:processes_per_node")(arguments.nproc) * load("ocrmem.training.launch:nodes")()
+        )
         arguments.set = [*arguments.set, f"train.processes={count}"]
     config = run_config(arguments)
     if arguments.plan:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, cast
 from ocrmem import console, errors
 from ocrmem.config import RunConfig
 from ocrmem.config.deepspeed import deepspeed_config
-from ocrmem.environment import processes_per_node
+from ocrmem.encoder.device import processes_per_node
 from ocrmem.errors import ConfigError, Exit, OcrMemError, PreemptedError, Problem, TrainingError
 from ocrmem.files import write_json
 from ocrmem.signals import on_signals

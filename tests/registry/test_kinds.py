@@ -77,6 +77,9 @@ class ShelfBackend(Backend):
     def holder(self, name: str, alias: str) -> Version | None:
         return self.aliases.get(alias)
 
+    def newest(self, name: str) -> Version | None:
+        return self.shelf[-1][0] if self.shelf else None
+
     def by_number(self, name: str, number: int) -> Version:
         return self.shelf[number - 1][0]
 

@@ -11,7 +11,7 @@ import pytest
 
 from ocrmem.cli import main
 from ocrmem.config import RunConfig
-from ocrmem.environment import processes_per_node
+from ocrmem.encoder.device import processes_per_node
 from ocrmem.errors import ConfigError, OcrMemError, PreemptedError, TrainingError
 from ocrmem.training.launch import Signals, check_placement, is_wanted, launch, nodes, outcome_of
 
