@@ -6,15 +6,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from support.models import HIDDEN, small_model
 from support.training import collate, standalone_samples, standalone_trainer
+from torch import nn
 
 from ocrmem.encoder.deepencoder import DeepEncoder
+from ocrmem.model import modeling
+from ocrmem.model.supervised_loss import loss_in_parts
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_a_step_on_stored_features_calls_no_encoder_and_makes_logits_of_supervised_positions_alone(
-    tmp_path: Path, checkpointing: bool
+    tmp_path: Path, checkpointing: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = small_model(with_encoder=True)
     assert isinstance(model.ocr_embed, DeepEncoder)
@@ -23,9 +27,12 @@ def test_a_step_on_stored_features_calls_no_encoder_and_makes_logits_of_supervis
     expected: list[tuple[int, int]] = []
     for module in model.ocr_embed.modules():
         module.register_forward_pre_hook(lambda *_: encoder_calls.append(1))
-    model.base_llm_model.lm_head.register_forward_hook(
-        lambda _module, inputs, _output: head_rows.append(tuple(inputs[0].shape))
-    )
+
+    def noting(head: nn.Linear, hidden: torch.Tensor, *others: torch.Tensor) -> torch.Tensor:
+        head_rows.append(tuple(hidden.shape))
+        return loss_in_parts(head, hidden, *others)
+
+    monkeypatch.setattr(modeling, "loss_in_parts", noting)
 
     def counting(samples: list[dict[str, Any]]) -> dict[str, Any]:
         expected.append((sum(sample["supervised"] for sample in samples), HIDDEN))
