@@ -47,7 +47,7 @@ def questions(record: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 def is_question(record: Any) -> bool:
     """Return whether a record is one that `questions` made."""
-    return isinstance(record, dict) and {"session", "others", *_ASKED} <= record.keys()
+    return isinstance(record, dict) and {"session", *_ASKED} <= record.keys() and type(record.get("others")) is int
 
 
 def read_question(record: dict[str, Any], draft: Draft) -> None:
