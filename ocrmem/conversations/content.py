@@ -10,6 +10,8 @@ from ocrmem.errors import shown
 from ocrmem.families import Family
 
 TEXT_PARTS = ("text", "input_text", "output_text", "refusal")
+_PICTURES = ("image", "image_url", "input_image")
+ASK_PICTURE = "; a picture itself can be asked about: `ocrmem ask PICTURE --question ...`"
 _ANTHROPIC = ("tool_use", "tool_result", "thinking", "redacted_thinking", "document")
 _EMPTY_REMEDY = "Write what was said, or leave the message out"
 
@@ -86,6 +88,8 @@ def join_parts(parts: list[Any]) -> str:
             if kind in TEXT_PARTS:
                 what = f"of type {kind!r} without its text"
             remedy = "Only text can be remembered: put a description or a transcript in its place"
+            if kind in _PICTURES:
+                remedy += ASK_PICTURE
             if kind in _ANTHROPIC:
                 remedy = "This is Anthropic's form: `ocrmem convert FILE --output converted` reads it"
             raise ContentFault(f"has a content part {what} (part {number})", remedy)

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
-from ocrmem.conversations.content import ContentFault, join_parts, require_utf8
+from ocrmem.conversations.content import ASK_PICTURE, ContentFault, join_parts, require_utf8
 from ocrmem.conversations.types import ROLES, Message
 from ocrmem.conversations.weights import SWITCHES, switch
 from ocrmem.errors import shown
@@ -61,6 +61,8 @@ def media_faults(value: dict[str, Any], where: str = "") -> Iterator[Fault]:
     for key in _MEDIA:
         if value.get(key):
             remedy = f'Put a description or a transcript in the place of its marker and remove "{key}"'
+            if key.startswith("image"):
+                remedy += ASK_PICTURE
             yield f'{where}has the field "{key}", and only text can be remembered', remedy
 
 

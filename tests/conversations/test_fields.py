@@ -18,6 +18,8 @@ def test_what_is_not_text_is_refused_by_its_field(key: str) -> None:
         f'has the field "{key}", and only text can be remembered'
     ]
     assert "message 1 has the field" in within.problems[0].message
+    for problem in (*beside.problems, *within.problems):
+        assert ("`ocrmem ask PICTURE" in problem.remedy) == key.startswith("image")
     for empty in (None, [], ""):
         assert not parse_line(line_of(USER | {key: empty}, ASSISTANT, **{key: empty}), "f:1").problems
 

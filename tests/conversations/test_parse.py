@@ -237,6 +237,12 @@ def test_a_bad_line_is_reported_where_and_why(line: bytes, said: str) -> None:
         str(problem).encode()
 
 
+@pytest.mark.parametrize("kind", ["image", "image_url", "input_image", "input_audio"])
+def test_a_picture_among_the_parts_is_refused_with_the_command_that_takes_it(kind: str) -> None:
+    (problem,) = parse_line(line_of({"role": "user", "content": [{"type": kind}]}, ASSISTANT), "f:1").problems
+    assert ("`ocrmem ask PICTURE" in problem.remedy) == (kind != "input_audio")
+
+
 def test_a_key_twice_among_very_many_is_found_in_one_pass() -> None:
     """Counting each key for each other took more than a minute for a line of 209 KB."""
     line = "{" + ",".join(f'"k{n}": 1' for n in range(300_000)) + ', "k299999": 2}'
