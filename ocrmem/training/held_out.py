@@ -65,14 +65,18 @@ class HeldOut:
         """Return ``eval_loss`` and ``eval_recall``; all processes call this together, and each scores its share."""
         count = dist.get_world_size() if collectives.are_several() else 1
         mine = self.samples[collectives.rank() :: count]
+        # Under ZeRO-3 a forward gathers weights from all processes, so each runs as many batches as the others: a
+        # smaller share gets a sample more, which is not counted.
+        share = -(-len(self.samples) // count)
         cases = [
-            self.maker.with_memory(sample, stored_features(self.dataset, self.features, sample)) for sample in mine
+            self.maker.with_memory(sample, stored_features(self.dataset, self.features, sample))
+            for sample in [*mine, *self.samples[: share - len(mine)]]
         ]
         model = self.scorer.model
         training = model.training
         model.eval()
         try:
-            scored = self.scorer.score(cases)
+            scored = self.scorer.score(cases)[: len(mine)]
         finally:
             model.train(training)
         found = figures([one for part in collectives.gather(scored) for one in part])

@@ -34,6 +34,8 @@ def settings(root: Path, name: str, engine: str | None) -> RunConfig:
     stages = [stage | {"per_device_batch_size": int(str(stage["per_device_batch_size"])) // WORLD} for stage in STAGES]
     values["train"] |= {"stages": stages, "max_steps": STEPS, "save_steps": 1, "save_total_limit": STEPS}
     values["train"] |= {"processes": WORLD, "deepspeed": engine, "lora": {"rank": 2}}
+    values["train"] |= {"eval_steps": 3, "eval_samples": 3}
+    values["evaluate"] = values.get("evaluate", {}) | {"batch_size": 1}  # ranks whose shares have 2 batches and 1
     values["model"]["projector_output_norm"] = True
     values["paths"] |= {key: str(root / name / key) for key in ("adapter", "checkpoints", "reports")}
     return RunConfig.from_dict(values)

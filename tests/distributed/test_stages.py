@@ -41,6 +41,9 @@ def test_two_ranks_train_every_stage_as_one_process_does(
         assert float(mine["loss"]) == pytest.approx(float(other["loss"]), rel=1e-4), mine["step"]
         assert float(mine["proj_grad_norm"]) == pytest.approx(float(other["proj_grad_norm"]), rel=1e-3), mine["step"]
         assert float(mine["learning_rate"]) == pytest.approx(float(other["learning_rate"]), rel=1e-9)
+        for figure in ("eval_loss", "eval_recall"):
+            assert float(mine[figure]) == pytest.approx(float(other[figure]), rel=1e-4, nan_ok=True), mine["step"]
+    assert [row["step"] for row in one["rows"] if row["eval_loss"] != "nan"] == ["3", "6", "7"]
     for name, values in found["trained"].items():
         torch.testing.assert_close(torch.tensor(values), torch.tensor(one["trained"][name]), rtol=0, atol=1e-4)
     assert "proj.output_norm.weight" in found["trained"]

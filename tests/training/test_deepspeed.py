@@ -128,13 +128,6 @@ def test_of_ocr_mem_s_files_what_agrees_is_taken_and_each_other_key_is_refused(
     assert not [key for key in made if key.startswith("_comment") or key == "optimizer"]
 
 
-def test_held_out_samples_are_not_measured_under_zero3(tmp_path: Path) -> None:
-    for name in ("zero3", write(tmp_path / "ds.json", {"zero_optimization": {"stage": 3}})):
-        with pytest.raises(ConfigError, match=r"train.eval_steps: is 5, but under ZeRO-3"):
-            checked(deepspeed=name, eval_steps=5)
-    checked(deepspeed="zero2", eval_steps=5)
-
-
 CONTRADICTIONS = [
     ({"train_micro_batch_size_per_gpu": 3}, {}, r"per_gpu 3, but train.per_device_batch_size is \d"),
     ({"gradient_accumulation_steps": 3}, {}, r"steps 3, but train.gradient_accumulation_steps is 1"),

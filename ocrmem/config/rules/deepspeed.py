@@ -37,17 +37,6 @@ def deepspeed_is_known(config: RunSettings) -> Iterator[Fault]:
         yield "train.offload", message, "Use train.deepspeed=zero3, or train.offload=optimizer"
 
 
-@rule(_FIELD, "train.eval_steps")
-def evaluation_has_whole_weights(config: RunSettings) -> Iterator[Fault]:
-    name = config.train.deepspeed
-    if name is None or config.train.eval_steps is None:
-        return
-    stage = STAGES.get(name) or _section(read_file(name, config)[0], "zero_optimization").get("stage")
-    if stage == 3:
-        message = f"is {config.train.eval_steps}, but under ZeRO-3 no process has the whole model to answer with"
-        yield "train.eval_steps", message, "Use zero1 or zero2, or leave it out and run `ocrmem evaluate` afterwards"
-
-
 def read_file(name: str, config: RunSettings) -> tuple[dict[str, Any], list[Fault]]:
     """Read a DeepSpeed configuration file.
 
