@@ -31,11 +31,13 @@ from ocrmem.evaluation.latency import measure_latency
 from ocrmem.evaluation.result import EVALUATION, PHRASINGS, VARIANTS
 from ocrmem.evaluation.scoring import Case, Scored, Scorer
 from ocrmem.evaluation.statistics import Figures, compression, evenly_spaced, figures
+from ocrmem.evaluation.transcription import Transcription, measure_transcription
 from ocrmem.facts import MANIFEST
 from ocrmem.files import locking, sha256_file, write_json
 from ocrmem.json_files import with_sha256
 from ocrmem.model.lora import without_lora
 from ocrmem.model.modeling import MEMModel
+from ocrmem.objectives import Material, Transcribe
 from ocrmem.package import adapter_sha256
 from ocrmem.rendering.history import HistoryRenderer
 from ocrmem.synthetic.notes import REPHRASED
@@ -45,6 +47,7 @@ from ocrmem.verdicts import Verdict, dataset_warnings, evaluation_warnings, memo
 REPORT = "evaluation.html"
 _PIXEL_SAMPLES = 64  # most samples of a variant whose pages must be drawn or encoded again
 _LATENCY_SAMPLES = 5
+_TRANSCRIBED = 16  # most samples whose whole text is asked for: each is hundreds of generated tokens
 _CHUNK = 8  # batches whose cases are in memory at once
 _OTHER_SEED = 1000  # a random encoder must not be the one that a test or a demo made from the same seed
 CaseOf = Callable[[Sample], Case]
@@ -54,9 +57,9 @@ class EvaluateResult(TypedDict):
     """What evaluation.json holds, the report's path and the summary.
 
     ``counterfactual`` is there where the data has such a split, ``scrambled`` where answers are found in histories,
-    ``random_answer`` where the vocabulary also has all letters, ``base_text`` where the adapter has LoRA, and
-    ``phrasings`` where some conversations are rephrased: ``memory`` on
-    those that ask as training does (``trained``), and on those that do not (``rephrased``).
+    ``random_answer`` where the vocabulary also has all letters, ``base_text`` where the adapter has LoRA,
+    ``transcription`` where a stage of the training transcribes, and ``phrasings`` where some conversations are
+    rephrased: ``memory`` on those that ask as training does (``trained``), and on those that do not (``rephrased``).
     """
 
     format: int
@@ -78,6 +81,7 @@ class EvaluateResult(TypedDict):
     random_encoder: Figures
     scrambled: NotRequired[Figures]
     random_answer: NotRequired[Figures]
+    transcription: NotRequired[Transcription]
     compression_ratio: float
     compression: dict[str, Any]
     latency: dict[str, Any]
@@ -171,9 +175,10 @@ def evaluate(config: RunConfig) -> EvaluateResult:
     total = variants * len(run.samples) + len(run.counterfactual) + len(few) + sum(map(len, probes.values()))
     with progress_bar("evaluate", total) as bar:
         _score_variants(run, partner, few, probes, bar)
+    written = _transcription(run, partner) if Transcribe.name in config.train.objectives() else None
     note("Timing the steps from text to answer.")
     timed = evenly_spaced(run.samples, _LATENCY_SAMPLES)
-    result = _result(run, measure_latency(timed, run.scorer, run.maker, run.encoder, config))
+    result = _result(run, written, measure_latency(timed, run.scorer, run.maker, run.encoder, config))
     write_json(config.paths.report(EVALUATION), with_sha256(result))
     report = config.paths.report(REPORT)
     write_report(report, result, run.scored, run.samples, run.dataset, config)
@@ -223,6 +228,14 @@ def _score_variants(
     bar.describe("evaluate")
 
 
+def _transcription(run: _Evaluation, partner: list[int]) -> Transcription:
+    note("Asking for the text of some pages.")
+    material = Material(run.config, run.maker.builder, run.dataset, run.store, run.held_out)
+    chosen = evenly_spaced(range(len(run.samples)), _TRANSCRIBED)
+    samples, others = [run.samples[index] for index in chosen], [run.samples[partner[index]] for index in chosen]
+    return measure_transcription(material, samples, others, run.features, run.maker, run.scorer)
+
+
 @contextmanager
 def _fresh_proj(model: MEMModel, seed: int) -> Iterator[None]:
     """Give the model a newly initialised proj for a while, the same for the same seed."""
@@ -246,7 +259,7 @@ def _seeded(seed: int) -> Iterator[None]:
         yield
 
 
-def _result(run: _Evaluation, latency: dict[str, Any]) -> dict[str, Any]:
+def _result(run: _Evaluation, written: Transcription | None, latency: dict[str, Any]) -> dict[str, Any]:
     config = run.config
     squeezed = compression(run.samples)
     longest = config.evaluate.max_new_tokens
@@ -268,6 +281,7 @@ def _result(run: _Evaluation, latency: dict[str, Any]) -> dict[str, Any]:
         },
         **found,
         **_by_phrasing(run.samples, run.scored["memory"]),
+        **({"transcription": written} if written else {}),
         "compression_ratio": squeezed["ratio"],
         "compression": squeezed,
         "latency": latency,
@@ -297,6 +311,9 @@ def _summary(result: dict[str, Any], report: Path) -> list[str]:
     for name, group in result.get("phrasings", {}).items():
         shares = f"{group['recall']:.3f} exact, {group['said']:.3f} said"
         lines.append(f"The right pages, asked {PHRASINGS[name]}: {shares} (of {group['samples']}).")
+    if written := result.get("transcription"):
+        shares = f"{written['memory']:.3f} of the characters, {written['shuffled']:.3f} from another conversation's"
+        lines.append(f"Asked for the text of {written['pages']} right pages: {shares}.")
     lines.append("")
     memory, text = (result["latency"][name]["total"] for name in ("memory", "full_text"))
     lines.append(f"{result['compression_ratio']:.2f} history text tokens per memory token.")

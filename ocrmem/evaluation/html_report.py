@@ -38,7 +38,7 @@ def write_report(
     chosen = choose_examples(samples, scored["memory"], config.evaluate.examples)
     html = render_template(
         _TEMPLATE,
-        result={**dict.fromkeys(VARIANTS), **result},
+        result={**dict.fromkeys([*VARIANTS, "transcription"]), **result},
         rows=[{"key": key, **variant._asdict(), **result[key]} for key, variant in VARIANTS.items() if key in result],
         phrasings=[{"name": PHRASINGS[key], **group} for key, group in result.get("phrasings", {}).items()],
         charts=_charts(result, config),

@@ -25,20 +25,24 @@ from ocrmem.dataset.sequence import SequenceBuilder
 from ocrmem.encoder.feature_store import FeatureStore
 from ocrmem.encoder.loading import load_encoder
 from ocrmem.errors import DataError, MissingInputError, ModelError
+from ocrmem.evaluation.baselines import of_other_conversations
 from ocrmem.evaluation.evaluate import _Evaluation, evaluate
 from ocrmem.evaluation.html_report import choose_examples, training_curve, write_report
 from ocrmem.evaluation.result import VARIANTS
 from ocrmem.evaluation.scoring import Case, Scored, Scorer
+from ocrmem.evaluation.transcription import characters_in_common, measure_transcription
 from ocrmem.files import write_text
 from ocrmem.model.collator import MemoryCollator
 from ocrmem.model.modeling import MEMModel
+from ocrmem.objectives import Material, Transcribe
 from ocrmem.synthetic.notes import REPHRASED
 from ocrmem.tokens import load_tokenizer
 
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
-    return workspace_with_adapter(tmp_path_factory.mktemp("workspace"))
+    stages = [{"objective": "answer", "share": 1.0, "mix": {"answer": 1, "transcribe": 1}}]
+    return workspace_with_adapter(tmp_path_factory.mktemp("workspace"), train={"stages": stages})
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +61,10 @@ def with_evaluate(config: RunConfig, **changes: Any) -> RunConfig:
     return config.model_copy(update={"evaluate": config.evaluate.model_copy(update=changes)})
 
 
+def without_stages(config: RunConfig) -> RunConfig:
+    return config.model_copy(update={"train": config.train.model_copy(update={"stages": ()})})
+
+
 def test_evaluation_json_has_what_callers_rely_on(config: RunConfig, result: dict[str, Any]) -> None:
     written = json.loads(config.paths.report("evaluation.json").read_text(encoding="utf-8"))
     assert VARIANTS.keys() - written.keys() == {"base_text", "random_answer"}  # of LoRA; of a vocabulary with letters
@@ -68,6 +76,9 @@ def test_evaluation_json_has_what_callers_rely_on(config: RunConfig, result: dic
     assert set(written["latency"]["full_text"]) == {"prefill", "generate", "total"}
     assert written["samples"]["evaluated"] == written["memory"]["samples"] > 2
     assert written["counterfactual"]["samples"] == written["samples"]["counterfactual"] > 0
+    assert written["transcription"]["samples"] == written["memory"]["samples"]
+    share = f"{written['transcription']['memory']:.3f} of the characters"
+    assert any(line.startswith("Asked for the text of") and share in line for line in result["summary"])
     del written["sha256"]
     assert {**written, "report": result["report"], "summary": result["summary"]} == result
 
@@ -142,7 +153,7 @@ def test_recall_is_split_by_phrasing_where_conversations_are_rephrased(
     monkeypatch.setattr(
         Scorer, "answers", lambda self, cases: [c.answer if REPHRASED in c.sample_id else "fox" for c in cases]
     )
-    found = evaluate(own_reports)
+    found = evaluate(without_stages(own_reports))
     trained, other = found["phrasings"]["trained"], found["phrasings"]["rephrased"]
     assert trained["samples"] + other["samples"] == found["memory"]["samples"]
     assert (trained["recall"], other["recall"]) == (0.0, 1.0)
@@ -174,8 +185,43 @@ def test_counterfactual_wants_the_changed_value(config: RunConfig) -> None:
         assert any(sample.answer in message.content for message in sample.history)
 
 
+def test_a_model_that_reads_its_pages_writes_out_all_of_the_right_ones(
+    config: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = _Evaluation(config)
+    material = Material(config, run.maker.builder, run.dataset, run.store, run.held_out)
+    asked = [Transcribe(material).reading(sample) for sample in run.samples]
+    written = {run.features(sample).numpy().tobytes(): sample.answer for sample in asked}
+
+    def read(self: Scorer, cases: list[Case]) -> list[str]:
+        assert self.max_new_tokens >= max(case.supervised.answer_tokens for case in cases)
+        return [written.get(case.features.numpy().tobytes(), "") for case in cases]  # type: ignore[union-attr]
+
+    monkeypatch.setattr(Scorer, "answers", read)
+    others = [run.samples[place] for place in of_other_conversations(run.samples)]
+    found = measure_transcription(material, run.samples, others, run.features, run.maker, run.scorer)
+    assert found["memory"] == 1.0 > found["shuffled"]
+    assert found["characters"] == sum(len(" ".join(sample.answer.split())) for sample in asked)
+
+
+@pytest.mark.parametrize(
+    ("said", "text", "right"),
+    [
+        ("ana tea", "ana tea", 7),
+        (" ana\n tea ", "ana tea", 7),
+        ("ana", "ana tea", 3),
+        ("", "ana tea", 0),
+        ("tea ana", "ana tea", 3),  # in their order: one word of the two
+        ("ana tea and much that is not there", "ana tea", 7),
+    ],
+)
+def test_characters_count_in_their_order(said: str, text: str, right: int) -> None:
+    assert characters_in_common(said, text) == right
+
+
 def test_fewer_samples_are_spread_over_all(own_reports: RunConfig) -> None:
-    found = evaluate(with_evaluate(own_reports, max_samples=2, examples=1))
+    found = evaluate(without_stages(with_evaluate(own_reports, max_samples=2, examples=1)))
+    assert "transcription" not in found  # what was never trained is not asked for
     assert found["samples"]["evaluated"] == 2
     assert found["samples"]["conversations"] == 2
     assert found["samples"]["with_memory"] > 2
@@ -242,6 +288,7 @@ def test_the_report_needs_no_other_file(config: RunConfig, result: dict[str, Any
     for name in result.keys() & VARIANTS:
         assert name in parser.text
     assert f"{result['memory']['loss']:.4f}" in parser.text
+    assert f"{result['transcription']['characters']} characters" in parser.text
     assert "Training loss" in parser.text
 
 
@@ -274,13 +321,14 @@ def test_a_report_without_training_and_counterfactual_is_whole(
 ) -> None:
     dataset = MemoryDataset.open(config.paths.dataset)
     samples = [sample for sample in dataset.samples("eval") if sample.has_memory]
-    less = {key: value for key, value in result.items() if key not in ("counterfactual", "scrambled")}
+    less = {key: value for key, value in result.items() if key not in ("counterfactual", "scrambled", "transcription")}
     elsewhere = config.model_copy(update={"paths": config.paths.model_copy(update={"reports": str(tmp_path)})})
     said = [Scored(sample.id, 1.0, 1, "", True, 3, True) for sample in samples]
     write_report(tmp_path / "evaluation.html", less, {"memory": said}, samples, dataset, elsewhere)
     parser, _ = read_html(tmp_path / "evaluation.html")
     assert "Training loss" not in parser.text
     assert "counterfactual" not in parser.text
+    assert "write out" not in parser.text
     assert "(nothing)" in parser.text
 
 
