@@ -34,7 +34,8 @@ def loss_in_parts(
         head: the language model's, `is_plain`.
         hidden_ND: what stands in front of it [N, H].
         targets_N: long [N].
-        items: a scalar. It is divided by before the gradient is rounded to the head's dtype, as autograd does.
+        items: a scalar, of which the gradient's rounding to the head's dtype sees the mantissa alone. That rounds as
+            autograd does, and float16 loses nothing of the gradient before a gradient scaler enlarges it.
     """
     return LossInParts.apply(hidden_ND, targets_N, items, head.weight, head.bias)  # type: ignore[no-any-return]
 
@@ -50,6 +51,7 @@ class LossInParts(torch.autograd.Function):
         bias: torch.Tensor | None,
     ) -> torch.Tensor:
         total = torch.zeros((), dtype=torch.float32, device=hidden_ND.device)
+        mantissa = torch.frexp(items.float()).mantissa  # of items, 0.5 to 1
         gradient = torch.empty_like(hidden_ND) if ctx.needs_input_grad[0] else None
         for start in range(0, len(hidden_ND), LOGITS_AT_ONCE):
             part = slice(start, start + LOGITS_AT_ONCE)
@@ -60,11 +62,11 @@ class LossInParts(torch.autograd.Function):
             if gradient is not None:
                 error = logits.sub_(scale).exp_()  # the probabilities, less 1 for the right word
                 error.scatter_add_(1, right, error.new_full(right.shape, -1.0))
-                gradient[part] = error.mul_(1 / items).to(weight.dtype) @ weight
-        ctx.save_for_backward(gradient)
+                gradient[part] = error.mul_(1 / mantissa).to(weight.dtype) @ weight
+        ctx.save_for_backward(gradient, items / mantissa)
         return total / items
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        (of_loss,), (gradient,) = gradients, ctx.saved_tensors
-        return (gradient.float() * of_loss).to(gradient.dtype), None, None, None, None
+        (of_loss,), (gradient, power) = gradients, ctx.saved_tensors
+        return (gradient.float() * (of_loss / power)).to(gradient.dtype), None, None, None, None

@@ -38,6 +38,18 @@ def test_loss_and_gradient_are_those_of_all_logits_at_once(
     torch.testing.assert_close(hidden.grad, expected)
 
 
+def test_float16_keeps_the_gradient_of_many_items_for_the_scaler() -> None:
+    torch.manual_seed(0)
+    head, targets, items = frozen_head(torch.float16), torch.randint(VOCABULARY, (5,)), 1_000_000
+    hidden = torch.randn(5, WIDTH, dtype=torch.float16).requires_grad_()
+    scale = 65536.0  # what a gradient scaler begins with
+    (expected,) = torch.autograd.grad(
+        scale * F.cross_entropy(head(hidden).float(), targets, reduction="sum") / items, hidden
+    )
+    (scale * loss_in_parts(head, hidden, targets, torch.tensor(items))).backward()
+    torch.testing.assert_close(hidden.grad, expected)
+
+
 def test_without_gradients_there_is_the_loss_alone() -> None:
     head, targets = frozen_head(torch.float32), torch.randint(VOCABULARY, (5,))
     hidden = torch.randn(5, WIDTH, requires_grad=True)
