@@ -35,6 +35,7 @@ from ocrmem.evaluation.transcription import Transcription, measure_transcription
 from ocrmem.facts import MANIFEST
 from ocrmem.files import locking, sha256_file, write_json
 from ocrmem.json_files import with_sha256
+from ocrmem.model.embedding_scale import begin_output_norm
 from ocrmem.model.lora import without_lora
 from ocrmem.model.modeling import MEMModel
 from ocrmem.objectives import Material, Transcribe
@@ -245,6 +246,7 @@ def _fresh_proj(model: MEMModel, seed: int) -> Iterator[None]:
         for module in fresh.modules():
             if isinstance(module, nn.Linear | nn.LayerNorm):
                 module.reset_parameters()
+    begin_output_norm(fresh, cast(nn.Embedding, model.get_input_embeddings()))
     model.proj = fresh.to(model.device)
     try:
         yield

@@ -27,7 +27,7 @@ from ocrmem.model import compatibility, lora, packing, trainable
 from ocrmem.model.adapter_files import WEIGHTS, read_config, read_weights, write_adapter
 from ocrmem.model.compatibility import BatchError
 from ocrmem.model.configuration import MEMConfig
-from ocrmem.model.embedding_scale import embedding_mean_square
+from ocrmem.model.embedding_scale import begin_output_norm
 from ocrmem.model.frozen_parts import load_base, parts_of_adapter, parts_of_run
 from ocrmem.model.prefix_cache import PrefixCache
 from ocrmem.model.projector import Projector
@@ -119,10 +119,9 @@ class MEMModel(PreTrainedModel):
         with torch.random.fork_rng(devices=[]):
             torch.random.default_generator.manual_seed(config.train.seed)
             model = cls(*parts)
-        if isinstance(model.proj.output_norm, nn.RMSNorm):
-            embedding = cast(nn.Embedding, model.get_input_embeddings())
-            with whole(embedding.parameters()):
-                nn.init.constant_(model.proj.output_norm.weight, embedding_mean_square(embedding) ** 0.5)
+        embedding = cast(nn.Embedding, model.get_input_embeddings())
+        with whole(embedding.parameters()):
+            begin_output_norm(model.proj, embedding)
         cast(nn.Module, model).to(pick_device(config.model.device))
         return model
 

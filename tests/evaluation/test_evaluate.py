@@ -11,6 +11,7 @@ from dataclasses import replace
 from functools import partialmethod
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -26,7 +27,7 @@ from ocrmem.encoder.feature_store import FeatureStore
 from ocrmem.encoder.loading import load_encoder
 from ocrmem.errors import DataError, MissingInputError, ModelError
 from ocrmem.evaluation.baselines import of_other_conversations
-from ocrmem.evaluation.evaluate import _Evaluation, evaluate
+from ocrmem.evaluation.evaluate import _Evaluation, _fresh_proj, evaluate
 from ocrmem.evaluation.html_report import choose_examples, training_curve, write_report
 from ocrmem.evaluation.result import VARIANTS
 from ocrmem.evaluation.scoring import Case, Scored, Scorer
@@ -34,6 +35,7 @@ from ocrmem.evaluation.transcription import characters_in_common, measure_transc
 from ocrmem.files import write_text
 from ocrmem.model.collator import MemoryCollator
 from ocrmem.model.modeling import MEMModel
+from ocrmem.model.projector import Projector
 from ocrmem.objectives import Material, Transcribe
 from ocrmem.synthetic.notes import REPHRASED
 from ocrmem.tokens import load_tokenizer
@@ -97,6 +99,19 @@ def test_variants_really_differ(result: dict[str, Any]) -> None:
     # An untrained adapter is the control's own equal: everything else reads something else.
     assert losses[0] == result["untrained"]["loss"]
     assert len(set(losses)) == len(losses) - 1
+
+
+def test_untrained_proj_has_nothing_of_the_trained_one_and_begins_as_training_does() -> None:
+    embedding, proj = torch.nn.Embedding(5, 6), Projector(4, 6, norm=True, output_norm=True)
+    with torch.no_grad():
+        for weight in proj.parameters():
+            weight.fill_(3.0)
+    model: Any = SimpleNamespace(proj=proj, device="cpu", get_input_embeddings=lambda: embedding)
+    with _fresh_proj(model, seed=0):
+        assert not any((weight == 3).any() for weight in model.proj.parameters())
+        scale = embedding.weight.detach().square().mean().sqrt()
+        torch.testing.assert_close(model.proj.output_norm.weight.detach(), scale.expand(6))
+    assert model.proj is proj
 
 
 def test_a_second_run_gives_the_same_but_for_the_latency(own_reports: RunConfig, result: dict[str, Any]) -> None:
