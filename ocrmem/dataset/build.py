@@ -203,7 +203,8 @@ def _require_memory(config: RunConfig, counts: Counts) -> None:
 def _code() -> str:
     """Return a hash of the modules that decide what a part holds: parts of another version are not used."""
     root = Path(ocrmem.__file__).parent
-    files = sorted(path for name in ("conversations", "rendering", "dataset") for path in (root / name).rglob("*.py"))
+    deciding = ("conversations", "families", "rendering", "dataset")
+    files = sorted(path for name in deciding for path in (root / name).rglob("*.py"))
     return sha256_json([sha256_file(path) for path in [root / "facts.py", root / "tokens.py", *files]])
 
 

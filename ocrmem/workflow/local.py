@@ -166,9 +166,11 @@ def _lines(summary: RunSummary, directory: Path) -> list[str]:
 
 
 def _code() -> str:
-    """Hash ocrmem's modules: kfp identifies a task by its component alone, which holds none of them."""
+    """Hash ocrmem's modules, glyphs and phrases: kfp identifies a task by its component alone, which holds none of
+    them."""
     root = Path(ocrmem.__file__).parent
-    return sha256_json([[path.name, sha256_file(path)] for path in sorted(root.rglob("*.py"))])[:12]
+    files = (path for path in sorted(root.rglob("*")) if path.is_file() and path.suffix != ".pyc")
+    return sha256_json([[path.relative_to(root).as_posix(), sha256_file(path)] for path in files])[:12]
 
 
 class _Watch:
