@@ -22,11 +22,10 @@ def outputs(steps: Mapping[str, Step] = STEPS) -> list[str]:
 
 def index_page(page: str, steps: Mapping[str, Step] = STEPS) -> str:
     """Return docs/index.md with the table of steps."""
-    rows = ["| step | what it does | function | reads | writes |", "| --- | --- | --- | --- | --- |"]
+    rows = ["| step | what it does | reads | writes |", "| --- | --- | --- | --- |"]
     for step in steps.values():
-        function = step.function.removeprefix("ocrmem.").replace(":", ".")
         places = (", ".join(names) or "-" for names in (step.reads, step.writes))
-        cells = (f"[{step.name}]({step.page})", step.help, f"`{function}`" if function else "-", *places)
+        cells = (f"[{step.name}]({step.page})", step.help, *places)
         rows.append(f"| {' | '.join(cells)} |")
     return _between("<!-- steps: written by `make reference` -->", rows, "<!-- end of steps -->", page)
 
