@@ -79,7 +79,7 @@ class SpeedMeter:
     operations: Callable[[BatchShape], float] | None = None
     peak: float | None = None
     _open: _Work = field(default_factory=_Work)
-    _since: float = field(default_factory=time.monotonic)
+    _since: float | None = None  # what comes before the first batch, such as hashing the model, is no training
     _seconds: float = 0.0  # of all that was read, and its tokens and operations
     _tokens: float = 0.0
     _done: float = 0.0
@@ -102,12 +102,14 @@ class SpeedMeter:
 
     def saw(self, batch: Mapping[str, Any]) -> None:
         """Count a batch that is about to be computed on."""
+        if self._since is None:
+            self._since = time.monotonic()
         self._open.add(batch)
 
     def read(self) -> Speed:
         """Return the speed since the last reading."""
         now = time.monotonic()
-        seconds, tokens = now - self._since, float(self._open.tokens)
+        seconds, tokens = now - (now if self._since is None else self._since), float(self._open.tokens)
         done = self.operations(self._open.shape()) if self.operations else 0.0
         self._open, self._since = _Work(), now
         self._seconds, self._tokens, self._done = self._seconds + seconds, self._tokens + tokens, self._done + done
@@ -122,7 +124,8 @@ class SpeedMeter:
         """Leave out the time that the block takes; what it does is not training."""
         before = time.monotonic()
         yield
-        self._since += time.monotonic() - before
+        if self._since is not None:
+            self._since += time.monotonic() - before
 
     def _speed(self, seconds: float, tokens: float, done: float) -> Speed:
         rate = 1 / seconds if seconds > 0 else 0.0

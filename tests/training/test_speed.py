@@ -36,6 +36,18 @@ def test_padding_is_no_token_and_counts_in_the_operations() -> None:
     assert meter.overall()["tokens_per_second"] < speed["tokens_per_second"]
 
 
+def test_what_comes_before_the_first_batch_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr("ocrmem.training.speed.time.monotonic", lambda: now)
+    meter = SpeedMeter()
+    now = 100.0  # models are hashed, engines set up
+    assert meter.read()["tokens_per_second"] == 0
+    meter = SpeedMeter()
+    meter.saw(BATCH)
+    now = 102.0
+    assert meter.read()["tokens_per_second"] == 2.5
+
+
 def test_vision_tokens_count_where_no_language_model_runs() -> None:
     meter = SpeedMeter()
     meter.saw({"memory_features": BATCH["memory_features"], "text_ids": torch.zeros(9)})
