@@ -25,6 +25,8 @@ os.environ.update(
         "OMP_NUM_THREADS": "1",
     }
 )
+# What a process prints waits in its buffer, as it does for users: no machine's own setting hides a missing flush.
+os.environ.pop("PYTHONUNBUFFERED", None)
 # A shell without job control starts what runs in the background with SIGINT ignored, and every process that a test
 # starts would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -6,6 +6,7 @@ import os
 import pty
 import select
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 
@@ -77,6 +78,7 @@ def test_zsh_completes_in_a_terminal(tmp_path: Path, capsys: pytest.CaptureFixtu
             read_until(terminal, completed)
     finally:
         os.close(terminal)
+        os.kill(child, signal.SIGKILL)  # a shell may outlive its terminal
         os.waitpid(child, 0)
 
 

@@ -131,6 +131,7 @@ def main() -> None:
     for name in IMPORTS:
         if importlib.util.find_spec(name.partition(".")[0]):
             importlib.import_module(name)
+    sys.stdout.flush()  # what libraries printed meanwhile is not for the children to print again
     for line in sys.stdin:
         request = json.loads(line)
         children = [_start(command, request["folder"], number) for number, command in enumerate(request["commands"])]
