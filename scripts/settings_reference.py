@@ -24,15 +24,6 @@ from ocrmem.workflow.compile_settings import PipelineSettings
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 TABLES = re.compile("(<!-- Written by `make reference`.*?-->\n).*(<!-- Until here. -->\n)", re.DOTALL)
-BOUNDS = {"exclusiveMinimum": "above", "minimum": "at least", "exclusiveMaximum": "below", "maximum": "at most"}
-TYPES = {
-    "integer": "whole number",
-    "number": "number",
-    "boolean": "true or false",
-    "string": "text",
-    "array": "list",
-    "object": "names with text",
-}
 
 
 def page(name: str) -> str:
@@ -50,39 +41,47 @@ def read(name: str) -> str:
 
 
 def tables(section: Section, prefix: str = "") -> Iterator[str]:
-    """Yield the lines of a section's table, then heading and table of each section in it; its values are defaults."""
+    """Yield the lines of a section's table, then heading and table of each section in it; its values are defaults.
+
+    The sections of a section are rows of its table: each field a row, or those that are alike a row each.
+    """
+    rows = list(_rows(section, prefix))
+    if rows:
+        yield from ("| setting | default | meaning |", "| --- | --- | --- |", *rows, "")
+    for name, info in type(section).model_fields.items():
+        inner, path = getattr(section, name), prefix + (info.alias or name)
+        if isinstance(inner, Section) and not prefix:
+            yield from (f"### {path}", "", " ".join((type(inner).__doc__ or "").split()), "")
+            yield from tables(inner, f"{path}.")
+
+
+def _rows(section: Section, prefix: str) -> Iterator[str]:
     schema = type(section).model_json_schema()["properties"]
-    inner: dict[str, tuple[Section, str]] = {}
-    rows = []
     for name, info in type(section).model_fields.items():
         path, default = prefix + (info.alias or name), getattr(section, name)
-        if isinstance(default, Section):
-            inner[path] = default, info.description or type(default).__doc__ or ""
+        if isinstance(default, Section) and not info.description:
+            yield from _rows(default, f"{path}.") if prefix else ()
         elif info.description:
-            meaning = " ".join(info.description.split())
-            rows.append(f"| `{path}` | {allowed(schema[name])} | {json.dumps(default)} | {meaning} |")
+            value = default.model_dump() if isinstance(default, Section) else default
+            meaning = " ".join([*info.description.split(), *allowed(schema[name], info.description, default)])
+            yield f"| `{path}` | {json.dumps(value)} | {meaning} |"
         else:
             raise SystemExit(f"{path} has no description: write one below it")
-    if rows:
-        yield from ("| field | values | default | meaning |", "| --- | --- | --- | --- |", *rows, "")
-    for path, (default, meaning) in inner.items():
-        yield from (f"### {path}", "", " ".join(meaning.split()), "")
-        yield from tables(default, f"{path}.")
 
 
-def allowed(schema: dict[str, Any]) -> str:
-    """Return the values that a field takes, in words."""
-    if "anyOf" in schema:
-        return " or ".join(allowed(choice) for choice in schema["anyOf"])
-    if "enum" in schema:
-        return ", ".join(f"`{value}`" for value in schema["enum"])
-    if "$ref" in schema:
-        return "section"
-    if schema["type"] == "null":
-        return "null"
-    bounds = [f"{word} {schema[key]:g}" for key, word in BOUNDS.items() if key in schema]
-    kind = schema.get("format", TYPES[schema["type"]])
-    return f"{kind} {' and '.join(bounds)}" if bounds else kind
+def allowed(schema: dict[str, Any], description: str, default: Any) -> Iterator[str]:
+    """Yield, as a sentence, the values that a field takes, where neither default nor description says it."""
+    for choice in schema.get("anyOf", [schema]):
+        values = [f"`{value}`" for value in choice.get("enum", [])]
+        if any(value not in description for value in values):
+            yield f"One of {', '.join(values)}."
+        if choice.get("type") not in ("integer", "number") or "exclusiveMinimum" in choice:
+            continue
+        least, most = choice.get("minimum"), choice.get("maximum", choice.get("exclusiveMaximum"))
+        if most is not None:
+            yield f"{least:g} to {'below ' if 'exclusiveMaximum' in choice else ''}{most:g}."
+        elif default != 0:
+            yield "Any number." if least is None else f"{least:g} or more."
 
 
 def reference() -> Iterator[str]:

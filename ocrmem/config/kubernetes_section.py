@@ -32,16 +32,16 @@ class VolumeSection(Section):
 
 
 class VolumesSection(Section):
-    """Volumes that a training job reads and writes; `paths.*` in the pods are made from these."""
+    """Volumes of a training job, from which `paths.*` in its pods are made; with `claim: null` one is not mounted."""
 
     dataset: VolumeSection = VolumeSection(claim="ocrmem-dataset", path="/workspace/dataset", read_only=True)
     """The dataset, read by every pod."""
     features: VolumeSection = VolumeSection(claim="ocrmem-features", path="/workspace/features", read_only=True)
     """The feature store, read by every pod."""
     models: VolumeSection = VolumeSection(claim="ocrmem-models", path="/workspace/models", read_only=False)
-    """The models: the tiny ones, or the hub's cache, which is `hub` in it (HF_HOME) and is written to."""
+    """The tiny models, and the hub's cache in `hub`."""
     output: VolumeSection = VolumeSection(claim="ocrmem-output", path="/workspace/output", read_only=False)
-    """Output of the job: adapters and checkpoints, a folder for each run. It must be mounted, and not read-only."""
+    """Adapters and checkpoints, a folder for each run; must be mounted and writable."""
 
     @field_validator("*", mode="before")
     @classmethod
@@ -52,34 +52,34 @@ class VolumesSection(Section):
 
 
 class KubernetesSection(Section):
-    """Training as a Kubeflow TrainJob (`ocrmem train --launcher kubernetes`), see [kubernetes](kubernetes.md)."""
+    """[Training as a Kubeflow TrainJob](kubernetes.md)."""
 
     context: str | None = None
-    """Context of the kubeconfig; null: the current one, or the pod's service account."""
+    """Of the kubeconfig; null: the current one, or the pod's service account."""
     namespace: ObjectName = "ocrmem"
-    """Where the TrainJob is created."""
+    """Namespace of the TrainJob."""
     image: Image = PLACEHOLDER_IMAGE
-    """Container image of the training pods; the default is a placeholder."""
+    """Image of the pods; the default is a placeholder."""
     image_pull_secrets: list[ObjectName] = Field(default=[])
-    """Names of Secrets for a private registry."""
+    """Secrets for a private registry."""
     runtime: ObjectName = "ocrmem-deepspeed"
     """The ClusterTrainingRuntime."""
     nodes: PositiveInt = 1
-    """Pods, each on a node of its own when it takes all of the node's GPUs."""
+    """Pods, usually a node each."""
     gpus_per_node: NonNegativeInt = 1
-    """GPUs, and processes, of a pod; 0: CPU, one process a pod."""
+    """GPUs and processes of a pod; 0: CPU, one process."""
     gpu_resource: GpuResource = "nvidia.com/gpu"
-    """Name of the GPUs among the resources of the nodes."""
+    """What the nodes call their GPUs."""
     cpu: Quantity = "4"
-    """Cores requested for each pod."""
+    """Cores of a pod."""
     memory: Quantity = "32Gi"
-    """Memory requested for each pod; what lies in /dev/shm counts."""
+    """Memory of a pod, /dev/shm included."""
     cpu_limit: Quantity | None = None
-    """Upper bound of the cores of a pod; null: as requested."""
+    """Limit of cores; null: as requested."""
     memory_limit: Quantity | None = None
-    """Upper bound of the memory of a pod; null: as requested."""
+    """Limit of memory; null: as requested."""
     shm_size: Quantity | None = "8Gi"
-    """Size of /dev/shm, in memory; null: what the runtime or the container engine gives (often 64 MiB)."""
+    """Size of /dev/shm; null: the container engine's (often 64 MiB)."""
     volumes: VolumesSection = VolumesSection()
     secret_name: OptionalName = "ocrmem-secrets"
     """Secret whose `secret_variables` become environment variables; null: none."""
@@ -93,9 +93,9 @@ class KubernetesSection(Section):
             "MLFLOW_TRACKING_PASSWORD",
         ]
     )
-    """Keys of `secret_name`; those that it does not hold are left out."""
+    """Keys of `secret_name`; missing ones are left out."""
     secret_env: list[SecretVariable] = Field(default=[])
-    """`VARIABLE=SECRET/KEY`: the pods do not start without it; such a variable is not taken from `secret_variables`."""
+    """`VARIABLE=SECRET/KEY`, without which the pods do not start; goes before `secret_variables`."""
     env: dict[str, str] = Field(default={})
     """Plain environment variables."""
     tolerations: list[Toleration] = Field(default=[])
@@ -115,10 +115,10 @@ class KubernetesSection(Section):
     active_deadline_seconds: PositiveInt | None = None
     """Seconds after which the job fails; null: no limit."""
     backoff_limit: NonNegativeInt = 3
-    """Restarts by the launcher, from the newest checkpoint, after a preemption or a lost node."""
+    """Restarts by the launcher after a preemption or a lost node."""
     pending_timeout_seconds: PositiveInt = 600
-    """Seconds that a pod may be unschedulable, or stuck before its start, before the job is given up."""
+    """Seconds that a pod may be unschedulable or stuck before its start."""
     api_timeout_seconds: PositiveInt = 600
-    """Seconds that the API server may not answer before the launcher gives up."""
+    """Seconds that the API server may not answer."""
     on_interrupt: Literal["keep", "delete"] = "keep"
-    """Fate of the job when the launcher is stopped."""
+    """Whether to `keep` or `delete` the job when the launcher is stopped."""

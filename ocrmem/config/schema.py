@@ -30,20 +30,20 @@ class ModelSection(Section):
     ] = TINY
     """The frozen language model: `tiny`, a hub name such as Qwen/Qwen3-8B, or a directory."""
     base_revision: str | None = None
-    """Commit of the language model on the hub; null: its main branch. Pin it for hub names."""
+    """Its commit on the hub, to be pinned; null: the main branch."""
     ocr_model_name: Annotated[
         str,
         form(str.strip, "Name the encoder: tiny, english, a hub name such as deepseek-ai/DeepSeek-OCR, or a directory"),
     ] = TINY
     """The frozen encoder: `tiny`, `english` (in the box), a hub name or a directory."""
     ocr_revision: str | None = None
-    """Commit of the encoder on the hub; null: its main branch. Pin it for hub names."""
+    """Its commit on the hub, to be pinned; null: the main branch."""
     encoder: Literal["native", "deepseek-ocr-encoder"] = "native"
-    """What runs the encoder's weights: transformers' own modules, or the package deepseek-ocr-encoder around them."""
+    """What runs the encoder: `native`, transformers' modules, or the package `deepseek-ocr-encoder`."""
     features: Literal["sum", "concat"] = "sum"
-    """Content of a vision token: `sum` is SAM's tokens + CLIP's, `concat` both side by side."""
+    """A vision token is the `sum` of SAM's and CLIP's tokens, or both side by side (`concat`)."""
     vision_embedding_size: PositiveInt = 1024
-    """Width of one vision token as the encoder gives it."""
+    """Width of a vision token."""
     context_threshold: NonNegativeInt = 1024
     """Histories of more tokens than this become pages."""
     max_seq_length: PositiveInt = 2048
@@ -51,18 +51,18 @@ class ModelSection(Section):
     drop_blank_tokens: bool = True
     """Leave out the vision tokens of patches without ink."""
     projector_hidden_size: PositiveInt | None = None
-    """Width between the projector's two layers; null: the language model's hidden size."""
+    """Width between the projector's layers; null: the language model's."""
     projector_norm: bool = False
     """LayerNorm in front of the projector."""
     projector_output_norm: bool = False
-    """RMSNorm behind the projector, whose weight begins at the RMS of the language model's own embeddings."""
+    """RMSNorm behind the projector, beginning at the RMS of the language model's embeddings."""
     encoder_kernels: Literal["plain", "compiled", "fused"] = "plain"
-    """How a GPU runs the encoder in `encode`: `plain`; `compiled` by torch, which takes a minute first; or `fused`:
-    compiled, with the distances of patches added inside the attention kernel."""
+    """On a GPU, `encode` runs `plain`, `compiled` by torch (a minute first), or `fused`: compiled, with
+    the distances of patches added in the attention kernel."""
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Data type of the frozen models; the projector is always trained in float32."""
+    """`float32`, `bfloat16` or `float16` for the frozen models; the projector trains in float32."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where models run; `auto`: on a GPU if there is one."""
+    """`cpu`, `cuda`, or `auto`: a GPU if there is one."""
 
     @property
     def family(self) -> Family:
@@ -71,17 +71,16 @@ class ModelSection(Section):
 
 
 class BaseSection(Section):
-    """Training of the embedded tiny language model and encoder, and of the encoder `english` with `base --teach`."""
+    """Training of the tiny models, and of the encoder `english` with `base --teach`."""
 
     seed: int = 0
-    """First seed that is tried."""
+    """First seed."""
     encoder_steps: PositiveInt = 250
-    """Training steps of the encoder: 250 are enough for tiny, 3600 for english."""
+    """Steps of the encoder; english needs 3600."""
     lm_steps: PositiveInt = 1300
-    """Training steps of the tiny language model."""
+    """Steps of the language model."""
     text_recall: Share = 0.98
-    """Share of questions that the language model must answer from text; it is trained on, then reseeded, until it
-    does."""
+    """Share of questions that the language model must answer from text."""
     max_attempts: PositiveInt = 3
     """Seeds tried before giving up."""
 
@@ -90,7 +89,7 @@ class LabelSection(Section):
     """Labels in front of the messages on a page."""
 
     system: str = "system: "
-    """In front of a system message."""
+    """In front of a system message on a page."""
     user: str = "user: "
     """In front of a user message."""
     assistant: str = "assistant: "
@@ -105,18 +104,17 @@ class RenderSection(Section):
     page_size: PositiveInt = 1024
     """Side of a page in px: 512, 640, 1024 or 1280 for DeepSeek-OCR, 256 for tiny."""
     token_size: PositiveInt = 64
-    """Side in px of the square of page that one vision token sees: 64 for DeepSeek-OCR, 32 for tiny."""
+    """Side in px of what a vision token sees: 64 for DeepSeek-OCR, 32 for tiny."""
     line_height: PositiveInt = 16
-    """Px from one line to the next; a glyph is 16 px high."""
+    """Px from line to line; a glyph is 16 px high."""
     max_pages: PositiveInt = 8
     """Pages of one history; the oldest are dropped."""
     newlines: Literal["break", "flow"] = "break"
     """`break` starts a line at a newline, `flow` draws a visible mark instead."""
     align: Literal["none", "token"] = "none"
-    """`none` fills rows as wide as the page; `token` fills one vision token's square after the other, so that the
-    text under a token is one piece."""
+    """`none` fills rows as wide as the page, `token` one vision token's square after the other."""
     tab_width: PositiveInt = 4
-    """Width of a tab in cells of 8 px."""
+    """Cells of a tab."""
     atlas: Text = "unifont"
     """Glyphs: `unifont`, or the path of a monospace .ttf or .otf."""
     labels: LabelSection = LabelSection()
@@ -130,35 +128,35 @@ class DataSection(Section):
     recent_turns: PositiveInt = 1
     """User turns at the end that stay text."""
     eval_fraction: Share = 0.1
-    """Share of conversations that is held out, by hash of the id, when no file is named eval*.jsonl."""
+    """Share of conversations held out, by hash of the id, where no file is named eval*.jsonl."""
     skip_bad: bool = False
-    """Leave invalid lines out (they are written to rejects.jsonl) instead of failing."""
+    """Write invalid lines to rejects.jsonl instead of failing."""
     workers: NonNegativeInt = 0
-    """Processes for rendering; 0: one a core."""
+    """Processes for rendering; 0: one per core."""
     shard_conversations: PositiveInt = 512
-    """Conversations a shard."""
+    """Conversations in a shard."""
 
 
 class CheckSection(Section):
     """Bounds that the dataset must keep."""
 
     min_compression_ratio: NonNegativeFloat = 0.5
-    """Lower bound of the history's text tokens per memory token, of each sample."""
+    """Fewest text tokens per memory token, in any sample."""
     max_compression_ratio: float = 40.0
-    """Upper bound of the same."""
+    """Most text tokens per memory token."""
     min_ink_share: Share = 0.001
-    """Lower bound of the share of black pixels in the patches that have ink."""
+    """Smallest share of black pixels in patches with ink."""
     max_ink_share: Share = 0.5
-    """Upper bound of the same."""
+    """Largest share of them."""
     max_warnings: NonNegativeInt | None = None
-    """Most warnings about the dataset with which `check` passes; null: any."""
+    """Most warnings with which `check` passes; null: no limit."""
 
 
 class SmokeSection(Section):
     """The gradient-flow smoke test."""
 
     samples: PositiveInt = 4
-    """Samples that the smoke test runs on."""
+    """Samples that it runs on."""
 
 
 class LoraSection(Section):
@@ -209,76 +207,74 @@ class TrainSection(Section):
     """Training of proj, and on request of LoRA on the base model."""
 
     stages: tuple[StageSection, ...] = ()
-    """Stages, one after the other: objective, steps or share, learning_rate, warmup_steps, per_device_batch_size, mix;
+    """[Stages](train.md#stages): objective, steps or share, learning_rate, warmup_steps, per_device_batch_size, mix;
     none: `answer` over all steps."""
     lora: LoraSection | None = None
-    """LoRA on the base model, beside proj: rank (8), alpha (16), targets (null: the attention's projections); null: the
-    base stays as it is."""
+    """[LoRA](model.md): rank (8), alpha (16), targets (null: the attention's projections); null: none."""
     max_steps: PositiveInt = 1000
     """Optimizer steps."""
     num_train_epochs: PositiveFloat | None = None
-    """Passes over the training samples, which take the place of max_steps; null: max_steps."""
+    """Passes over the samples, instead of max_steps."""
     from_adapter: Text | None = None
-    """Directory of an adapter whose proj the training begins with, its optimizer being new; null: random weights."""
+    """Adapter whose proj training begins with; null: random weights."""
     learning_rate: PositiveFloat = 1e-3
-    """Peak learning rate of AdamW."""
+    """Peak learning rate."""
     per_device_batch_size: PositiveInt = 8
-    """Samples of one process and forward pass."""
+    """Samples of a process and forward pass."""
     gradient_accumulation_steps: PositiveInt = 1
-    """Batches summed up before an optimizer step."""
+    """Batches summed up for a step."""
     processes: PositiveInt = 1
-    """Data-parallel processes that the batch sizes are meant for."""
+    """Data-parallel processes."""
     global_batch_size: PositiveInt | None = None
-    """Samples of an optimizer step: per_device_batch_size x gradient_accumulation_steps x processes; null:
-    that product."""
+    """Given, it must be per_device_batch_size x gradient_accumulation_steps x processes."""
     deepspeed: str | None = None
     """`zero1`, `zero2`, `zero3` or a DeepSpeed JSON file; null: plain data parallel."""
     offload: Literal["none", "optimizer", "all"] = "none"
-    """Parts that DeepSpeed keeps in CPU memory; `all`, with zero3 only, is parameters too."""
+    """What DeepSpeed keeps in CPU memory: `none`, `optimizer`, or with zero3 `all`, parameters too."""
     activation_checkpointing: bool = False
-    """Compute activations again in the backward pass: far less memory, a third more operations."""
+    """Saves much memory, costs a third more operations."""
     warmup_steps: NonNegativeInt = 0
     """Steps over which the learning rate rises."""
     warmup_ratio: Annotated[float, Field(ge=0, lt=1)] | None = None
-    """The same as a share of the steps of the run, or of a stage, rounded down; null: warmup_steps."""
+    """The same as a share of the steps of the run or stage."""
     lr_scheduler_type: Literal["linear", "cosine", "constant", "constant_with_warmup"] = "cosine"
-    """Course of the learning rate after warmup."""
+    """Course of the learning rate."""
     weight_decay: NonNegativeFloat = 0.0
-    """Weight decay of AdamW."""
+    """Of AdamW."""
     adam_beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
-    """Decay of AdamW's second moment."""
+    """Of AdamW."""
     max_grad_norm: PositiveFloat = 1.0
-    """Gradients are scaled down to this norm."""
+    """Larger gradients are scaled down to this norm."""
     curriculum: Share = 0.0
-    """Share of the steps of each stage over which samples are let in, shortest memory first."""
+    """Share of each stage's steps over which samples are let in, shortest memory first."""
     transcribe_instruction: Text = "Repeat the notes."
-    """User message of `transcribe`, behind the memory."""
+    """User message of `transcribe`."""
     continue_instruction: Text = "Continue the notes."
-    """User message of `continue`, behind the memory."""
+    """User message of `continue`."""
     distil_top_k: PositiveInt = 32
-    """Most likely tokens of the teacher that are stored at each position of an answer, for `distil`."""
+    """`distil`: the teacher's most likely tokens that are stored per position."""
     distil_kl_weight: NonNegativeFloat = 2.0
-    """Weight of the divergence from the teacher in the loss of `distil`."""
+    """`distil`: weight of the divergence from the teacher."""
     distil_nll_weight: NonNegativeFloat = 1.0
-    """Weight of the loss of `answer` in that of `distil`."""
+    """`distil`: weight of the loss of `answer`."""
     packing: bool = False
-    """Lay the samples of a batch one behind the other in a single row, instead of padding them to the longest."""
+    """Lay the samples of a batch one behind the other in a row, without padding."""
     group_by_length: bool = False
-    """Make batches of samples of similar length, which need less padding."""
+    """Make batches of samples of like length."""
     loader_workers: NonNegativeInt = 0
-    """Processes beside each training process that make batches ahead; 0: it makes them itself, between steps."""
+    """Processes that make batches ahead for each training process."""
     seed: int = 0
-    """Seed of the projector's weights and of the order of samples."""
+    """Of the projector's weights and the order of samples."""
     logging_steps: PositiveInt = 10
-    """Steps between two log lines."""
+    """Steps between log lines."""
     save_steps: PositiveInt = 500
-    """Steps between two checkpoints."""
+    """Steps between checkpoints."""
     save_total_limit: PositiveInt = 2
     """Checkpoints that are kept."""
     eval_steps: PositiveInt | None = None
-    """Steps between two measurements of loss and recall on held-out samples, the last step being one; null: none."""
+    """Steps between measurements on held-out samples; null: none."""
     eval_samples: PositiveInt = 64
-    """Held-out samples with memory that these take."""
+    """Held-out samples of a measurement."""
 
     def warmup_of(self, steps: int) -> int:
         """Return the steps of rising learning rate among so many."""
@@ -310,34 +306,32 @@ class EvaluateSection(Section):
     """Evaluation on held-out conversations."""
 
     max_samples: PositiveInt | None = None
-    """Held-out samples with memory that are used; null: all."""
+    """Held-out samples with memory; null: all."""
     batch_size: PositiveInt = 16
     """Samples at once."""
     max_new_tokens: PositiveInt = 32
     """Tokens of the longest generated answer."""
     examples: PositiveInt = 6
-    """Samples shown in evaluation.html with their pages."""
+    """Samples that evaluation.html shows with their pages."""
 
 
 class GateSection(Section):
     """Bounds that an evaluation must meet before the alias moves."""
 
     min_recall: Share = 0.5
-    """Lower bound of recall with memory."""
+    """Least recall with memory."""
     min_said: Share | None = None
-    """Lower bound of the share of answers with memory in which the right one occurs, in place of min_recall; null: it
-    is not asked."""
+    """Least share of answers that contain the right one, instead of min_recall."""
     max_shuffled_recall: Share = 0.5
-    """Upper bound of recall with another conversation's memory."""
+    """Most recall with another conversation's memory."""
     max_shuffled_said: Share | None = None
-    """Upper bound of the share with another conversation's memory, in place of max_shuffled_recall; null: it is not
-    asked."""
+    """Most such answers with another's memory, instead of max_shuffled_recall."""
     max_no_memory_recall: Share = 0.5
-    """Upper bound of recall without memory."""
+    """Most recall without memory."""
     min_loss_gain: float = 0.0
-    """Lower bound of the loss with shuffled memory minus the loss with memory."""
+    """Least loss with shuffled memory minus loss with memory."""
     max_warnings: NonNegativeInt | None = None
-    """Most warnings about the dataset and the evaluation, such as that memory does not help; null: any."""
+    """Most warnings about dataset and evaluation; null: no limit."""
 
     def bounds(self) -> dict[str, float]:
         """Return the bounds of shares of answers that hold, by field: one of `said` takes the place of its `recall`."""
@@ -352,20 +346,17 @@ class RegisterSection(Section):
     name: Text = "ocrmem-adapter"
     """Name of the adapter in the registry."""
     uri: Text = "sqlite:///registry/mlflow.db"
-    """The registry: sqlite:///file.db or http(s)://host for MLflow, kubeflow+http(s)://host:8080 for the Kubeflow Model
-    Registry."""
+    """MLflow: sqlite:///file.db or http(s)://host; Kubeflow Model Registry: kubeflow+http(s)://host:8080."""
     store: str | None = None
-    """Where packages go for the Kubeflow Model Registry: a directory or s3://bucket/prefix; null with MLflow."""
+    """Packages, with Kubeflow's registry only: a directory or s3://bucket/prefix."""
     endpoint_url: str | None = None
-    """Address of the store's S3 service; null: Amazon's."""
+    """Its S3 service; null: Amazon's."""
     alias: Text = "champion"
-    """Moved to a new version whose gate holds, as `promote` says."""
+    """Alias of the best version."""
     promote: Literal["better", "passed", "never"] = "better"
-    """Which versions whose gate holds get the alias: those `better` than its present one, all (`passed`), or none
-    (`never`)."""
+    """Versions to which it moves: `better` ones, all that have `passed` the gate, or `never`."""
     better_by: Literal["recall", "loss_gain"] = "recall"
-    """The gate's figure that `better` compares: recall with memory (`said`, where the gate has min_said), or the loss
-    gain."""
+    """What is compared: `recall` with memory (with gate.min_said: said), or `loss_gain`."""
     gate: GateSection = GateSection()
 
 
@@ -373,22 +364,22 @@ class VersionSection(Section):
     """The DVC remote that `version` pushes the dataset to."""
 
     remote: str | None = None
-    """A directory or s3://bucket/prefix; null: none is configured."""
+    """A directory or s3://bucket/prefix."""
     endpoint_url: str | None = None
-    """Address of the remote's S3 service; null: Amazon's."""
+    """Its S3 service; null: Amazon's."""
 
 
 class TrackingSection(Section):
     """Weights & Biases."""
 
     wandb: Literal["offline", "online", "disabled"] = "offline"
-    """`online` takes WANDB_API_KEY from the environment."""
+    """`offline`, `disabled`, or `online`, with WANDB_API_KEY from the environment."""
     project: Text = "ocrmem"
-    """W&B project."""
+    """Project."""
     entity: str | None = None
-    """W&B team or user; null: the key's default."""
+    """Team or user; null: the key's."""
     run_name: str | None = None
-    """Name of the run; null: W&B makes one."""
+    """Name of the run; null: made up."""
 
 
 class PathsSection(Section):
@@ -407,7 +398,7 @@ class PathsSection(Section):
     adapter: Text = "adapter"
     """Trained adapter."""
     checkpoints: Text = "checkpoints"
-    """Checkpoints to resume from."""
+    """Checkpoints."""
     reports: Text = "."
     """validation.json, train.json, evaluation.json, evaluation.html and registration.json."""
     tracking: Text = "wandb"

@@ -27,42 +27,42 @@ class PipelineSettings(Section):
     image: str = PLACEHOLDER_IMAGE
     """Default of the parameter `image`."""
     launcher: Literal["local", "kubernetes"] = "local"
-    """`local`: train in the task's pod; `kubernetes`: in a TrainJob, see below."""
+    """Train in the task's pod (`local`) or in a TrainJob (`kubernetes`)."""
     output_claim: OptionalName = "ocrmem-output"
-    """Volume at /workspace/output: records, checkpoints, reports of failed tasks, in `runs/RUN-ID`; null: none is
-    mounted and the summary knows the run's state only."""
+    """Volume at /workspace/output: records, checkpoints, reports of failed tasks; null: the summary has the run's state
+    only."""
     models_claim: OptionalName = "ocrmem-models"
     """Volume at /workspace/models, the Hugging Face cache; null: none."""
     data_claim: OptionalName = None
     """Volume at /workspace/data with your conversations; null: none."""
     dataset_claim: ObjectName = "ocrmem-dataset"
-    """Launcher kubernetes: volume at /workspace/dataset in the TrainJob's pods."""
+    """Volume at /workspace/dataset of a TrainJob."""
     features_claim: ObjectName = "ocrmem-features"
-    """Launcher kubernetes: volume at /workspace/features in the TrainJob's pods."""
+    """Volume at /workspace/features of a TrainJob."""
     scratch_size: Quantity = "20Gi"
     """Size of /tmp."""
     storage_class: OptionalName = None
-    """Class of the volume that /tmp is for as long as the pod lives; null: /tmp is on the node's disk."""
+    """Class of a volume for /tmp; null: the node's disk."""
     shm_size: Quantity = "8Gi"
     """Size of /dev/shm in tasks with GPUs."""
     cpu: Quantity = "1"
-    """Cores requested by tasks without GPUs."""
+    """Cores of tasks without GPUs."""
     memory: Quantity = "4Gi"
-    """Memory requested by tasks without GPUs."""
+    """Memory of tasks without GPUs."""
     gpu_cpu: Quantity = "4"
-    """Cores requested by tasks that may have GPUs."""
+    """Cores of tasks that may have GPUs."""
     gpu_memory: Quantity = "16Gi"
-    """Memory requested by tasks that may have GPUs."""
+    """Memory of tasks that may have GPUs."""
     timeout: PositiveInt = 4 * 3600
-    """Seconds after which a task is stopped; train has its own limit."""
+    """Seconds after which a task is stopped."""
     train_timeout: PositiveInt = 48 * 3600
     """Seconds after which train is stopped."""
     retries: NonNegativeInt = 2
     """Retries of tasks that use the network, and of train."""
     labels: dict[str, str] = Field(default={"app.kubernetes.io/part-of": "ocrmem"})
-    """Labels of every pod; in a file: `labels: {kueue.x-k8s.io/queue-name: team}`."""
+    """Labels of every pod."""
     user: PositiveInt = 10001
-    """User and group id; every pod is non-root."""
+    """User and group id."""
 
 
 def load_settings(path: Path | None, overrides: Overrides = ()) -> PipelineSettings:
