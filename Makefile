@@ -78,8 +78,8 @@ format: $(VENV)/.test-installed  ## let ruff rewrite what it can
 manifests: $(VENV)/.test-installed  ## write again what is made of settings and kept in git: pipelines/*.yaml, example TrainJobs
 	$(BIN)/ocrmem pipeline compile && $(BIN)/python scripts/example_trainjobs.py
 
-reference: $(VENV)/.test-installed  ## write what docs take from the code (settings, commands, errors, the notebook), and .gitignore
-	$(BIN)/python scripts/settings_reference.py && $(BIN)/python scripts/notebook.py && $(BIN)/python -m ocrmem.steps reference
+reference: $(VENV)/.test-installed  ## write what docs take from the code (settings, commands, errors, schemas, the notebook), and .gitignore
+	$(BIN)/python scripts/settings_reference.py && $(BIN)/python scripts/schemas.py && $(BIN)/python scripts/notebook.py && $(BIN)/python -m ocrmem.steps reference
 
 docs: $(VENV)/.docs-installed  ## docs/ as a site with search, in site/; python -m http.server -d site shows it
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet

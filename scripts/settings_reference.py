@@ -1,4 +1,4 @@
-"""Write what docs take from the code: settings, commands, errors, files. The text around the tables stays.
+"""Write what docs take from the code: settings, commands, errors. The text around them stays.
 
 make reference
 """
@@ -14,24 +14,23 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ocrmem import errors, json_files
+from ocrmem import errors
 from ocrmem.cli import build_parser
 from ocrmem.config.schema import RunSettings
 from ocrmem.config.section import Section
 from ocrmem.files import write_text
-from ocrmem.steps import COMMANDS
 from ocrmem.workflow.compile_settings import PipelineSettings
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
-TABLES = re.compile("(<!-- Written by `make reference`.*?-->\n).*(<!-- Until here. -->\n)", re.DOTALL)
+WRITTEN = re.compile("(<!-- Written by `make reference`.*?-->\n).*(<!-- Until here. -->\n)", re.DOTALL)
 
 
 def page(name: str) -> str:
-    """Return a page of docs with its tables written again."""
+    """Return a page of docs with what the code says written again."""
     written = "".join(f"{line}\n" for line in PAGES[name]())
-    text, found = TABLES.subn(lambda marks: f"{marks[1]}\n{written}{marks[2]}", read(name))
+    text, found = WRITTEN.subn(lambda marks: f"{marks[1]}\n{written}{marks[2]}", read(name))
     if found != 1:
-        raise SystemExit(f"docs/{name} does not have the two comments between which its tables stand")
+        raise SystemExit(f"docs/{name} does not have the two comments between which that stands")
     return text
 
 
@@ -40,31 +39,29 @@ def read(name: str) -> str:
     return (DOCS / name).read_text(encoding="utf-8")
 
 
-def tables(section: Section, prefix: str = "") -> Iterator[str]:
-    """Yield the lines of a section's table, then heading and table of each section in it; its values are defaults.
+def settings(section: Section, prefix: str = "") -> Iterator[str]:
+    """Yield a line for each field of a section, then heading and lines of each section in it; its values are defaults.
 
-    The sections of a section are rows of its table: each field a row, or those that are alike a row each.
+    A section within those is a field of its section, or stands for its fields where it has no text of its own.
     """
-    rows = list(_rows(section, prefix))
-    if rows:
-        yield from ("| setting | default | meaning |", "| --- | --- | --- |", *rows, "")
+    yield from (*_fields(section, prefix), "")
     for name, info in type(section).model_fields.items():
-        inner, path = getattr(section, name), prefix + (info.alias or name)
+        inner, path = getattr(section, name), info.alias or name
         if isinstance(inner, Section) and not prefix:
             yield from (f"### {path}", "", " ".join((type(inner).__doc__ or "").split()), "")
-            yield from tables(inner, f"{path}.")
+            yield from settings(inner, f"{path}.")
 
 
-def _rows(section: Section, prefix: str) -> Iterator[str]:
+def _fields(section: Section, prefix: str) -> Iterator[str]:
     schema = type(section).model_json_schema()["properties"]
     for name, info in type(section).model_fields.items():
         path, default = prefix + (info.alias or name), getattr(section, name)
         if isinstance(default, Section) and not info.description:
-            yield from _rows(default, f"{path}.") if prefix else ()
+            yield from _fields(default, f"{path}.") if prefix else ()
         elif info.description:
             value = default.model_dump() if isinstance(default, Section) else default
             meaning = " ".join([*info.description.split(), *allowed(schema[name], info.description, default)])
-            yield f"| `{path}` | {json.dumps(value)} | {meaning} |"
+            yield f"- `{path}: {json.dumps(value)}` {meaning}"
         else:
             raise SystemExit(f"{path} has no description: write one below it")
 
@@ -85,26 +82,18 @@ def allowed(schema: dict[str, Any], description: str, default: Any) -> Iterator[
 
 
 def reference() -> Iterator[str]:
-    """Yield the lines of exit codes, commands with their options, errors, and files with their fields."""
+    """Yield the lines of exit codes, commands with their options, and errors."""
     yield from ("## Exit codes", "", "| exit code | meaning |", "| --- | --- |")
     yield from (f"| {code.value} | {code.meaning} |" for code in errors.Exit)
     yield ""
     yield from ("## Commands", "")
     for name, command in _commands().items():
         yield from (f"### ocrmem {name}", "", str(command.description), "")
-        if rows := [f"| {shown} | {meaning} |" for shown, meaning in _options(command)]:
-            yield from ("| option | meaning |", "| --- | --- |", *rows, "")
-        if name in COMMANDS:
-            yield from (f"    {COMMANDS[name].example}", "")
-    yield from ("## Errors", "", "| class of `ocrmem.errors` | exit code | when |", "| --- | --- | --- |")
+        yield from (*(f"- {shown}{meaning and ': '}{meaning}" for shown, meaning in _options(command)), "")
+    yield from ("## Errors", "", "In `ocrmem.errors`, with the exit code:", "")
     for kind in vars(errors).values():
         if inspect.isclass(kind) and issubclass(kind, errors.OcrMemError):
-            yield f"| `{kind.__name__}` | {kind.exit_code} | {_first_paragraph(kind)} |"
-    yield from ("", "## Files", "", "| what | fields that are checked when it is read |", "| --- | --- |")
-    for kind in vars(json_files).values():
-        fields = getattr(kind, "__annotations__", {}) if inspect.isclass(kind) else {}
-        if json_files.SHA256 in fields and len(fields) > 1:
-            yield f"| {_first_paragraph(kind).rstrip('.')} | {', '.join(f'`{name}`' for name in fields)} |"
+            yield f"- `{kind.__name__}`, {kind.exit_code}: {_first_paragraph(kind)}"
     yield ""
 
 
@@ -122,7 +111,7 @@ def _options(command: argparse.ArgumentParser) -> Iterator[tuple[str, str]]:
         elif not {*action.option_strings} & COMMON:
             value = action.metavar or (f"{{{','.join(map(str, action.choices))}}}" if action.choices else action.dest)
             shown = " ".join([*action.option_strings[:1], *([] if action.nargs == 0 else [str(value)])])
-            yield f"`{shown}`".replace("|", "\\|"), " ".join((action.help or "").split()).replace("|", "\\|")
+            yield f"`{shown}`", " ".join((action.help or "").split())
 
 
 def _first_paragraph(kind: type) -> str:
@@ -131,8 +120,8 @@ def _first_paragraph(kind: type) -> str:
 
 COMMON = {"--help", "--config", "--set", "--quiet", "--json"}
 PAGES: dict[str, Callable[[], Iterator[str]]] = {
-    "configuration.md": partial(tables, RunSettings()),
-    "pipelines.md": partial(tables, PipelineSettings()),
+    "configuration.md": partial(settings, RunSettings()),
+    "pipelines.md": partial(settings, PipelineSettings()),
     "reference.md": reference,
 }
 
