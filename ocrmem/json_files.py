@@ -273,6 +273,19 @@ class ProblemRecord(TypedDict):
     others: NotRequired[list[str]]
 
 
+class Success(TypedDict):
+    """What a verb prints with --json besides its result, whose ``summary`` is left out."""
+
+    ok: Literal[True]
+
+
+class Refusal(TypedDict):
+    """What a verb prints with --json when its exit code is above 0."""
+
+    ok: Literal[False]
+    problems: list[ProblemRecord]
+
+
 class TaskRecord(TypedDict):
     """A task's record, as `ocrmem.workflow.records.Record` has it."""
 

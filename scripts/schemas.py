@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from functools import cache, reduce
 from operator import or_
 from pathlib import Path
@@ -73,24 +73,18 @@ class _Schema(GenerateJsonSchema):
         return False
 
 
-class Refused(TypedDict):
-    """What is printed with an exit code above 0."""
-
-    ok: bool
-    problems: list[json_files.ProblemRecord]
-
-
 def kinds() -> Iterator[tuple[str, Any]]:
     """Yield each file and each verb with --json, and the type that says what it holds."""
     yield "params.yaml", RunSettings
     yield "pipeline compile --settings", PipelineSettings
     for name, (parts, without) in FILES.items():
-        yield name, _record(tuple(_load(part) for part in parts), frozenset(without))
+        yield name, _record([_load(part) for part in parts], without, "File")
     results = {name: step.function for name, step in COMMANDS.items() if step.function} | OTHER_RESULTS
     for name, target in results.items():
         found = _load(target)
-        yield f"{name} --json", _known(found if isinstance(found, type) else get_type_hints(found)["return"])
-    yield "--json, exit code above 0", _known(Refused)
+        kind = found if isinstance(found, type) else get_type_hints(found)["return"]
+        yield f"{name} --json", _record((kind, json_files.Success), {"summary"})
+    yield "--json, exit code above 0", json_files.Refusal
 
 
 def text() -> str:
@@ -127,7 +121,7 @@ def _known(kind: Any) -> Any:
     """Return a type as pydantic takes it in Python 3.11: the TypedDicts in it are typing_extensions'."""
     arguments = get_args(kind)
     if is_typeddict(kind):
-        return _record((kind,))
+        return _record([kind])
     if not arguments or get_origin(kind) is Literal:
         return kind
     if get_origin(kind) is Annotated:
@@ -136,7 +130,7 @@ def _known(kind: Any) -> Any:
     return reduce(or_, inner) if isinstance(kind, UnionType) else get_origin(kind)[inner]
 
 
-def _record(parts: tuple[Any, ...], without: frozenset[str] = frozenset()) -> Any:
+def _record(parts: Sequence[Any], without: Collection[str] = (), suffix: str = "Result") -> Any:
     """Return a TypedDict of the fields of ``parts``, of which the last says what a field is, but those ``without``."""
     fields: dict[str, Any] = {}
     for part in parts:
@@ -145,8 +139,7 @@ def _record(parts: tuple[Any, ...], without: frozenset[str] = frozenset()) -> An
             known = _known(get_args(kind)[0] if get_origin(kind) is NotRequired else kind)
             fields[name] = NotRequired[known] if optional else known
     chosen = {name: kind for name, kind in fields.items() if name not in without}
-    name = parts[0].__name__
-    made = TypedDict(name.replace("Result", "File") if without else name, chosen)  # type: ignore[misc]
+    made = TypedDict(parts[0].__name__.replace("Result", suffix), chosen)  # type: ignore[misc]
     made.__doc__ = " ".join((inspect.getdoc(parts[0]) or "").split())
     made.__module__ = parts[0].__module__
     return made
