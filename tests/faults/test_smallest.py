@@ -4,14 +4,11 @@ thing that a newcomer tries."""
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import pytest
 from support.chat import write_jsonl
-from support.checkout import ROOT
 from support.finished import OUTPUTS, settings
 from support.models import write_random_base
 from support.verbs import Verbs
@@ -19,13 +16,6 @@ from support.verbs import Verbs
 pytestmark = pytest.mark.slow
 pytest.importorskip("mlflow")
 pytest.importorskip("dvc")
-
-SCHEMA = json.loads((ROOT / "docs" / "schemas.json").read_bytes())
-
-
-def fits(value: Any, name: str) -> None:
-    """What a verb printed or left is as docs/schemas.json says."""
-    jsonschema.validate(value, SCHEMA | {"$ref": f"#/properties/{name.replace('/', '~1')}"})
 
 
 def one_question(name: str) -> dict[str, Any]:
@@ -54,10 +44,7 @@ def small(root: Path, steps: int) -> Path:
 def test_every_verb_does_its_smallest_run(steps: int, verbs: Verbs, tmp_path: Path) -> None:
     root = small(tmp_path, steps)
     for verb in OUTPUTS:
-        fits(verbs.good(root, verb), f"{verb} --json")
-    for path in (path for name in SCHEMA["properties"] for path in root.glob(name.replace("-N/", "-*/"))):
-        if path.suffix == ".json":
-            fits(json.loads(path.read_bytes()), re.sub(r"-\d+/", "-N/", path.relative_to(root).as_posix()))
+        verbs.good(root, verb)
     samples = json.loads((root / "dataset" / "manifest.json").read_bytes())["counts"]["samples"]
     assert samples["train"] == 1
     report = json.loads((root / "train.json").read_bytes())
