@@ -61,30 +61,38 @@ class BlockedAttention(UnlimitedOcrSamVisionSdpaAttention):
     ) -> torch.Tensor:
         """Return [B, heads, H * W, c] of query, key and value of that shape and `_distance_terms`."""
         height, width = rows.shape[2:4]
-        seen = torch.empty_like(query)
-        for pictures, lines in _blocks(query, height, width):
-            patches = slice(lines.start * width, lines.stop * width)
-            seen[pictures, :, patches] = F.scaled_dot_product_attention(
-                query[pictures, :, patches],
-                key[pictures],
-                value[pictures],
-                # Not kept in a variable: one block is gone before the next is made.
-                attn_mask=(rows[pictures, :, lines, :, :, None] + columns[pictures, :, lines, :, None, :])
-                .flatten(2, 3)
-                .flatten(3),
+        # A sum of other layouts would take theirs, and flattening it would copy the whole bias.
+        rows, columns = rows.contiguous(), columns.contiguous()
+
+        def attend(pictures: slice, lines: slice, patches: slice) -> torch.Tensor:
+            bias = rows[pictures, :, lines, :, :, None] + columns[pictures, :, lines, :, None, :]
+            bias = bias.flatten(2, 3).flatten(3)
+            return F.scaled_dot_product_attention(
+                query[pictures, :, patches], key[pictures], value[pictures], attn_mask=bias
             )
+
+        blocks = [
+            (pictures, lines, slice(lines.start * width, lines.stop * width))
+            for pictures, lines in _blocks(query, height, width)
+        ]
+        if len(blocks) == 1:
+            return attend(*blocks[0])
+        seen = torch.empty_like(query)
+        for pictures, lines, patches in blocks:
+            seen[pictures, :, patches] = attend(pictures, lines, patches)
         return seen
 
     def _distance_terms(self, query: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Return what a query adds for keys by row, [B, heads, H, W, H], and by column, [B, heads, H, W, W]."""
-        height, width = query.shape[2:4]
+        batch, heads, height, width, size = query.shape
         by_row = self.get_rel_pos(height, height, self.rel_pos_h)
         by_column = self.get_rel_pos(width, width, self.rel_pos_w)
-        # Contiguous, for a sum of other layouts takes theirs, and flattening it would copy the whole bias.
-        return (
-            torch.einsum("bnhwc,hkc->bnhwk", query, by_row).contiguous(),
-            torch.einsum("bnhwc,wkc->bnhwk", query, by_column).contiguous(),
-        )
+        # Both products read one copy: [H, B * heads, W, c].
+        in_lines = query.permute(2, 0, 1, 3, 4).reshape(height, batch * heads, width, size)
+        rows = torch.bmm(in_lines.flatten(1, 2), by_row.transpose(1, 2)).view(height, batch, heads, width, -1)
+        columns = torch.bmm(in_lines.flatten(0, 1).transpose(0, 1), by_column.transpose(1, 2))
+        columns = columns.view(width, height, batch, heads, -1)
+        return rows.permute(1, 2, 0, 3, 4), columns.permute(2, 3, 1, 0, 4)
 
 
 class FusedAttention(BlockedAttention):

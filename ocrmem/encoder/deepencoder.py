@@ -24,6 +24,7 @@ from transformers import UnlimitedOcrVisionConfig, UnlimitedOcrVisionModel
 from ocrmem.encoder.architecture import clip_of, safe_to_initialize
 from ocrmem.encoder.attention import attend_in_blocks
 from ocrmem.encoder.page_bits import packed_bits, unpacked
+from ocrmem.encoder.sam_layers import keep_in_order
 from ocrmem.encoder.weights import check_tensors, open_encoder, save_native
 from ocrmem.errors import ConfigError, ModelError
 from ocrmem.facts import tokens_per_page
@@ -68,6 +69,7 @@ class DeepEncoder(nn.Module):
         self.sam_encoder: UnlimitedOcrSamVisionEncoder = vision.sam_encoder
         self.vision_encoder: UnlimitedOcrVisionEncoder = vision.vision_encoder
         attend_in_blocks(self.sam_encoder)
+        keep_in_order(self.sam_encoder)
         if features == "sum":
             # deepseek-ocr-encoder keeps the table as a buffer and has no class token: with both as buffers
             # the parameters are those that the feature is computed with, and a saved file still is whole.
