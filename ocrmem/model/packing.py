@@ -2,17 +2,20 @@
 
 transformers notices positions that begin again and makes torch's attention a mask of the whole row. With a mask no
 flash kernel runs, keys and values are repeated to all heads, and every pair of the row's positions is computed. Here a
-layer cuts the row into its samples instead, and each attends as a row of its own would.
+GPU's kernel for sequences of different lengths gets the whole row and where its samples end. Where there is no such
+kernel, a layer cuts the row into its samples, and each attends as a row of its own would.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from itertools import chain
-from typing import Any
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from itertools import accumulate, chain
+from typing import Any, cast
 
 import torch
 from torch import nn
+from torch.nn.attention.varlen import varlen_attn
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask, sliding_window_causal_mask_function
@@ -22,6 +25,8 @@ from ocrmem.model.compatibility import BatchError
 
 SAMPLE_LENGTHS = "sample_lengths"  # key of a batch
 _NAME = "ocrmem_packed"  # among transformers' attention implementations
+# torch 2.11's takes fewer heads of keys without being told.
+_GROUPED = {"enable_gqa": True} if "enable_gqa" in inspect.signature(varlen_attn).parameters else {}
 
 
 def pack(sequences: Sequence[TokenSequence]) -> dict[str, torch.Tensor]:
@@ -101,12 +106,59 @@ def _attend(
     """
     if attention_mask is None or attention_mask.dtype is not torch.int64:
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
-    lengths = attention_mask.flatten().tolist()
+    return _attend_within(module, query, key, value, attention_mask, **kwargs), None
+
+
+@torch.compiler.disable  # lengths are values: each new batch would be compiled anew
+def _attend_within(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    lengths_S: torch.Tensor,
+    **kwargs: Any,
+) -> torch.Tensor:
+    """Return [1, T, heads, c] of queries [1, heads, T, c]."""
+    lengths = lengths_S.flatten().tolist()
     window = kwargs.get("sliding_window")
+    if has_varlen_kernel(query):
+        return _attend_by_kernel(query, key, value, lengths, window, kwargs.get("scaling"))
     # Split, not sliced: its backward joins the gradients once instead of adding a row of zeros for each sample.
     samples = zip(*(states.split(lengths, dim=2) for states in (query, key, value)), strict=True)
     seen = [sdpa_attention_forward(module, q, k, v, _window_mask(q, window), **kwargs)[0] for q, k, v in samples]
-    return torch.cat(seen, dim=1), None
+    return torch.cat(seen, dim=1)
+
+
+def has_varlen_kernel(query: torch.Tensor) -> bool:
+    """Return whether torch's flash kernel takes samples of different lengths with queries [1, heads, T, c] as these."""
+    if not query.is_cuda or query.dtype not in (torch.bfloat16, torch.float16):
+        return False
+    size = query.shape[-1]
+    return size <= 256 and size % 8 == 0 and torch.cuda.get_device_capability(query.device) >= (8, 0)
+
+
+def _attend_by_kernel(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    lengths: list[int],
+    window: int | None,
+    scaling: float | None,
+) -> torch.Tensor:
+    """Return [1, T, heads, c] of queries [1, heads, T, c]."""
+    ends = torch.tensor([0, *accumulate(lengths)], dtype=torch.int32).to(query.device, non_blocking=True)
+    kernel = cast(Callable[..., torch.Tensor], varlen_attn)
+    seen = kernel(
+        *(states[0].transpose(0, 1) for states in (query, key, value)),
+        ends,
+        ends,
+        max(lengths),
+        max(lengths),
+        scale=scaling,
+        window_size=(-1 if window is None else window - 1, 0),
+        **_GROUPED,
+    )
+    return seen.unsqueeze(0)
 
 
 def _window_mask(query: torch.Tensor, window: int | None) -> torch.Tensor | None:

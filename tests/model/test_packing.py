@@ -8,6 +8,7 @@ import pytest
 import torch
 from support.live_bytes import LiveBytes
 from support.models import PLACEHOLDER, VISION, small_base, small_config, small_model
+from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from ocrmem.model import packing
@@ -83,6 +84,51 @@ def test_loss_and_gradients_are_those_of_padded_rows(name: str, changes: dict[st
             torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
     for found, expected in zip(loss_and_gradients(model, padded), wanted, strict=True):
         torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+
+
+def attend_exactly(query, key, value, ends, ends_of_keys, longest, longest_of_keys, *, scale, window_size, enable_gqa):
+    """What torch's kernel is documented to give, for [T, heads, c]: every sample by itself, pair by pair."""
+    assert ends is ends_of_keys
+    assert (ends.dtype, longest) == (torch.int32, longest_of_keys)
+    assert enable_gqa
+    assert longest == int(ends.diff().max())
+    key, value = (states.repeat_interleave(query.shape[1] // key.shape[1], dim=1) for states in (key, value))
+    left, right = window_size
+    seen = []
+    for start, stop in zip(ends.tolist(), ends[1:].tolist(), strict=False):
+        place = torch.arange(stop - start)
+        behind = place[:, None] - place
+        hidden = (behind < -right) | (behind > left if left >= 0 else False)
+        scores = torch.einsum("qhc,khc->hqk", query[start:stop], key[start:stop]) * scale
+        weights = scores.masked_fill(hidden, -torch.inf).softmax(-1)
+        seen.append(torch.einsum("hqk,khc->qhc", weights, value[start:stop]))
+    return torch.cat(seen)
+
+
+@pytest.mark.parametrize(("name", "changes"), FAMILIES, ids=[name for name, _ in FAMILIES])
+def test_a_gpus_kernel_for_lengths_is_asked_for_what_padded_rows_give(
+    name: str, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = MEMModel(small_config(), random_base(name, changes)).train()
+    padded, packed = both_ways()
+    wanted = loss_and_gradients(model, padded)
+    packing.attend_within_samples(model.base_llm_model)
+    monkeypatch.setattr(packing, "has_varlen_kernel", lambda query: True)
+    monkeypatch.setattr(packing, "varlen_attn", attend_exactly)
+    monkeypatch.setattr(packing, "sdpa_attention_forward", None)
+    for found, expected in zip(loss_and_gradients(model, packed), wanted, strict=True):
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("window", [None, 4])
+def test_torchs_own_function_takes_what_it_is_given(window: int | None) -> None:
+    """On tensors without values, since its kernel is a GPU's: arguments, shapes, and backward."""
+    with FakeTensorMode():
+        query, key = (torch.empty(1, heads, 34, 16, dtype=torch.bfloat16, requires_grad=True) for heads in (4, 2))
+        seen = packing._attend_by_kernel(query, key, key, LENGTHS, window, 0.25)
+        seen.sum().backward()
+    assert seen.shape == (1, 34, 4, 16)
+    assert (query.grad.shape, key.grad.shape) == (query.shape, key.shape)
 
 
 def test_no_mask_of_a_packed_row_is_ever_in_memory() -> None:
