@@ -1,10 +1,14 @@
-"""The process's surroundings: environment variables set for a while, and the cores that it may use."""
+"""The process's surroundings: variables set for a while, cores, this user's cache, and what torch needs to compile."""
 
 from __future__ import annotations
 
 import os
+import sysconfig
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from shutil import which
 
 
 def available_cores() -> int:
@@ -25,3 +29,24 @@ def environment(values: Mapping[str, str]) -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+
+def user_cache() -> Path:
+    """Return where ocrmem keeps what this user can do without."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ocrmem"
+
+
+def missing_to_compile(*, on_gpu: bool) -> str:
+    """Return what torch.compile needs and this machine has not, for a reader; empty where nothing is missing."""
+    if on_gpu and find_spec("triton") is None:
+        return "Triton is not installed"
+    chosen, *others = ("CC", "gcc", "clang") if on_gpu else ("CXX", "g++", "clang++")
+    if not any(which(name) for name in (os.environ.get(chosen), *others) if name):
+        return "there is no compiler of C" if on_gpu else "there is no compiler of C++"
+    headers = Path(sysconfig.get_path("include"))
+    return "" if (headers / "Python.h").is_file() else f"Python's headers are not in {headers}"
+
+
+def keep_compiled() -> Path:
+    """Let torch keep what it compiles in this user's cache, unless the environment names a place; return the place."""
+    return Path(os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(user_cache() / "compiled")))

@@ -56,9 +56,9 @@ class ModelSection(Section):
     """LayerNorm in front of the projector."""
     projector_output_norm: bool = False
     """RMSNorm behind the projector, beginning at the RMS of the language model's embeddings."""
-    encoder_kernels: Literal["plain", "compiled", "fused"] = "plain"
-    """On a GPU, `encode` runs `plain`, `compiled` by torch (a minute first), or `fused`: compiled, with
-    the distances of patches added in the attention kernel."""
+    encoder_kernels: Literal["auto", "plain", "compiled", "fused"] = "auto"
+    """On a GPU, `encode` runs `plain`, `compiled` by torch (a minute first), or `fused`: compiled, with the distances of
+    patches added in the attention kernel; `auto`: compiled where the pages pay for it, else plain."""
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     """`float32`, `bfloat16` or `float16` for the frozen models; the projector trains in float32."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -259,6 +259,8 @@ class TrainSection(Section):
     """`distil`: weight of the loss of `answer`."""
     packing: bool = False
     """Lay the samples of a batch one behind the other in a row, without padding."""
+    compile_layers: bool = False
+    """Let torch compile the language model's layers, which takes minutes first; losses change by rounding."""
     group_by_length: bool = False
     """Make batches of samples of like length."""
     loader_workers: NonNegativeInt = 0

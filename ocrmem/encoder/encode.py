@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from ocrmem.config import RunConfig
-from ocrmem.console import progress_bar
+from ocrmem.console import note, progress_bar
 from ocrmem.dataset.hash_index import HashIndex
 from ocrmem.dataset.memory_dataset import MemoryDataset
 from ocrmem.encoder.encoder_pool import EncoderPool
@@ -18,7 +18,7 @@ from ocrmem.encoder.feature_store import RowFormat, damaged_row, row_tensor, sam
 from ocrmem.encoder.feature_writer import FeatureWriter, publish
 from ocrmem.encoder.loading import load_encoder
 from ocrmem.encoder.overlap import overlapped
-from ocrmem.encoder.page_encoding import Encoder, batch_encoder, batch_size, encode_pages, packed
+from ocrmem.encoder.page_encoding import Encoder, batch_encoder, batch_size, chosen_kernels, encode_pages, packed
 from ocrmem.errors import CheckFailed, ConfigError, DataError, Problem
 from ocrmem.files import locking
 from ocrmem.rendering.page import Page
@@ -188,13 +188,17 @@ def _encode_missing(
             span.check()
         bar.advance(len(names))
 
+    here = -(-len(missing) // processes)
+    kernels, why = chosen_kernels(config.model.encoder_kernels, encoder.device, here, writer.format.page_size)
+    if why:
+        note(why)
     batches = (missing[at : at + step] for at in range(0, len(missing), step))
     with progress_bar("encoding pages", total=len(missing)) as bar:
         if processes == 1:
-            encode = batch_encoder(encoder, config.model.encoder_kernels, step)
+            encode = batch_encoder(encoder, kernels, step)
             overlapped(batches, read, lambda made: (made[0], encode(made[1])), lambda made: write(*made))
             return
-        with EncoderPool(config, processes, step) as pool:
+        with EncoderPool(config, processes, step, kernels) as pool:
             overlapped(
                 batches,
                 read,

@@ -28,15 +28,16 @@ class EncoderPool(WorkerPool[Sent, Sent]):
         config: of the run.
         processes: how many; more than there are GPUs share these.
         pages: most pages of a batch.
+        kernels: as `batch_encoder` takes them.
     """
 
-    def __init__(self, config: RunConfig, processes: int, pages: int) -> None:
+    def __init__(self, config: RunConfig, processes: int, pages: int, kernels: str) -> None:
         died = DataError.of(
             "encode",
             "a process with the encoder died, most likely because memory ran out",
             "Run it again with a lower --nproc; what is encoded is kept",
         )
-        super().__init__(processes, _encoder, (config, processes, pages), died)
+        super().__init__(processes, _encoder, (config, processes, pages, kernels), died)
 
     def encode(self, batch: torch.Tensor) -> Future[Any]:
         """Hand out a batch of the encoder's `packed` pages; `features` gives what became of it."""
@@ -51,14 +52,14 @@ class EncoderPool(WorkerPool[Sent, Sent]):
         return _received(self.result(future))
 
 
-def _encoder(number: int, given: tuple[RunConfig, int, int]) -> Callable[[Sent], Sent]:
-    config, processes, pages = given
+def _encoder(number: int, given: tuple[RunConfig, int, int, str]) -> Callable[[Sent], Sent]:
+    config, processes, pages, kernels = given
     on_gpu = pick_device(config.model.device).type == "cuda"
     if on_gpu:
         torch.cuda.set_device(number % torch.cuda.device_count())
     else:
         torch.set_num_threads(max(1, available_cores() // processes))
-    encode = batch_encoder(load_encoder(config), config.model.encoder_kernels, pages)
+    encode = batch_encoder(load_encoder(config), kernels, pages)
 
     def work(sent: Sent) -> Sent:
         batch = _received(sent)

@@ -12,12 +12,15 @@ from torch._dynamo.exc import TorchDynamoException
 from ocrmem.encoder.attention import attend_fused
 from ocrmem.encoder.deepencoder import DeepEncoder
 from ocrmem.encoder.wrapped_encoder import WrappedEncoder
+from ocrmem.environment import keep_compiled, missing_to_compile
 from ocrmem.errors import ConfigError, first_line
 from ocrmem.rendering.page import Page
 
 _CPU_PIXELS, _GPU_PIXELS = 1 << 20, 1 << 24  # a page of 1024 px, or 16; no gain from more on a CPU
 
-PLAIN, FUSED = "plain", "fused"  # of ``model.encoder_kernels``
+AUTO, PLAIN, COMPILED, FUSED = "auto", "plain", "compiled", "fused"  # of ``model.encoder_kernels``
+# An H100 took 47 s to compile, and gave 224 pages of 1024 px a second instead of 129: docs/performance.md.
+_WORTH_COMPILING = 14_300 * 1024**2  # pixels; 47 / (1 / 129 - 1 / 224) pages
 Encoder = DeepEncoder | WrappedEncoder
 
 
@@ -84,18 +87,38 @@ def encode_packed(
         return (forward or encoder)(pixels)
 
 
+def chosen_kernels(kernels: str, device: torch.device, pages: int, page_size: int) -> tuple[str, str]:
+    """Return which of ``model.encoder_kernels`` encode so many pages in one process, and a sentence that says why.
+
+    Returns:
+        ``kernels`` themselves and an empty sentence, unless they are `AUTO` and there is something to decide.
+    """
+    if kernels != AUTO or not is_compiled_on(device):
+        return kernels, ""
+    least = -(-_WORTH_COMPILING // page_size**2)
+    if pages < least:
+        return PLAIN, f"The encoder runs as it is: compiling it pays from {least:,} pages a GPU on, not for {pages:,}."
+    if missing := missing_to_compile(on_gpu=True):
+        return PLAIN, f"The encoder runs as it is, for {missing}: compiled, {pages:,} pages would take less time."
+    return (
+        COMPILED,
+        f"Compiling the encoder, which takes a minute and pays for {pages:,} pages; kept in {keep_compiled()}.",
+    )
+
+
 def batch_encoder(encoder: Encoder, kernels: str, pages: int) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Return `encode_packed` for batches of up to so many pages, on a GPU by the kernels of ``model.encoder_kernels``.
+    """Return `encode_packed` for batches of up to so many pages, on a GPU by these `chosen_kernels`.
 
     What is compiled fits one size of batch, so a smaller one is filled up with empty pages.
 
     Raises:
         ConfigError: (what is returned does) the kernels cannot be compiled here.
     """
-    if kernels == PLAIN or not is_compiled_on(encoder.device):
+    if kernels in (AUTO, PLAIN) or not is_compiled_on(encoder.device):
         return partial(encode_packed, encoder)
     if kernels == FUSED:
         attend_fused(encoder)
+    keep_compiled()
     compiled = torch.compile(encoder, dynamic=False)
 
     def encode(batch: torch.Tensor) -> torch.Tensor:

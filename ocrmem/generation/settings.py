@@ -11,6 +11,7 @@ from ocrmem.boxed import ENGLISH
 from ocrmem.config import RunConfig
 from ocrmem.config.schema import ModelSection
 from ocrmem.console import note
+from ocrmem.environment import user_cache
 from ocrmem.model.adapter_files import read_config
 from ocrmem.model.configuration import MEMConfig
 from ocrmem.model.fetching import CARRIED, fetch
@@ -71,8 +72,7 @@ def settings_of(config: MEMConfig, more: dict[str, dict[str, Any]] | None = None
 
 def models_of(name: str) -> Path:
     """Return where this user's copy of a base model is kept, for use without a params.yaml."""
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "ocrmem" / "models" / name.replace("/", "--")
+    return user_cache() / "models" / name.replace("/", "--")
 
 
 def bring_base(config: RunConfig, fingerprint: str | None = None) -> None:

@@ -17,6 +17,7 @@ from ocrmem.encoder.device import DTYPES, pick_device
 from ocrmem.encoder.loading import implemented, load_encoder, read_native
 from ocrmem.errors import ModelError, first_line
 from ocrmem.model.compatibility import check_identity
+from ocrmem.model.compiled_layers import compile_layers
 from ocrmem.model.configuration import MEMConfig
 from ocrmem.model.fingerprint import fingerprint
 from ocrmem.model.packing import attend_within_samples
@@ -31,6 +32,7 @@ def parts_of_run(config: RunConfig, *, with_encoder: bool) -> tuple[MEMConfig, P
     Raises:
         MissingInputError: the tiny preset has not been built.
         ModelError: a part does not load.
+        ConfigError: its layers are to be compiled, and cannot be here.
         InvalidModelConfig: the settings contradict themselves.
     """
     names = config.model
@@ -47,6 +49,8 @@ def parts_of_run(config: RunConfig, *, with_encoder: bool) -> tuple[MEMConfig, P
     base = load_base(base_at, revision=names.base_revision, dtype=dtype, device=device)
     if config.train.packing:
         attend_within_samples(base)
+    if config.train.compile_layers:
+        compile_layers(base, on_gpu=device.type == "cuda")
     return adapter_config, base, load_encoder(config) if with_encoder else None
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +16,8 @@ from ocrmem.encoder import page_encoding
 from ocrmem.encoder.attention import FusedAttention
 from ocrmem.encoder.deepencoder import DeepEncoder
 from ocrmem.encoder.page_bits import packed_bits, unpacked
-from ocrmem.encoder.page_encoding import batch_encoder, encode_pages
+from ocrmem.encoder.page_encoding import batch_encoder, chosen_kernels, encode_pages
+from ocrmem.environment import keep_compiled
 from ocrmem.errors import DataError
 from ocrmem.rendering.page import pixel_batch
 
@@ -61,6 +64,50 @@ def test_a_compiled_encoder_gets_whole_batches_and_gives_the_pages_features(
     assert seen == [5]
     fused = {type(layer.attn) is FusedAttention for layer in encoder.sam_encoder.layers}
     assert fused == {kernels == "fused"}
+
+
+GPU = torch.device("cuda")
+
+
+@pytest.mark.parametrize(
+    ("kernels", "device", "pages", "size", "missing", "chosen", "said"),
+    [
+        ("auto", GPU, 14_300, 1024, "", "compiled", "Compiling the encoder, which takes a minute and pays for 14,300"),
+        ("auto", GPU, 14_299, 1024, "", "plain", "compiling it pays from 14,300 pages a GPU on, not for 14,299"),
+        ("auto", GPU, 20_000, 512, "", "plain", "pays from 57,200 pages"),
+        ("auto", GPU, 20_000, 1024, "there is no compiler of C", "plain", "as it is, for there is no compiler of C"),
+        ("auto", torch.device("cpu"), 10**6, 1024, "", "auto", ""),
+        ("fused", GPU, 1, 1024, "", "fused", ""),
+        ("plain", GPU, 10**6, 1024, "", "plain", ""),
+    ],
+)
+def test_whether_to_compile_is_decided_by_the_number_of_pages_and_said(
+    kernels: str,
+    device: torch.device,
+    pages: int,
+    size: int,
+    missing: str,
+    chosen: str,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "/kept")
+    monkeypatch.setattr(page_encoding, "missing_to_compile", lambda on_gpu: missing)
+    found, why = chosen_kernels(kernels, device, pages, size)
+    assert found == chosen
+    assert said in why
+    assert bool(why) == bool(said)
+
+
+def test_what_is_compiled_is_kept_in_this_users_cache_unless_the_environment_says_where(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "")
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
+    assert keep_compiled() == tmp_path / "ocrmem" / "compiled" == Path(os.environ["TORCHINDUCTOR_CACHE_DIR"])
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "/elsewhere")
+    assert keep_compiled() == Path("/elsewhere")
 
 
 def test_on_a_cpu_nothing_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,6 +37,17 @@ def deepspeed_is_known(config: RunSettings) -> Iterator[Fault]:
         yield "train.offload", message, "Use train.deepspeed=zero3, or train.offload=optimizer"
 
 
+@rule(_FIELD, "train.compile_layers")
+def compiled_layers_hold_their_weights(config: RunSettings) -> Iterator[Fault]:
+    name = config.train.deepspeed
+    if name is None or not config.train.compile_layers:
+        return
+    stage = STAGES.get(name) or _section(read_file(name, config)[0], "zero_optimization").get("stage")
+    if stage == 3:
+        message = "is true, but under ZeRO-3 a layer's weights are gathered for each call, which torch does not compile"
+        yield "train.compile_layers", message, "Use zero1 or zero2, or set it to false"
+
+
 def read_file(name: str, config: RunSettings) -> tuple[dict[str, Any], list[Fault]]:
     """Read a DeepSpeed configuration file.
 
