@@ -12,7 +12,14 @@ from ocrmem.encoder.feature_store import RowFormat
 from ocrmem.errors import ConfigError
 from ocrmem.planning.epochs import with_steps
 from ocrmem.planning.gpus import CPU, Gpu, find_gpu
-from ocrmem.planning.memory_need import CONTEXT_BYTES, FRAGMENTATION, ModelFacts, memory_need, memory_plan
+from ocrmem.planning.memory_need import (
+    ALLOCATOR_MOST,
+    ALLOCATOR_SHARE,
+    CONTEXT_BYTES,
+    ModelFacts,
+    memory_need,
+    memory_plan,
+)
 from ocrmem.planning.plan_text import plan_text
 from ocrmem.planning.sharding import MAX_LIVE, Sharding, sharding
 from ocrmem.planning.stages import Part, parts
@@ -238,7 +245,9 @@ def _assumptions(
         line("rows", round(load.mean.length, 1), "tokens", load.source),
         line("answer", round(load.mean.answers / load.mean.rows, 1), "tokens", load.answer_source),
         line("attention", "sdpa", "", "rows are padded: a mask, no flash kernel" if load.mean.padded else "no mask"),
-        line("allocator's loss", FRAGMENTATION, "of activations", "assumed"),
+        line(
+            "allocator's loss", ALLOCATOR_SHARE, "of activations", f"an H100's peaks; at most {ALLOCATOR_MOST / 1e9} GB"
+        ),
     ]
     if device.name != CPU:
         lines.append(line("CUDA context, NCCL, libraries", CONTEXT_BYTES, "bytes", "assumed"))

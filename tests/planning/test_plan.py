@@ -139,8 +139,8 @@ def test_the_arithmetic_is_that_of_what_an_h100_did(rows, length, padded, checkp
     facts, h100 = ModelFacts.of(config), GPUS["h100"]
     batch = BatchShape(rows, length, length**2, rows * 1024, rows * 256, padded, whole_logits=True)
     need = memory_need(config, facts, Sharding(0, "none", 1), batch)
-    tensors = need["total"] - need["context"] - need["fragments"]
-    assert 0.97 * peak_gb * 1e9 < tensors < peak_gb * 1e9 < need["total"] < 1.06 * peak_gb * 1e9
+    of_torch = need["total"] - need["context"]  # the measured peaks are torch's own
+    assert of_torch - need["fragments"] < peak_gb * 1e9 < of_torch < 1.01 * peak_gb * 1e9
     work = flops(facts.shape, facts.proj, batch, checkpointing=checkpointing).executed
     reached = work / batch.positions * tokens_a_second / h100.half_flops
     assert reached == pytest.approx(h100.share("bfloat16", masked=padded)[0], rel=0.12)
