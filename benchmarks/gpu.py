@@ -3,10 +3,12 @@
     python benchmarks/gpu.py            # under eight minutes on an H100; every table as soon as it is made
     python benchmarks/gpu.py --small    # tiny shapes on any device: shows that the script runs, and nothing else
 
-Random weights of the real shapes: DeepSeek-OCR's encoder, and Qwen3-8B in bfloat16. "Before" and "after" stand in one
-table, measured in one run: pages as float32 pixels or as bits, padded rows or packed ones, the encoder as it is or
-compiled. Times are medians after a warm-up, with the device's clock. A share of the peak is one of the matrix product
-that is measured first. The first token's full text is read by the same language model.
+Runs from a checkout with torch 2.11 or newer, transformers and pydantic, and what these two need. Random weights of
+the real shapes: DeepSeek-OCR's encoder, and Qwen3-8B in bfloat16. "Before" and "after" stand in one table, measured
+in one run: pages as float32 pixels or as bits, SAM's layers and attention as transformers has them or ours, the
+encoder as it is or compiled, padded rows or packed ones, sample by sample or by one kernel, layers compiled or not.
+Times are medians after a warm-up, with the device's clock. A share of the peak is one of the matrix product that is
+measured first. The first token's full text is read by the same language model.
 """
 
 from __future__ import annotations
@@ -16,11 +18,13 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from unittest.mock import patch
 
 import torch
 import transformers
@@ -30,15 +34,18 @@ from torch import nn
 from transformers import AutoModelForCausalLM, Qwen3Config
 
 from ocrmem.config import RenderSection
+from ocrmem.encoder import attention
 from ocrmem.encoder.architecture import deepseek_ocr_config
-from ocrmem.encoder.attention import attend_fused, attend_in_blocks
+from ocrmem.encoder.attention import BlockedAttention, attend_fused, attend_in_blocks
 from ocrmem.encoder.deepencoder import DeepEncoder
 from ocrmem.encoder.feature_store import RowFormat
 from ocrmem.encoder.feature_writer import FeatureWriter
 from ocrmem.encoder.overlap import overlapped
 from ocrmem.encoder.page_encoding import encode_packed, encode_pages, packed
+from ocrmem.encoder.sam_layers import LayerInOrder, PatchesInOrder, keep_in_order
 from ocrmem.families import Shape
 from ocrmem.model import packing
+from ocrmem.model.compiled_layers import compile_layers
 from ocrmem.model.configuration import MEMConfig
 from ocrmem.model.modeling import MEMModel
 from ocrmem.planning.activations import Projection, activations
@@ -51,6 +58,7 @@ from ocrmem.rendering.page import pixel_batch
 PLACEHOLDER, VISION, PAGE_TOKENS = 5, 1024, 256
 PAGE_FLOPS = 1.14e12  # of DeepSeek-OCR's encoder for a page of 1024 px, counted on the meta device
 CHARACTERS_A_TOKEN = 4.4
+APART = "packed, sample by sample"  # without the kernel for samples of different lengths
 
 
 @dataclass(frozen=True)
@@ -60,6 +68,7 @@ class Scale:
     device: str = "cuda"
     page: int = 1024
     batches: tuple[int, ...] = (1, 4, 8, 16, 32)
+    blocks: tuple[int, ...] = (32, 128, 512, 2048, 8192)
     batch: int = 16
     pages: int = 128
     matrix: int = 8192
@@ -73,7 +82,7 @@ class Scale:
         return self.page < 1024
 
 
-SMALL = Scale("cpu", 256, (1, 2), 2, 6, 256, 96, 8, (64, 128), 1)
+SMALL = Scale("cpu", 256, (1, 2), (1, 512), 2, 6, 256, 96, 8, (64, 128), 1)
 CLOCK = {"cuda": torch.cuda.synchronize, "cpu": lambda: None}
 
 
@@ -156,6 +165,13 @@ def encoder_table(encoder: DeepEncoder, pages: list[Page], peak: float, scale: S
         off = f"{float((found.float() - exact).norm() / exact.norm()):.1e}" if batch == scale.batch else ""
         line(way, str(batch), f"{rate:.0f}", f"{rate * PAGE_FLOPS / peak:.2f}", peaks(scale), f"{first:.1f}", off)
 
+    with as_transformers(encoder, LayerInOrder, PatchesInOrder):
+        row("before: layers that copy", scale.batch, encoder)
+        with as_transformers(encoder, BlockedAttention):
+            row("transformers' own", min(8, scale.batch), encoder)
+    for megabytes in scale.blocks:
+        with patch.object(attention, "_GPU_BYTES", megabytes << 20):
+            row(f"plain, bias in blocks of {megabytes} MB", scale.batch, encoder)
     for batch in scale.batches:
         row("plain", batch, encoder)
     row("compiled", scale.batch, torch.compile(encoder, dynamic=False) if scale.device == "cuda" else encoder)
@@ -164,6 +180,19 @@ def encoder_table(encoder: DeepEncoder, pages: list[Page], peak: float, scale: S
     row("fused kernel alone", scale.batch, encoder)
     row("fused", scale.batch, torch.compile(encoder, dynamic=False) if scale.device == "cuda" else encoder)
     attend_in_blocks(encoder)
+
+
+@contextmanager
+def as_transformers(encoder: DeepEncoder, *kinds: type[nn.Module]) -> Iterator[None]:
+    """Let transformers' own modules stand where ours of these kinds do."""
+    for module in encoder.modules():
+        if type(module) in kinds:
+            module.__class__ = type(module).__bases__[0]
+    try:
+        yield
+    finally:
+        keep_in_order(encoder)
+        attend_in_blocks(encoder)
 
 
 def encode_table(encoder: DeepEncoder, pages: list[Page], scale: Scale) -> None:
@@ -251,29 +280,42 @@ def batch_of(lengths: list[int], packed: bool, memory: int, scale: Scale) -> dic
     return {name: value.to(scale.device) for name, value in (batch | {"memory_features": features}).items()}
 
 
-def training_table(model: MEMModel, peak: float, scale: Scale) -> None:
-    """Steps of the projector; padded positions are no tokens."""
-    table(
-        "Training step",
-        "lengths, way, tokens/s, operations / peak, GB of tensors, GB reserved, GB beside, GB planned, loss",
-    )
-    shape, proj = shape_of(model.base_llm_model.config), Projection(VISION, model.proj.fc1.out_features, False)
-    optimizer = torch.optim.AdamW(model.proj.parameters(), lr=0.0)  # a whole step, after which losses still compare
+def training_rows(scale: Scale) -> list[tuple[list[int], str, bool]]:
+    """Lengths of a batch's samples, how they are laid, and whether activations are computed again."""
     row, mixed = scale.row, [scale.row * share // 8 for share in (4, 3, 2, 1)]
-    for lengths, way, checkpointing in (
+    return [
         ([row, row], "padded", False),
         ([row, row - 5], "padded", False),
+        ([row, row - 5], APART, False),
         ([row, row - 5], "packed", False),
         ([row // 4] * 8, "padded", False),
+        ([row // 4] * 8, APART, False),
         ([row // 4] * 8, "packed", False),
         (mixed, "padded", False),
+        (mixed, APART, False),
         (mixed, "packed", False),
         ([row] * 4, "padded", True),
         ([row] * 4, "packed", True),
-    ):
+    ]
+
+
+def training_table(
+    title: str, model: MEMModel, peak: float, scale: Scale, rows: Sequence[tuple[list[int], str, bool]]
+) -> None:
+    """Steps of the projector; padded positions are no tokens."""
+    table(
+        title,
+        "lengths, way, tokens/s, operations / peak, GB of tensors, GB reserved, GB beside, GB planned, "
+        "loss, first step s",
+    )
+    by_kernel = packing.has_varlen_kernel
+    shape, proj = shape_of(model.base_llm_model.config), Projection(VISION, model.proj.fc1.out_features, False)
+    optimizer = torch.optim.AdamW(model.proj.parameters(), lr=0.0)  # a whole step, after which losses still compare
+    for lengths, way, checkpointing in rows:
         (model.activation_checkpointing_enable if checkpointing else model.activation_checkpointing_disable)()
         memory = min(PAGE_TOKENS * 8, min(lengths) // 2)
-        batch = batch_of(lengths, way == "packed", memory, scale)
+        in_one_row = way != "padded"
+        batch = batch_of(lengths, in_one_row, memory, scale)
         peaks(scale)
         losses: list[float] = []
 
@@ -284,8 +326,12 @@ def training_table(model: MEMModel, peak: float, scale: Scale) -> None:
             optimizer.zero_grad()
             losses.append(loss.item())
 
-        taken = seconds_of(step, scale)
-        planned = planned_batch(lengths, way == "packed", memory, scale)
+        with patch.object(packing, "has_varlen_kernel", (lambda query: False) if way == APART else by_kernel):
+            start = time.perf_counter()
+            step()
+            first = time.perf_counter() - start
+            taken = seconds_of(step, scale)
+        planned = planned_batch(lengths, in_one_row, memory, scale)
         work = flops(shape, proj, planned, checkpointing=checkpointing).executed
         need = planned_bytes(model, shape, proj, planned, checkpointing)
         named = f"{len(lengths)} x {lengths[0]}" if len(set(lengths)) == 1 else ", ".join(map(str, lengths))
@@ -296,7 +342,8 @@ def training_table(model: MEMModel, peak: float, scale: Scale) -> None:
             f"{work / taken / peak:.2f}",
             peaks(scale),
             f"{need / 1e9:.1f}",
-            f"{losses[0]:.4f}",
+            f"{losses[0]:.5f}",
+            f"{first:.1f}",
         )
     model.activation_checkpointing_disable()
 
@@ -366,10 +413,15 @@ def sections(scale: Scale) -> Iterator[str]:
     yield "encoder"
     model = make_language(scale)
     yield "made the language model"
-    training_table(model, peak, scale)
+    training_table("Training step", model, peak, scale, training_rows(scale))
     yield "training"
     first_token_table(model, encoder, scale)
     yield "first token"
+    on_gpu = scale.device == "cuda"
+    compile_layers(model.base_llm_model, on_gpu=on_gpu, backend="inductor" if on_gpu else "eager")
+    rows = [row for row in training_rows(scale) if row[1] == "packed"]
+    training_table("Training step with compiled layers", model.train(), peak, scale, rows)
+    yield "compiled layers"
 
 
 def main() -> int:

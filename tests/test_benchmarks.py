@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import subprocess
@@ -10,6 +11,12 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPTS = sorted((ROOT / "benchmarks").glob("*.py"))
+
+# By torch (jinja2, numpy, typing_extensions), transformers and pydantic, themselves included.
+BROUGHT = {
+    "huggingface_hub", "jinja2", "numpy", "pydantic", "pydantic_core", "rich", "safetensors", "tokenizers", "torch",
+    "transformers", "typing_extensions", "yaml",
+}  # fmt: skip
 
 # All in one process: each of them imports torch. A script's own folder comes first on the path, as when it is run.
 ASK_EACH_FOR_HELP = """
@@ -38,6 +45,32 @@ def test_every_benchmark_can_be_imported_and_asked_for_help() -> None:
     answers = [line.split() for line in done.stdout.splitlines()]
     assert [answer for answer in answers if answer[1:] != ["0", "True"]] == []
     assert len(answers) == len(SCRIPTS) > 10
+
+
+def test_the_gpus_benchmark_imports_nothing_but_what_it_says_it_needs() -> None:
+    """It is for a machine without a registry, to which torch, transformers and pydantic are carried."""
+    waiting, seen, others = [ROOT / "benchmarks" / "gpu.py"], set(), set()
+    while waiting:
+        path = waiting.pop()
+        if path in seen or not path.is_file():
+            continue
+        seen.add(path)
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+            else:
+                continue
+            for name in names:
+                top, *_ = parts = name.split(".")
+                if top in ("ocrmem", "common"):
+                    place = (ROOT / "benchmarks" if top == "common" else ROOT).joinpath(*parts)
+                    waiting += [place.with_suffix(".py"), place / "__init__.py", place.parent / "__init__.py"]
+                elif top not in sys.stdlib_module_names:
+                    others.add(top)
+    assert len(seen) > 50
+    assert others - BROUGHT == set()
 
 
 def test_every_benchmark_is_named_in_a_document() -> None:

@@ -57,8 +57,8 @@ class ModelSection(Section):
     projector_output_norm: bool = False
     """RMSNorm behind the projector, beginning at the RMS of the language model's embeddings."""
     encoder_kernels: Literal["auto", "plain", "compiled", "fused"] = "auto"
-    """On a GPU, `encode` runs `plain`, `compiled` by torch (a minute first), or `fused`: compiled, with the distances of
-    patches added in the attention kernel; `auto`: compiled where the pages pay for it, else plain."""
+    """On a GPU, `encode` runs `plain`, `compiled` by torch (a minute first), or `fused`: compiled, with
+    the distances of patches added in the attention kernel; `auto`: compiled where the pages pay for it, else plain."""
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     """`float32`, `bfloat16` or `float16` for the frozen models; the projector trains in float32."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
