@@ -38,7 +38,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "distil": {"train.stages": [_ALIGN, _DISTIL]},
     "answer": {"train.stages": [], "train.max_steps": 210},  # the tokens of `staged` through the language model
     "answer-long": {"train.stages": [], "train.max_steps": 800},
-    "random": {},
+    "random": {"train.stages": [], "train.max_steps": 800},
     "text": {},
 }
 FEATURES = {"random": "features-random", "text": "features-text"}  # of these recipes; the others share `features`
