@@ -6,23 +6,21 @@ import os
 from collections.abc import Callable, Sequence
 from functools import cache, wraps
 from pathlib import Path
+from types import UnionType
 from typing import Any
 
 from ocrmem.config import RunConfig
-from ocrmem.errors import ConfigError
+from ocrmem.errors import wrong
 
 
-def wrong(where: str, takes: str, given: Any, remedy: str) -> ConfigError:
-    """Return the error of an argument of the wrong kind.
+def require(kind: type | UnionType, given: Any, where: str, takes: str, remedy: str) -> None:
+    """Refuse an argument that is not of the kind; see `ocrmem.errors.wrong`.
 
-    Args:
-        where: the function, as it is called.
-        takes: what it takes.
+    Raises:
+        ConfigError: it is something else.
     """
-    text = repr(given)
-    return ConfigError.of(
-        where, f"takes {takes}, and was given {text if len(text) <= 60 else text[:57] + '...'}", remedy
-    )
+    if not isinstance(given, kind):
+        raise wrong(where, takes, given, remedy)
 
 
 def as_path(where: str, given: Any) -> Path:
@@ -31,8 +29,7 @@ def as_path(where: str, given: Any) -> Path:
     Raises:
         ConfigError: it cannot be one.
     """
-    if not isinstance(given, str | os.PathLike):
-        raise wrong(where, "the path of a file or folder", given, "Give a string or a pathlib.Path")
+    require(str | os.PathLike, given, where, "the path of a file or folder", "Give a string or a pathlib.Path")
     return Path(given)
 
 

@@ -137,6 +137,21 @@ class ConfigError(OcrMemError):
     exit_code = Exit.USAGE
 
 
+def wrong(where: str, takes: str, given: Any, remedy: str) -> ConfigError:
+    """Return the error of an argument of the wrong kind.
+
+    Args:
+        where: the function, as it is called.
+        takes: what it takes.
+    """
+    text = repr(given)
+    if not isinstance(given, str) and (len(text) > 60 or "\n" in text):
+        text = f"something of type {type(given).__name__}"
+    return ConfigError.of(
+        where, f"takes {takes}, and was given {text[:57] + '...' if len(text) > 60 else text}", remedy
+    )
+
+
 class UsageError(ConfigError):
     """A command line cannot be read, or its options contradict each other; the verb's usage is shown with it."""
 

@@ -5,16 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-ROWS = {
-    "memory": "the right page in memory",
-    "counterfactual": "the page with only the asked value changed",
-    "shuffled": "another conversation's page",
-    "no_memory": "no memory",
-    "truncated": "the last words of the history as text",
-    "mean_pooled": "mean-pooled text embeddings",
-    "full_text": "the whole history as text",
-    "untrained": "the right page, proj untrained",
-}
+from ocrmem.evaluation.result import VARIANTS
 
 
 def main() -> None:
@@ -22,9 +13,9 @@ def main() -> None:
     registration = json.loads(Path("registration.json").read_text(encoding="utf-8"))
     print(f"\n{evaluation['verdict']['sentence']}.")
     print(f"Recall on {evaluation['samples']['evaluated']} held-out questions (exact answers)")
-    for key, meaning in ROWS.items():
+    for key, variant in VARIANTS.items():
         if key in evaluation:
-            print(f"  {evaluation[key]['recall']:6.3f}  {meaning}")
+            print(f"  {evaluation[key]['recall']:6.3f}  {variant.name}")
     print(f"\nReport      {Path('evaluation.html').resolve()}")
     print(f"Adapter     {Path('adapter').resolve()}")
     print(f"Registered  {registration['name']} version {registration['version']}", end="")

@@ -11,10 +11,20 @@ import torch
 from support.sessions import new_session
 
 import ocrmem
-from ocrmem import ChatSession, MEMModel, Memory, RunConfig
+from ocrmem import (
+    AdapterOnlyTrainer,
+    AdapterTrainingArguments,
+    ChatSession,
+    MEMConfig,
+    MEMModel,
+    Memory,
+    RunConfig,
+)
+from ocrmem.boxed import ENGLISH, boxed
 from ocrmem.errors import ConfigError, MissingInputError, OcrMemError
 from ocrmem.steps import COMMANDS
 
+LINEAR = torch.nn.Linear(1, 1)
 MISTAKES: dict[str, tuple[Callable[[], Any], type[OcrMemError], str]] = {
     "a folder that is no adapter": (lambda: Memory.load("empty"), MissingInputError, "Give an adapter directory"),
     "no folder": (lambda: Memory.load("nope"), ConfigError, r"one in the box \(english"),
@@ -44,6 +54,39 @@ MISTAKES: dict[str, tuple[Callable[[], Any], type[OcrMemError], str]] = {
         ConfigError,
         r"generate\(conversation\): takes the path",
     ),
+    "a file to RunConfig": (lambda: RunConfig("p.yaml"), ConfigError, r"Write RunConfig.load\(path\)"),
+    "values to RunConfig": (lambda: RunConfig({}), ConfigError, r"Write RunConfig.from_dict\(values\)"),
+    "a file by name": (lambda: RunConfig(path="p.yaml"), ConfigError, "path: is an unknown field"),
+    "a field unknown": (lambda: RunConfig(train={"max_step": 4}), ConfigError, "Did you mean train.max_steps"),
+    "a model of a name": (lambda: MEMModel("adapter"), ConfigError, r"MEMModel.from_pretrained\(folder\)"),
+    "a model of settings": (lambda: MEMModel(RunConfig()), ConfigError, "was given something of type RunConfig"),
+    "a base by name": (lambda: MEMModel(MEMConfig(), "Qwen/Qwen3-0.6B"), ConfigError, "Give the loaded model"),
+    "an encoder by path": (lambda: MEMModel(MEMConfig(), None, "models"), ConfigError, r"MEMModel\(ocr_embed\)"),
+    "a model of a number": (lambda: MEMModel.from_pretrained(3), ConfigError, "Give a string or a pathlib.Path"),
+    "a file for a model": (lambda: MEMModel.from_run_config("p.yaml", with_encoder=False), ConfigError, r"load\('p.ya"),
+    "a file for its settings": (
+        lambda: MEMModel.from_pretrained(boxed(ENGLISH), run_config="p.yaml"),
+        ConfigError,
+        r"RunConfig.load\('p.yaml'\)",
+    ),
+    "a base for an adapter": (
+        lambda: MEMModel.from_pretrained(boxed(ENGLISH), base_llm_model="Qwen/Qwen3-0.6B"),
+        ConfigError,
+        r"MEMModel\(base_llm_model\): takes a language model",
+    ),
+    "a device unknown": (lambda: MEMModel.from_pretrained(boxed(ENGLISH), device="gpu"), ConfigError, "auto, cpu or"),
+    "a file for MEMConfig": (lambda: MEMConfig.from_run_config("p.yaml"), ConfigError, r"RunConfig.load\('p.yaml'\)"),
+    "a trainer of a name": (lambda: AdapterOnlyTrainer("adapter", None), ConfigError, "MEMModel.from_run_config"),
+    "a folder to train in": (lambda: AdapterOnlyTrainer(LINEAR, "out"), ConfigError, r"AdapterTrainingArguments\("),
+    "arguments of others": (lambda: AdapterOnlyTrainer(LINEAR, {}), ConfigError, "takes AdapterTrainingArguments"),
+    "data by its file": (
+        lambda: AdapterOnlyTrainer(LINEAR, AdapterTrainingArguments(), train_dataset="data/train.jsonl"),
+        ConfigError,
+        "Give a list of samples",
+    ),
+    "settings as arguments": (lambda: AdapterTrainingArguments(RunConfig()), ConfigError, r"from_run_config"),
+    "a file as arguments": (lambda: AdapterTrainingArguments.from_run_config("p.yaml"), ConfigError, "RunConfig.load"),
+    "an empty name": (lambda: Memory.load(""), ConfigError, r"one in the box \(english"),
     "an old adapter by name": (lambda: ocrmem.import_adapter("empty", "out"), MissingInputError, "Give a folder that"),
 }
 
@@ -88,6 +131,17 @@ def test_messages_are_a_list(messages: Any) -> None:
     with pytest.raises(ConfigError, match=r"takes a list of messages.*Write answer\(\[") as caught:
         new_session().answer(messages)
     assert len(caught.value.problems) == 1
+
+
+@pytest.mark.parametrize(("given", "said"), [({"tokenizer": "tok"}, "tokenizer"), ({"config": "p.yaml"}, "RunConfig")])
+def test_a_session_takes_no_names_of_its_parts(given: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=rf"ChatSession\({next(iter(given))}\): takes .*{said}"):
+        ChatSession(new_session().model, **given)
+
+
+def test_a_picture_is_a_path() -> None:
+    with pytest.raises(ConfigError, match="read_picture: takes the path"):
+        Memory(new_session()).read_picture(3)
 
 
 def test_the_doctor_says_which_argument_is_wrong() -> None:

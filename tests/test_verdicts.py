@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,9 +15,13 @@ from support.quick import QUICK
 import ocrmem
 from ocrmem.config import RunConfig
 from ocrmem.errors import CheckFailed
+from ocrmem.evaluation.result import EVALUATION
 from ocrmem.evaluation.statistics import wilson
 from ocrmem.steps import STEPS
 from ocrmem.verdicts import dataset_warnings, evaluation_warnings, memory_verdict, percent
+from ocrmem.versioning import open_dataset
+from ocrmem.workflow.markdown import escaped
+from ocrmem.workflow.tasks import gate
 
 SOUND = {
     "content_tokens": 100,
@@ -123,6 +128,8 @@ def meaningless(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
     values = small_settings(root, model={"features": "sum"}, **sections)
     values["render"] |= {"max_pages": 1}
     values["register"] |= QUICK["register"]
+    values["version"] = {"remote": str(root / "remote")}
+    (root / "remote").mkdir()
     config = RunConfig.from_dict(values)
     write_conversations(root / "data", train=1, held_out=2)
     write_random_base(root / "models")
@@ -136,10 +143,11 @@ def meaningless(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
     return config
 
 
-VERBS = ("validate", "render", "check", "encode", "smoke", "train", "evaluate", "register")
+VERBS = ("validate", "render", "check", "version", "encode", "smoke", "train", "evaluate", "register")
 REPORTS = {
     "validate": "reports/validation.json",
     "check": "checks/result.json",
+    "version": "reports/version.json",
     "smoke": "smoke/report.json",
     "train": "reports/train.json",
     "evaluate": "reports/evaluation.json",
@@ -203,6 +211,26 @@ def test_a_bound_on_warnings_decides_the_exit_code(meaningless: RunConfig, ran: 
             assert all(warning in told for warning in ran[verb]["warnings"])
 
 
-def test_every_stage_that_reads_the_dataset_is_among_these() -> None:
-    readers = {name for name, step in STEPS.items() if step.is_stage and "dataset" in step.reads}
-    assert readers <= set(VERBS)
+def test_a_dataset_that_is_opened_again_says_it(
+    meaningless: RunConfig, ran: dict[str, dict[str, Any]], tmp_path: Path
+) -> None:
+    opened = open_dataset(meaningless, ran["version"]["md5"], tmp_path / "again")
+    assert opened["warnings"] == ran["render"]["warnings"]
+    assert all(warning in "\n".join(opened["summary"]) for warning in opened["warnings"])
+
+
+def test_the_gate_of_a_pipeline_says_it(
+    meaningless: RunConfig, ran: dict[str, dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    evaluation = SimpleNamespace(path=meaningless.paths.report(EVALUATION), metadata={})
+    page = SimpleNamespace(path=tmp_path / "gate.md", metadata={})
+    assert gate(json.dumps({"register": meaningless.as_dict()["register"]}), evaluation, page)
+    printed, shown = capsys.readouterr().out, page.path.read_text(encoding="utf-8")
+    for warning in ran["evaluate"]["warnings"]:
+        assert warning in printed
+        assert escaped(warning) in shown
+
+
+def test_every_verb_that_reads_a_dataset_or_an_evaluation_is_among_these() -> None:
+    readers = {name for name, step in STEPS.items() if {"dataset", EVALUATION} & set(step.reads)}
+    assert readers - {"gate"} <= set(VERBS)

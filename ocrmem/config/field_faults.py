@@ -41,13 +41,20 @@ def check_fields(model: type[S], settings: RawSettings) -> tuple[S, list[Problem
     known = list(field_paths(model))
     values = _without_empty_sections(settings.values, known)
     try:
-        return model.model_validate(values), [], set()
+        return _read(model, values), [], set()
     except ValidationError as error:
         faults = [(tuple(map(str, fault["loc"])), fault) for fault in error.errors(include_url=False)]
     for path, _ in faults:
         _remove(values, path)
     problems = [_problem(settings, path, fault, known) for path, fault in faults]
-    return model.model_validate(values), problems, {path for path, _ in faults}
+    return _read(model, values), problems, {path for path, _ in faults}
+
+
+def _read(model: type[S], values: dict[str, Any]) -> S:
+    """Fill a model past its own constructor: `RunConfig`'s raises what is made of the errors here."""
+    read = model.__new__(model)
+    Section.__init__(read, **values)
+    return read
 
 
 def _problem(settings: RawSettings, path: FieldPath, fault: Any, known: Sequence[FieldPath]) -> Problem:

@@ -8,16 +8,35 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from ocrmem.config.field_faults import check_fields
 from ocrmem.config.rules import RULES
 from ocrmem.config.schema import FieldPath, RunSettings
 from ocrmem.config.settings_file import Overrides, RawSettings, read_settings
-from ocrmem.errors import ConfigError, Problem
+from ocrmem.errors import ConfigError, Problem, wrong
 from ocrmem.secrets import REMEDY, find_in_text, find_in_values, redact
 
 
 class RunConfig(RunSettings):
-    """Every setting of a run; `load` and `from_dict` check fields and rules."""
+    """Every setting of a run; `load` and `from_dict` check fields and rules, a call checks the fields alone.
+
+    Args:
+        given: nothing; a file or values are for `load` and `from_dict`.
+        sections: values of a section, or the section itself, by its name; what is left out has its default.
+
+    Raises:
+        ConfigError: with one problem for every fault.
+    """
+
+    def __init__(self, *given: Any, **sections: Any) -> None:
+        if given:
+            made = "RunConfig.from_dict(values)" if isinstance(given[0], dict) else "RunConfig.load(path)"
+            raise wrong("RunConfig", 'sections by name, as in train={"max_steps": 100}', given[0], f"Write {made}")
+        try:
+            super().__init__(**sections)
+        except ValidationError:
+            raise ConfigError(check_fields(RunSettings, RawSettings(values=sections, place="RunConfig"))[1]) from None
 
     @classmethod
     def load(cls, path: Path | str = "params.yaml", overrides: Overrides = ()) -> RunConfig:
@@ -32,7 +51,7 @@ class RunConfig(RunSettings):
         """
         if not isinstance(path, str | os.PathLike):
             remedy = "Give the path of a YAML file, or values to RunConfig.from_dict"
-            raise ConfigError.of("RunConfig.load", f"takes a path, and was given {path!r}", remedy)
+            raise wrong("RunConfig.load", "a path", path, remedy)
         return _config_or_error(check_file(Path(path), overrides))
 
     @classmethod
@@ -45,7 +64,7 @@ class RunConfig(RunSettings):
         """
         if not isinstance(values, dict):
             remedy = 'Give values by section, as in {"train": {"max_steps": 100}}, or a file to RunConfig.load'
-            raise ConfigError.of("RunConfig.from_dict", f"takes a dict, and was given {values!r}", remedy)
+            raise wrong("RunConfig.from_dict", "a dict", values, remedy)
         return _config_or_error(_check(RawSettings(values=values, place=place)))
 
 

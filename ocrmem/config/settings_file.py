@@ -134,7 +134,7 @@ def apply_overrides(settings: RawSettings, overrides: Overrides) -> RawSettings:
 
 
 def _read_text(path: Path, settings: RawSettings) -> str | None:
-    remedy = "Give the path of a YAML file with --config"
+    remedy = "Give the path of a YAML file (--config)"
     try:
         if path.stat().st_size > _MAX_BYTES:
             raise OSError(None, "larger than 1 MiB, too large for a settings file")

@@ -6,23 +6,26 @@ import os
 
 import torch
 
-from ocrmem.errors import ConfigError
+from ocrmem.errors import ConfigError, wrong
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-def pick_device(name: str) -> torch.device:
+def pick_device(name: str | torch.device) -> torch.device:
     """Return the device that ``model.device`` names: ``auto`` is the first GPU where there is one, else the CPU.
 
     Raises:
-        ConfigError: CUDA is asked for and not available.
+        ConfigError: CUDA is asked for and not available, or PyTorch knows no such device.
     """
-    cuda = torch.cuda.is_available()
+    name, cuda = str(name), torch.cuda.is_available()
     if name == "auto":
         return torch.device("cuda" if cuda else "cpu")
     if name.startswith("cuda") and not cuda:
         raise ConfigError.of("model.device", f"is {name}, but there is no CUDA device here", "Set it to auto or cpu")
-    return torch.device(name)
+    try:
+        return torch.device(name)
+    except RuntimeError:
+        raise wrong("model.device", "auto, cpu or cuda", name, "Set it to auto") from None
 
 
 def processes_per_node(wanted: str) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -104,8 +105,8 @@ def _example(sample: Sample, scored: Mapping[str, Sequence[Scored]], dataset: Me
 
 
 def _unbroken(text: str) -> str:
-    """Keep a number and its % in one line."""
-    return text.replace(" %", "\u00a0%")
+    """Keep a number and its unit in one line."""
+    return re.sub(r"(?<=\d) (?=%|m?s\b)", "\u00a0", text)
 
 
 def _shorten(text: str) -> str:
@@ -113,4 +114,4 @@ def _shorten(text: str) -> str:
 
 
 def _milliseconds(seconds: float) -> str:
-    return f"{seconds * 1000:.1f} ms" if seconds < 1 else f"{seconds:.2f} s"
+    return _unbroken(f"{seconds * 1000:.1f} ms" if seconds < 1 else f"{seconds:.2f} s")

@@ -12,12 +12,11 @@ from ocrmem.boxed import ENGLISH
 from ocrmem.config import RunConfig
 from ocrmem.console import note
 from ocrmem.errors import ConfigError
+from ocrmem.evaluation.result import VARIANTS
 from ocrmem.generation.chat_session import ChatSession
 from ocrmem.generation.memory import Memory, MemoryAnswer, as_question
 from ocrmem.generation.reading import read_file
 from ocrmem.generation.settings import adapter_and_settings
-
-_TITLES = {"full_text": "full text", "truncated": "truncated", "no_memory": "no memory"}
 
 
 class AskResult(TypedDict):
@@ -128,8 +127,8 @@ def _summary(answers: Sequence[MemoryAnswer]) -> Iterator[str]:
                 if name == "full_text" and other.dropped_tokens
                 else ""
             )
-            yield _row(_TITLES[name], other.tokens, other.text) + cut
+            yield _row(VARIANTS[name].name, other.tokens, other.text) + cut
 
 
 def _row(title: str, tokens: int, text: str) -> str:
-    return f"  {title:<9} {tokens:>7,} tokens  {text}"
+    return f"  {title:<19} {tokens:>7,} tokens  {text}"

@@ -7,6 +7,7 @@ adapter was trained on, whatever params.yaml says about them.
 from __future__ import annotations
 
 import json
+import os
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,13 +17,13 @@ from typing import Any, Self, TypedDict, cast
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from ocrmem.arguments import wrong
+from ocrmem.arguments import require, require_config
 from ocrmem.config import RunConfig
 from ocrmem.conversations import Conversation
 from ocrmem.dataset.samples import SampleMaker
 from ocrmem.dataset.schema import PageRow, Sample
 from ocrmem.encoder.page_encoding import Encoder, encode_kept_tokens
-from ocrmem.errors import DataError
+from ocrmem.errors import DataError, wrong
 from ocrmem.evaluation.scoring import Case, Scorer
 from ocrmem.families import with_marks
 from ocrmem.generation.question import read_question
@@ -84,7 +85,7 @@ class ChatSession:
         context_threshold: histories of no more tokens stay text; None: the adapter's.
 
     Raises:
-        ConfigError: ``model`` is not a model.
+        ConfigError: an argument is something else.
     """
 
     def __init__(
@@ -96,9 +97,12 @@ class ChatSession:
         cached_pages: int = 256,
         context_threshold: int | None = None,
     ) -> None:
-        if not isinstance(model, MEMModel):
-            remedy = "Load one by the adapter's name: ChatSession.open(adapter=...), or ocrmem.Memory.load(...)"
-            raise wrong("ChatSession", "a loaded model", model, remedy)
+        remedy = "Load one by the adapter's name: ChatSession.open(adapter=...), or ocrmem.Memory.load(...)"
+        require(MEMModel, model, "ChatSession", "a loaded model", remedy)
+        if isinstance(tokenizer, str | os.PathLike):
+            raise wrong("ChatSession(tokenizer)", "a loaded tokenizer", tokenizer, "Leave it out: it is loaded")
+        if config is not None:
+            require_config("ChatSession(config)", config)
         self.model = model
         config = config or settings_of(model.config)
         self.family = config.model.family
@@ -132,9 +136,8 @@ class ChatSession:
             ConfigError: the adapter does not exist, or ``config`` is something else.
             ModelError: it was changed, or does not fit the base model, encoder or settings.
         """
-        if config is not None and not isinstance(config, RunConfig):
-            remedy = "Name the adapter by its keyword: ChatSession.open(adapter=...)"
-            raise wrong("ChatSession.open", "a RunConfig first", config, remedy)
+        remedy = "Name the adapter by its keyword: ChatSession.open(adapter=...)"
+        require(RunConfig | None, config, "ChatSession.open", "a RunConfig first", remedy)
         directory, settings = adapter_and_settings(adapter, config)
         bring_base(settings, read_config(directory).base_fingerprint)
         model = MEMModel.from_pretrained(directory, run_config=settings, with_encoder=True).eval()

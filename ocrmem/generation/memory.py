@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from ocrmem.arguments import require_config, wrong
+from ocrmem.arguments import require, require_config
 from ocrmem.config import RunConfig
 from ocrmem.conversations import Conversation, Message
 from ocrmem.conversations.content import ContentFault, require_utf8
@@ -90,8 +90,8 @@ class Memory:
     """
 
     def __init__(self, session: ChatSession) -> None:
-        if not isinstance(session, ChatSession):
-            raise wrong("Memory", "a ChatSession", session, "Load an adapter by its name: ocrmem.Memory.load(...)")
+        remedy = "Load an adapter by its name: ocrmem.Memory.load(...)"
+        require(ChatSession, session, "Memory", "a ChatSession", remedy)
         self.session = session
         self.messages: list[Message] = []
         self.pictures: list[Page] = []
@@ -119,9 +119,7 @@ class Memory:
             ConfigError: it is not a string.
             DataError: it is empty.
         """
-        if not isinstance(text, str):
-            remedy = "Give the text itself, such as pathlib.Path(file).read_text()"
-            raise wrong("Memory.read", "a string", text, remedy)
+        require(str, text, "Memory.read", "a string", "Give the text itself, such as pathlib.Path(file).read_text()")
         self.messages += notes(_valid(text, "Memory.read"), "Memory.read")
         return self
 
@@ -244,8 +242,7 @@ def as_question(question: str) -> str:
         ConfigError: it is not a string.
         DataError: it is empty, or not valid text.
     """
-    if not isinstance(question, str):
-        raise ConfigError.of("question", f"is {question!r}, not a string", "Ask in words")
+    require(str, question, "question", "a string", "Ask in words")
     if not question.strip():
         raise DataError.of("question", "is empty", "Ask something")
     return _valid(question, "question")

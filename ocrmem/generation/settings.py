@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ocrmem.arguments import require_config, wrong
+from ocrmem.arguments import require, require_config
 from ocrmem.boxed import ENGLISH
 from ocrmem.config import RunConfig
 from ocrmem.config.schema import ModelSection
@@ -37,11 +37,11 @@ def adapter_and_settings(adapter: str | Path | None, config: RunConfig | None) -
     """
     if config is not None:
         require_config("config", config)
-    if adapter is not None and not isinstance(adapter, str | os.PathLike):
-        remedy = "Give a name in the box, a directory or models:/NAME@ALIAS"
-        raise wrong("adapter", "the name of an adapter", adapter, remedy)
-    wanted = adapter or (config.paths.adapter if config else ENGLISH)
-    directory = resolve_adapter(str(wanted), config or RunConfig())
+    remedy = "Give a name in the box, a directory or models:/NAME@ALIAS"
+    require(str | os.PathLike | None, adapter, "adapter", "the name of an adapter", remedy)
+    if adapter is None:
+        adapter = config.paths.adapter if config else ENGLISH
+    directory = resolve_adapter(str(adapter), config or RunConfig())
     if is_package(directory):
         verify_package(directory)
     return directory, config or _settings_of(directory)

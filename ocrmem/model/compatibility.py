@@ -9,6 +9,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from ocrmem.arguments import require, require_config
 from ocrmem.config import TINY, RunConfig
 from ocrmem.errors import ModelError, Problem
 from ocrmem.families import EXAMPLE
@@ -45,6 +46,19 @@ class AdapterMismatch(ModelError, ValueError):
 
 class BatchError(ModelError, ValueError):
     """A batch whose parts do not belong together."""
+
+
+def require_parts(config: MEMConfig, base: nn.Module | None, encoder: nn.Module | None) -> None:
+    """Refuse a name, a path or settings in place of what a model is built from.
+
+    Raises:
+        ConfigError: names the argument.
+    """
+    remedy = "Load an adapter with MEMModel.from_pretrained(folder), or take MEMModel.from_run_config(...)"
+    require(MEMConfig, config, "MEMModel", "a MEMConfig", remedy)
+    remedy = "Give the loaded model, or leave it out: it is loaded by the name that the adapter has"
+    require(nn.Module | None, base, "MEMModel(base_llm_model)", "a language model", remedy)
+    require(nn.Module | None, encoder, "MEMModel(ocr_embed)", "an encoder", remedy)
 
 
 def check_parts(config: MEMConfig, base: PreTrainedModel, encoder: nn.Module | None, hidden_size: int) -> None:
@@ -122,8 +136,10 @@ def check_run(config: MEMConfig, run: RunConfig, fields: Iterable[str] = tuple(_
         fields: those of MEMConfig that must agree.
 
     Raises:
+        ConfigError: the run's settings are something else.
         AdapterMismatch: names each field and both values.
     """
+    require_config("MEMModel(run_config)", run)
     problems = []
     for name in fields:
         section = _SHARED_FIELDS[name]

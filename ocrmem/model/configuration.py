@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 from transformers import PretrainedConfig
 
+from ocrmem.arguments import require_config
 from ocrmem.config import LabelSection, LoraSection, RenderSection, RunConfig
 from ocrmem.config.known_encoders import known_encoder
 from ocrmem.errors import ConfigError, Problem
@@ -111,6 +112,7 @@ class MEMConfig(PretrainedConfig):
     @classmethod
     def from_run_config(cls, config: RunConfig, **derived: Any) -> MEMConfig:
         """Return the adapter's side of a run's settings; ``derived`` adds what only the loaded parts know."""
+        require_config("MEMConfig.from_run_config", config)
         values = config.model.model_dump() | config.render.model_dump() | config.data.model_dump()
         if (lora := config.train.lora) is not None:
             values["lora"] = lora.model_dump() | {"targets": list(lora.targets or config.model.family.attention)}

@@ -11,12 +11,13 @@ from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.integrations import is_deepspeed_zero3_enabled
 
+from ocrmem.arguments import require_config
 from ocrmem.config import RunConfig
 from ocrmem.encoder.deepencoder import Features
 from ocrmem.encoder.device import DTYPES, pick_device
 from ocrmem.encoder.loading import implemented, load_encoder, read_native
 from ocrmem.errors import ModelError, first_line
-from ocrmem.model.compatibility import check_identity
+from ocrmem.model.compatibility import check_identity, require_parts
 from ocrmem.model.compiled_layers import compile_layers
 from ocrmem.model.configuration import MEMConfig
 from ocrmem.model.fingerprint import fingerprint
@@ -35,6 +36,7 @@ def parts_of_run(config: RunConfig, *, with_encoder: bool) -> tuple[MEMConfig, P
         ConfigError: its layers are to be compiled, and cannot be here.
         InvalidModelConfig: the settings contradict themselves.
     """
+    require_config("MEMModel.from_run_config", config)
     names = config.model
     base_at = locate(names.base_model_name, config.paths.models, "base", names.base_revision)
     encoder_at = locate(names.ocr_model_name, config.paths.models, "encoder", names.ocr_revision)
@@ -73,6 +75,7 @@ def parts_of_adapter(
     Raises:
         MissingInputError, ModelError: as `parts_of_run`; as AdapterMismatch, a part is another one.
     """
+    require_parts(config, base, encoder)
     revision = None
     if base is None:
         base_at = locate(config.base_model_name, models, "base", config.base_revision)

@@ -19,6 +19,7 @@ from torch import nn
 from transformers import GenerationConfig, PreTrainedModel
 from transformers.utils import ModelOutput
 
+from ocrmem.arguments import as_path
 from ocrmem.config import RunConfig
 from ocrmem.encoder.device import DTYPES, pick_device
 from ocrmem.facts import IGNORED, LORA, PROJ
@@ -75,6 +76,7 @@ class MEMModel(PreTrainedModel):
     def __init__(
         self, config: MEMConfig, base_llm_model: PreTrainedModel | None = None, ocr_embed: nn.Module | None = None
     ) -> None:
+        compatibility.require_parts(config, base_llm_model, ocr_embed)
         config.check()
         super().__init__(config)
         if base_llm_model is None:
@@ -136,14 +138,13 @@ class MEMModel(PreTrainedModel):
         models: str | Path = "models",
         run_config: RunConfig | None = None,
         dtype: torch.dtype = torch.float32,
-        device: str = "cpu",
+        device: str | torch.device = "cpu",
     ) -> Self:
         """Load an adapter, and around it the frozen parts it was trained with.
 
         Args:
             adapter_dir: folder with adapter.safetensors and config.json.
-            base_llm_model: the language model, if it is loaded already.
-            ocr_embed: the encoder, if it is loaded already.
+            base_llm_model, ocr_embed: the language model and the encoder, if they are loaded already.
             with_encoder: load the encoder too.
             models: where the tiny preset was built (``paths.models``).
             run_config: settings the adapter must fit; its ``paths.models``, encoder, precision and device are used.
@@ -151,17 +152,16 @@ class MEMModel(PreTrainedModel):
             device: "auto", "cpu", "cuda" ...
 
         Raises:
-            MissingInputError: a file is not there.
-            ModelError: a file is broken; or, as AdapterMismatch, the adapter does not fit the language model,
-                the encoder or the run, naming the field and both values.
+            ConfigError: an argument is something else.
+            MissingInputError, ModelError: a file is not there, or broken; or, as AdapterMismatch, the adapter does
+                not fit the language model, the encoder or the run, naming the field and both values.
             InvalidModelConfig: the adapter's configuration cannot be built.
         """
-        directory = Path(adapter_dir)
+        directory = as_path("MEMModel.from_pretrained", adapter_dir)
         config, implementation = read_config(directory), "native"
         if run_config is not None:
             compatibility.check_run(config, run_config)
-            models, device = run_config.paths.models, run_config.model.device
-            implementation = run_config.model.encoder
+            models, device, implementation = run_config.paths.models, run_config.model.device, run_config.model.encoder
             dtype = DTYPES[run_config.model.precision]
         config.check()
         tensors = read_weights(directory)

@@ -35,7 +35,7 @@ def resolve_adapter(reference: str, config: RunConfig) -> Path:
         return boxed(reference)
     if not reference.startswith("models:"):
         directory = Path(reference)
-        if not directory.is_dir():
+        if not reference or not directory.is_dir():
             remedy = f"Give an adapter directory, models:/NAME@ALIAS, or one in the box ({', '.join(names) or 'none'})"
             raise ConfigError.of("--adapter", f"{reference!r} is not a directory", remedy)
         return directory

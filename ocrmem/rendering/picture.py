@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from ocrmem.arguments import as_path
 from ocrmem.errors import ConfigError, DataError, MissingInputError
 from ocrmem.rendering.page import JPEG_SIGNATURE, PNG_SIGNATURE, Page
 
@@ -48,14 +49,15 @@ def read_picture(source: str | Path | Image.Image, size: int) -> Picture:
 
     Raises:
         MissingInputError: there is no such file.
-        ConfigError: it cannot be read.
+        ConfigError: it cannot be read, or is no path.
         DataError: as `open_picture` and `page_of`.
     """
     if isinstance(source, Image.Image):
         return page_of(source, "picture", size)
-    name = str(source)
+    path = as_path("read_picture", source)
+    name = str(path)
     try:
-        content = Path(source).read_bytes()
+        content = path.read_bytes()
     except FileNotFoundError:
         raise MissingInputError.of(name, "is not there", "Name a PNG or JPEG file") from None
     except OSError as error:

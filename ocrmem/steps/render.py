@@ -1,12 +1,23 @@
 """The step ``render``."""
 
-from argparse import ArgumentParser
+from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Mapping
+from pathlib import Path
 
 from ocrmem.errors import UsageError
 from ocrmem.steps.step import Arguments, Step, load, positive, run_config
 
 _PREVIEWED = 4
+_PICTURES = (".png", ".jpg", ".jpeg")
+
+
+def _number_or_picture(text: str) -> int | str:
+    """Read the word behind ``--preview``, which may be the first of the pictures."""
+    if Path(text).suffix.lower() in _PICTURES:
+        return text
+    if not text.isdecimal():
+        raise ArgumentTypeError(f"{text!r} is not a number, nor a PNG or JPEG file")
+    return positive(text)
 
 
 def _options(parser: ArgumentParser) -> None:
@@ -15,11 +26,11 @@ def _options(parser: ArgumentParser) -> None:
     )
     parser.add_argument(
         "--preview",
-        type=positive,
+        type=_number_or_picture,
         nargs="?",
         const=_PREVIEWED,
         metavar="N",
-        help=f"show N conversations (default {_PREVIEWED}) beside their pages instead, in preview/index.html",
+        help=f"show N conversations (default {_PREVIEWED}) or pictures beside their pages, in preview/index.html",
     )
     parser.add_argument("--skip-bad", action="store_true", help="leave out bad lines (see rejects.jsonl)")
 
@@ -31,6 +42,8 @@ def _render(step: Step, arguments: Arguments) -> Mapping[str, object]:
         message = "takes pictures to show them as pages, not into a dataset"
         raise UsageError.of("render", message, "Add --preview, or leave them out")
     config = run_config(arguments)
+    if isinstance(arguments.preview, str):
+        arguments.pictures, arguments.preview = [arguments.preview, *arguments.pictures], _PREVIEWED
     if arguments.pictures:
         return load("ocrmem.dataset.preview:preview_pictures")(config, arguments.pictures, arguments.preview)
     if arguments.preview:

@@ -11,10 +11,11 @@ import torch
 from torch import nn
 from transformers import TrainingArguments
 
+from ocrmem.arguments import require, require_config
 from ocrmem.config import RunConfig
 from ocrmem.config.deepspeed import deepspeed_config
 from ocrmem.encoder.device import pick_device
-from ocrmem.errors import ConfigError, Problem
+from ocrmem.errors import ConfigError, Problem, wrong
 from ocrmem.training.deepspeed import prepare_for_cpu, require_deepspeed
 
 # Fields of params.yaml's section train that have the same name and meaning here.
@@ -73,6 +74,8 @@ class AdapterTrainingArguments(TrainingArguments):
     ddp_find_unused_parameters: bool | None = False
 
     def __post_init__(self) -> None:
+        remedy = "Give a folder for checkpoints, or a run's settings to AdapterTrainingArguments.from_run_config"
+        require(str | os.PathLike | None, self.output_dir, "AdapterTrainingArguments", "a folder's path first", remedy)
         if self.max_seq_length <= 0:
             raise ConfigError.of("max_seq_length", f"is {self.max_seq_length}", "Give a number of tokens above 0")
         if not self.save_adapter_only:
@@ -136,6 +139,7 @@ class AdapterTrainingArguments(TrainingArguments):
         Raises:
             ConfigError: the configured device, precision or DeepSpeed is not available here.
         """
+        require_config("AdapterTrainingArguments.from_run_config", config)
         use_cpu = pick_device(config.model.device).type == "cpu"
         section, precision = config.train, config.model.precision
         if precision == "float16" and use_cpu:
@@ -168,7 +172,23 @@ class AdapterTrainingArguments(TrainingArguments):
         return cls(**(values | changes))
 
 
-def require_described_model(args: AdapterTrainingArguments, model: nn.Module) -> None:
+def require_arguments(model: Any, args: Any, dataset: Any) -> None:
+    """Refuse what is no model, no arguments and no samples where a trainer takes them, and a model that is not theirs.
+
+    Raises:
+        ConfigError: says what to give, or names the field of the arguments and both values.
+    """
+    remedy = "Load one with ocrmem.MEMModel.from_run_config(config, with_encoder=False)"
+    require(nn.Module, model, "AdapterOnlyTrainer", "a loaded model", remedy)
+    remedy = "Give AdapterTrainingArguments(output_dir), or AdapterTrainingArguments.from_run_config(config)"
+    require(AdapterTrainingArguments, args, "AdapterOnlyTrainer", "AdapterTrainingArguments", remedy)
+    if isinstance(dataset, str | os.PathLike):
+        remedy = "Give a list of samples; `ocrmem train` trains on what `ocrmem render` wrote"
+        raise wrong("AdapterOnlyTrainer(train_dataset)", "samples", dataset, remedy)
+    _require_described_model(args, model)
+
+
+def _require_described_model(args: AdapterTrainingArguments, model: nn.Module) -> None:
     """Check that a model is the one that the ancestor's fields of the arguments describe, where they are given.
 
     Raises:

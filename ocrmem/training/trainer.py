@@ -35,7 +35,7 @@ from ocrmem.gradflow import check
 from ocrmem.model.packing import longest
 from ocrmem.model.trainable import lora_of, trained_parameters, trained_parts
 from ocrmem.training import collectives, data_workers, optimizer_state
-from ocrmem.training.arguments import AdapterTrainingArguments, require_described_model
+from ocrmem.training.arguments import AdapterTrainingArguments, require_arguments
 from ocrmem.training.callbacks import BarCallback, LoopEvents
 from ocrmem.training.checkpoint import PROJ_FILE, Checkpoint, CheckpointStore, load_trained, trained_state
 from ocrmem.training.curriculum import GroupedSampler, RunSampler, memory_lengths, sequence_lengths
@@ -116,8 +116,9 @@ class AdapterOnlyTrainer(Trainer):
                     "AdapterOnlyTrainer", "got both tokenizer and processing_class", "Pass processing_class alone"
                 )
             kwargs["processing_class"] = tokenizer
+        dataset: Any = kwargs.get("train_dataset")
+        require_arguments(model, args, dataset)
         require_only_proj_trainable(model)
-        require_described_model(args, model)
         if args.device.type == "cpu":
             # accelerate imports DeepSpeed where it is installed, which would print to stdout that it found no GPU.
             os.environ.setdefault("DS_ACCELERATOR", "cpu")
@@ -126,7 +127,6 @@ class AdapterOnlyTrainer(Trainer):
         if args.n_gpu > 1:
             args._n_gpu = 1
         skip_broadcast_of_frozen(model)
-        dataset: Any = kwargs.get("train_dataset")
         if args.max_steps <= 0 and hasattr(dataset, "__len__"):
             args.max_steps = math.ceil(args.num_train_epochs * len(dataset) / args.global_batch_size)
         with config_kept(model):

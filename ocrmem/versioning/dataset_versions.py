@@ -17,12 +17,13 @@ import yaml
 
 from ocrmem.config import RunConfig
 from ocrmem.console import note
-from ocrmem.dataset.manifest import read_manifest
+from ocrmem.dataset.manifest import read_manifest, warnings_of
 from ocrmem.errors import ConfigError, DataError
 from ocrmem.facts import MANIFEST
 from ocrmem.files import locking, replacing_directory, sha256_file, write_json, write_text
 from ocrmem.json_files import with_sha256
 from ocrmem.storage import is_s3, store_at
+from ocrmem.verdicts import warning_lines
 from ocrmem.versioning.dvc_remote import DvcRemote, Listing, list_directory
 
 VERSION = "version.json"
@@ -41,6 +42,7 @@ class VersionRecord(TypedDict):
     pushed: int
     dvc_file: str
     dataset_manifest_sha256: str
+    warnings: list[str]  # what makes the dataset less than it seems
 
 
 class VersionResult(VersionRecord):
@@ -57,6 +59,7 @@ class OpenResult(TypedDict):
     bytes: int
     dataset: str
     fetched: int
+    warnings: list[str]
     summary: list[str]
 
 
@@ -96,6 +99,7 @@ def version_dataset(config: RunConfig) -> VersionResult:
         "pushed": pushed,
         "dvc_file": dvc_file.as_posix(),
         "dataset_manifest_sha256": sha256_file(dataset / MANIFEST),
+        "warnings": warnings_of(dataset),
     }
     write_json(config.paths.report(VERSION), with_sha256(result))
     done = f"Pushed {pushed} objects to" if pushed else "Nothing to push: it is in"
@@ -106,6 +110,7 @@ def version_dataset(config: RunConfig) -> VersionResult:
             f"{done} {config.version.remote}.",
             f"{dvc_file} brings it back with `dvc pull` in a repository that has this remote; so does",
             f"`ocrmem version --open {listing.oid}`.",
+            *warning_lines(result["warnings"]),
         ],
     }
 
@@ -141,6 +146,7 @@ def open_dataset(config: RunConfig, digest: str, output: Path | str | None = Non
             remote.fetch(listing, directory)
             _verify(listing, directory, config)
         fetched = len(listing.files)
+    warnings = warnings_of(target)
     size = sum((target / name).stat().st_size for name in listing.files)
     return {
         "md5": oid,
@@ -148,7 +154,8 @@ def open_dataset(config: RunConfig, digest: str, output: Path | str | None = Non
         "bytes": size,
         "dataset": target.as_posix(),
         "fetched": fetched,
-        "summary": [f"{target}: {len(listing.files)} files, {size:,} bytes, md5 {oid}."],
+        "warnings": warnings,
+        "summary": [f"{target}: {len(listing.files)} files, {size:,} bytes, md5 {oid}.", *warning_lines(warnings)],
     }
 
 

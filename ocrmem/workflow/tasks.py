@@ -255,14 +255,17 @@ def gate(settings: str, evaluation: Artifact, report: Artifact) -> bool:
     """
     with running("gate", settings) as task:
         bounds = task.config().registry.gate
-        lines = STEPS["gate"].load()(read_json(Path(evaluation.path), Evaluation, made_by="evaluate"), bounds)
+        found = read_json(Path(evaluation.path), Evaluation, made_by="evaluate")
+        task.record.warnings = found.get("warnings", [])
+        lines = STEPS["gate"].load()(found, bounds)
         passed = all(line.ok for line in lines)
         verdict = "the gate is met" if passed else "the gate is not met: the alias will not move"
         rows = [(line.metric, f"{line.value:.4g}", f"{line.relation} {line.bound:.4g}",
                  "met" if line.ok else "not met", f"register.gate.{line.setting}") for line in lines]  # fmt: skip
-        write_page(report, "Gate", bullets([verdict]), table(("metric", "value", "wanted", "", "setting"), rows))
+        said = [verdict, *warning_lines(task.record.warnings)]
+        write_page(report, "Gate", bullets(said), table(("metric", "value", "wanted", "", "setting"), rows))
         report.metadata["passed"] = passed
-        task.done([verdict, *map(str, lines)], {line.metric: line.value for line in lines} | {"passed": float(passed)})
+        task.done([*said, *map(str, lines)], {line.metric: line.value for line in lines} | {"passed": float(passed)})
     return passed
 
 

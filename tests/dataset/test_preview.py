@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 from support.chat import conversation, write_jsonl
 
+from ocrmem.cli import main
 from ocrmem.config import RenderSection
 from ocrmem.conversations import Message
 from ocrmem.dataset import preview
@@ -234,6 +235,26 @@ def test_pictures_are_shown_as_the_pages_they_become(make_config, tmp_path):
     assert page.all("b") == []
     assert "100 x 40 px" in result["summary"][0]
     assert json.dumps(result)
+
+
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [("--preview a.png", 1), ("--preview a.png b.PNG", 2), ("--preview 1 a.png b.PNG", 1), ("b.PNG --preview", 1)],
+)
+def test_the_word_behind_the_option_is_a_number_or_a_picture(
+    words: str, shown: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("params.yaml").write_text("{model: {vision_embedding_size: 64}, render: {page_size: 256}}", encoding="utf-8")
+    for name in ("a.png", "b.PNG"):
+        Image.new("L", (40, 40)).save(name)
+    assert main(["render", *words.split()]) == 0, capsys.readouterr().err
+    assert len(list(Path("preview").glob("page-*.png"))) == shown
+
+
+def test_a_word_that_is_neither_number_nor_picture_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["render", "--preview", "four"]) == 2
+    assert "is not a number, nor a PNG or JPEG file" in capsys.readouterr().err
 
 
 def test_blank_tokens_are_drawn_where_the_page_has_no_ink(make):
