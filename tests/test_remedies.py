@@ -1,16 +1,23 @@
-"""What errors say to run can be run: every command in the texts of the package, collected from its code."""
+"""What errors say to run can be run: every command in the texts of the package, collected from its code, and run."""
 
 from __future__ import annotations
 
 import ast
+import contextlib
+import io
+import json
 import re
 import shlex
+import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from support.models import small_workspace
+from PIL import Image
+from support.models import small_settings, small_workspace, write_conversations
+from support.quick import QUICK
 
 from ocrmem.cli import build_parser, main
 from ocrmem.config import RunConfig
@@ -86,6 +93,160 @@ def test_every_setting_that_a_text_names_is_there() -> None:
         if field not in values[section] and field not in NO_SETTINGS
     ]
     assert wrong == []
+
+
+# Commands of remedies that are not run here, with the reason.
+NOT_RUN = {
+    "pipeline submit": "needs a cluster; tests/pipelines submits to a server of its own",
+    "pipeline compile": "takes kfp seconds; tests/pipelines compiles",
+    "train --nproc": "starts processes, each of which imports torch; tests/distributed has them",
+    "import-adapter": "needs what OCR-MEM left; tests/steps/test_smallest_runs.py imports one",
+    "import-adapter --output": "the same",
+}
+
+
+def form(words: list[str]) -> str:
+    """A command without what is of one case: its verb, and its options without their values."""
+    second = words[1:2] if words[0] == "pipeline" else []
+    return " ".join([words[0], *second, *(word for word in words if word.startswith("--"))])
+
+
+def called(words: list[str]) -> dict[str, Any]:
+    """Run a command in this process; return what it says in JSON."""
+    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()):
+        code = main([*words, "--json"])
+    said = json.loads(out.getvalue())
+    assert said["ok"] == (code == 0)
+    return said
+
+
+class Reader:
+    """Somebody who does what errors say, and knows nothing else."""
+
+    def __init__(self) -> None:
+        self.ran: list[str] = []
+
+    def follow(self, words: list[str]) -> dict[str, Any]:
+        """Run a command; as long as it fails, run what its remedies name, likewise, and then the command again."""
+        while not (said := called(words))["ok"]:
+            self.ran.append(form(words))
+            assert len(self.ran) < 40, self.ran
+            remedies = " ".join(problem["remedy"] for problem in said["problems"])
+            commands = [shlex.split(found[1] or found[2])[1:] for found in COMMAND.finditer(remedies)]
+            assert commands, said["problems"]
+            for command in commands:
+                self.follow(command)
+        self.ran.append(form(words))
+        return said
+
+
+def remove(*names: str) -> Callable[[], None]:
+    def removing() -> None:
+        for name in names:
+            for path in Path().glob(name):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    return removing
+
+
+def spoil(name: str) -> Callable[[], None]:
+    return lambda: next(Path().glob(name)).write_bytes(b"spoilt")
+
+
+# What became of a workspace on which all ran, what is run then, and what the errors lead to.
+SPOILT: dict[str, tuple[Callable[[], None], list[str], set[str]]] = {
+    "no features": (remove("features"), ["train"], {"encode"}),
+    "the rows of features are lost": (remove("features/rows-*.bin"), ["train"], {"encode"}),
+    "no dataset": (remove("dataset"), ["encode"], {"render"}),
+    "a shard is lost": (remove("dataset/samples/*"), ["check"], {"render"}),
+    "a manifest is spoilt": (spoil("dataset/manifest.json"), ["version"], {"render"}),
+    "no adapter": (remove("adapter"), ["evaluate"], {"train"}),
+    "an evaluation is spoilt": (spoil("reports/evaluation.json"), ["register"], {"evaluate"}),
+    "no smoke test": (remove("smoke"), ["register"], {"smoke"}),
+}
+
+
+# What the remedies of the first error lead to where nothing was made yet, and what is run by itself.
+FROM_NOTHING = {"base", "render", "encode", "smoke", "train", "evaluate", "register"}
+ALONE = (
+    "render --preview 5",
+    "encode a.png --output a.safetensors",
+    "train --resume",
+    "train --from-adapter imported",
+    "pipeline list",
+)
+
+
+@pytest.fixture(scope="module")
+def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Reader]:
+    """A reader in a workspace of conversations and settings alone, who wants to register an adapter."""
+    root = tmp_path_factory.mktemp("reader")
+    train = QUICK["train"] | {"max_steps": 1, "save_steps": 1}
+    values = small_settings(root, **(QUICK | {"train": train, "smoke": {"samples": 1}}))
+    (root / "remote").mkdir()
+    values["version"] = {"remote": str(root / "remote")}
+    (root / "params.yaml").write_text(json.dumps(values), encoding="utf-8")
+    write_conversations(root / "data", train=4, held_out=4)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        reader = Reader()
+        reader.follow(["register"])
+        yield reader
+
+
+def test_who_follows_the_remedies_gets_from_nothing_to_a_registered_adapter(reader: Reader) -> None:
+    assert set(reader.ran) >= FROM_NOTHING
+
+
+@pytest.mark.parametrize("case", SPOILT)
+def test_what_is_lost_comes_back_by_what_the_error_says(case: str, reader: Reader) -> None:
+    happened, words, led_to = SPOILT[case]
+    before = len(reader.ran)
+    happened()
+    reader.follow(words)
+    assert led_to <= set(reader.ran[before:])
+
+
+def test_a_dataset_that_its_remote_lost_is_pushed_again(reader: Reader) -> None:
+    digest = reader.follow(["version"])["md5"]
+    remove("remote/*")()
+    reader.follow(["version", "--open", digest, "--output", "again"])
+    assert Path("again/manifest.json").is_file()
+
+
+def test_conversations_of_another_form_are_converted_as_the_error_says(reader: Reader, tmp_path: Path) -> None:
+    turns = [{"from": "human", "value": "Hello"}, {"from": "gpt", "value": "Hi"}]
+    (tmp_path / "my export.json").write_text(json.dumps([{"conversations": turns}, {}]), encoding="utf-8")
+    at = ["--set", f"data.path={tmp_path}"]
+    [problem] = called(["validate", *at])["problems"]
+    [(command, _)] = COMMAND.findall(problem["remedy"])
+    words = shlex.split(command)[1:]
+    assert not called(words)["ok"]
+    reader.follow([*words, "--skip-bad"])
+    assert called(["validate", "--set", "data.path=converted"])["ok"]
+
+
+@pytest.mark.parametrize("command", ALONE)
+def test_a_command_of_a_remedy_runs(command: str, reader: Reader) -> None:
+    Image.new("L", (40, 40)).save("a.png")
+    if not Path("imported").exists():
+        shutil.copytree("adapter", "imported")
+    assert called(shlex.split(command))["ok"]
+
+
+def test_help_of_a_verb_is_shown(reader: Reader, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main(["help", "train"])
+    assert "--resume" in capsys.readouterr().out
+
+
+def test_every_command_of_a_text_is_run_or_has_a_reason() -> None:
+    """A bare verb stands for one with what it needs, and a verb that the text puts in is one of the others."""
+    run = FROM_NOTHING | {form(shlex.split(command)) for command in ALONE}
+    run |= {"version", "version --open", "convert", "convert --output", "convert --output --skip-bad", "help"}
+    forms = {form(shlex.split(command)[1:]): place for place, command in COMMANDS}
+    assert {name: place for name, place in forms.items() if name not in run | NOT_RUN.keys() | {"X"}} == {}
+    assert run & NOT_RUN.keys() == set()
 
 
 LINE = '{"messages": [{"role": "user", "content": "Who?"}]}\n'

@@ -224,7 +224,7 @@ def test_the_gate_of_a_pipeline_says_it(
 ) -> None:
     evaluation = SimpleNamespace(path=meaningless.paths.report(EVALUATION), metadata={})
     page = SimpleNamespace(path=tmp_path / "gate.md", metadata={})
-    assert gate(json.dumps({"register": meaningless.as_dict()["register"]}), evaluation, page)
+    assert gate(json.dumps(meaningless.as_dict()), evaluation, page)
     printed, shown = capsys.readouterr().out, page.path.read_text(encoding="utf-8")
     for warning in ran["evaluate"]["warnings"]:
         assert warning in printed

@@ -140,7 +140,7 @@ def _read_text(path: Path, settings: RawSettings) -> str | None:
             raise OSError(None, "larger than 1 MiB, too large for a settings file")
         return path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError:
-        settings.report(str(path), "is not there", remedy)
+        settings.report(str(path), "is not there", f"{remedy}, or copy one from the checkout's configs/")
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
         settings.report(f"{path}:{line}", "is not UTF-8", "Save the file as UTF-8")

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from support.chat import conversation, write_jsonl
+from support.models import small_settings
 
 from ocrmem.cli import main
 from ocrmem.config import RenderSection
@@ -245,7 +246,7 @@ def test_the_word_behind_the_option_is_a_number_or_a_picture(
     words: str, shown: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    Path("params.yaml").write_text("{model: {vision_embedding_size: 64}, render: {page_size: 256}}", encoding="utf-8")
+    Path("params.yaml").write_text(json.dumps(small_settings(tmp_path)), encoding="utf-8")
     for name in ("a.png", "b.PNG"):
         Image.new("L", (40, 40)).save(name)
     assert main(["render", *words.split()]) == 0, capsys.readouterr().err
