@@ -228,7 +228,7 @@ def test_conversations_of_another_form_are_converted_as_the_error_says(reader: R
 
 @pytest.mark.parametrize("command", ALONE)
 def test_a_command_of_a_remedy_runs(command: str, reader: Reader) -> None:
-    Image.new("L", (40, 40)).save("a.png")
+    Image.linear_gradient("L").save("a.png")
     if not Path("imported").exists():
         shutil.copytree("adapter", "imported")
     assert called(shlex.split(command))["ok"]

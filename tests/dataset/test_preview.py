@@ -248,7 +248,7 @@ def test_the_word_behind_the_option_is_a_number_or_a_picture(
     monkeypatch.chdir(tmp_path)
     Path("params.yaml").write_text(json.dumps(small_settings(tmp_path)), encoding="utf-8")
     for name in ("a.png", "b.PNG"):
-        Image.new("L", (40, 40)).save(name)
+        Image.linear_gradient("L").save(name)
     assert main(["render", *words.split()]) == 0, capsys.readouterr().err
     assert len(list(Path("preview").glob("page-*.png"))) == shown
 
