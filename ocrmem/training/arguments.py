@@ -185,10 +185,10 @@ def require_arguments(model: Any, args: Any, dataset: Any) -> None:
     if isinstance(dataset, str | os.PathLike):
         remedy = "Give a list of samples; `ocrmem train` trains on what `ocrmem render` wrote"
         raise wrong("AdapterOnlyTrainer(train_dataset)", "samples", dataset, remedy)
-    _require_described_model(args, model)
+    require_described_model(args, model)
 
 
-def _require_described_model(args: AdapterTrainingArguments, model: nn.Module) -> None:
+def require_described_model(args: AdapterTrainingArguments, model: nn.Module) -> None:
     """Check that a model is the one that the ancestor's fields of the arguments describe, where they are given.
 
     Raises:
