@@ -88,7 +88,7 @@ def _json(name: str, handle: BinaryIO) -> Container:
     if first not in (b"[", b"{"):
         if not first:
             raise DataError.of(name, "is empty", "Name a file with conversations")
-        remedy = "Give JSON, JSONL or parquet; notes in plain text have no answer that could be learnt"
+        remedy = "Give JSON, JSONL or parquet; notes in plain text have no answer to learn: ocrmem ask reads them"
         raise DataError.of(name, "is not JSON", remedy)
     return Container("a JSON list" if first == b"[" else "a JSON object", _document(name, handle))
 
