@@ -63,10 +63,11 @@ class LossInParts(torch.autograd.Function):
                 error = logits.sub_(scale).exp_()  # the probabilities, less 1 for the right word
                 error.scatter_add_(1, right, error.new_full(right.shape, -1.0))
                 gradient[part] = error.mul_(1 / mantissa).to(weight.dtype) @ weight
-        ctx.save_for_backward(gradient, items / mantissa)
+        ctx.save_for_backward(gradient)
+        ctx.power = items / mantissa
         return total / items
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        (of_loss,), (gradient, power) = gradients, ctx.saved_tensors
-        return (gradient.float() * (of_loss / power)).to(gradient.dtype), None, None, None, None
+        (of_loss,), (gradient,) = gradients, ctx.saved_tensors
+        return (gradient.float() * (of_loss / ctx.power)).to(gradient.dtype), None, None, None, None
