@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +15,6 @@ from ocrmem.encoder.attention import FusedAttention
 from ocrmem.encoder.deepencoder import DeepEncoder
 from ocrmem.encoder.page_bits import packed_bits, unpacked
 from ocrmem.encoder.page_encoding import batch_encoder, chosen_kernels, encode_pages
-from ocrmem.environment import keep_compiled
 from ocrmem.errors import DataError
 from ocrmem.rendering.page import pixel_batch
 
@@ -97,17 +94,6 @@ def test_whether_to_compile_is_decided_by_the_number_of_pages_and_said(
     assert found == chosen
     assert said in why
     assert bool(why) == bool(said)
-
-
-def test_what_is_compiled_is_kept_in_this_users_cache_unless_the_environment_says_where(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "")
-    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
-    assert keep_compiled() == tmp_path / "ocrmem" / "compiled" == Path(os.environ["TORCHINDUCTOR_CACHE_DIR"])
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "/elsewhere")
-    assert keep_compiled() == Path("/elsewhere")
 
 
 def test_on_a_cpu_nothing_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -79,7 +79,7 @@ def test_a_layer_copies_its_patches_once_into_windows_and_once_back() -> None:
     # The query and what was seen block by block, for the bias of whole pages is made in blocks; the terms.
     whole_page = page + page + 2 * PAGES * 32 * 32 * config.num_attention_heads * 32 * 4
     assert copied["ours"] == page + 2 * windowed + whole_page
-    assert copied["theirs"] > 2 * copied["ours"]
+    assert copied["theirs"] > 1.6 * copied["ours"]
 
 
 def test_every_layer_and_the_patches_keep_their_weights_names() -> None:
