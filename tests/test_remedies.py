@@ -100,6 +100,7 @@ NOT_RUN = {
     "pipeline submit": "needs a cluster; tests/pipelines submits to a server of its own",
     "pipeline compile": "takes kfp seconds; tests/pipelines compiles",
     "train --nproc": "starts processes, each of which imports torch; tests/distributed has them",
+    "ask --question": "needs a base model of 93 MB; tests/generation asks small ones",
     "import-adapter": "needs what OCR-MEM left; tests/steps/test_smallest_runs.py imports one",
     "import-adapter --output": "the same",
 }
