@@ -23,8 +23,8 @@ RUN awk '/^(uv|setuptools)==/ {keep = 1} keep {print} !/\\$/ {keep = 0}' constra
  && awk -v other="${TORCH_BACKEND}" '/^[^ #]/ {bare = other != "" && /^torch(vision)?==/} \
       bare && /--hash/ {next} bare {sub(/ \\$/, "")} {print}' constraints.txt > lock.txt \
  && uv venv --python /usr/local/bin/python /opt/ocrmem
-# Only a change of these two files makes this layer of several GB again. Triton compiles kernels, which ocrmem has
-# none of and the image no compiler for; the rest that goes is for building and testing other software.
+# Only a change of these two files makes this layer of several GB again. Triton needs a compiler, which the image
+# does not have (docs/image.md); the rest that goes is for building and testing other software.
 RUN --mount=type=cache,target=/root/.cache/uv \
     set --; for extra in ${EXTRAS}; do set -- "$@" --extra "${extra}"; done; \
     uv pip install --python /opt/ocrmem ${TORCH_BACKEND:+--torch-backend=${TORCH_BACKEND}} \
