@@ -152,7 +152,7 @@ MISTAKES: list[tuple[Callable[[], object], str]] = [
     (lambda: new_memory().read("half \ud83d"), "half of a surrogate pair"),
     (lambda: new_memory().ask("the"), r"has nothing to answer from. Call read\(text\) first"),
     (lambda: new_memory().read("ana").ask(""), "question: is empty"),
-    (lambda: new_memory().read("ana").ask(["the"]), "not a string"),  # type: ignore[arg-type]
+    (lambda: new_memory().read("ana").ask(["the"]), "takes a string, and was given"),  # type: ignore[arg-type]
     (lambda: ChatSession("adapter"), r"was given 'adapter'. Load one .*ChatSession\.open\(adapter=\.\.\.\)"),  # type: ignore[arg-type]
     (lambda: ChatSession.open("adapter"), r"takes a RunConfig first, and was given 'adapter'"),  # type: ignore[arg-type]
 ]
