@@ -213,7 +213,7 @@ def test_the_plan_begins_with_whether_it_fits_hours_and_money():
     hours = found["time"]["gpu_seconds"] / 3600
     assert found["cost"] == {"price_per_gpu_hour": 0.5, "total": pytest.approx(hours / 2)}
     fits, takes, costs = found["summary"][:3]
-    assert fits == "Fits: 18.6 GB of 24.0 GB on each of 4 x NVIDIA L4 24GB"
+    assert fits == "Fits: 18.7 GB of 24.0 GB on each of 4 x NVIDIA L4 24GB"
     assert takes.endswith(f"{hours:.0f} GPU hours")
     assert costs == f"Costs {hours / 2:,.2f} at 0.5 a GPU hour"
     wrong = plan(RunConfig.load(FOUR, ["train.activation_checkpointing=false"]), gpu="l4")
