@@ -14,7 +14,7 @@ import pytest
 from support.held import held_elsewhere
 
 from ocrmem.errors import BusyError, ConfigError, MissingInputError
-from ocrmem.files import atomic, locked, replacing_directory, write_json, write_text
+from ocrmem.files import atomic, hashing, locked, replacing_directory, sha256_code, write_json, write_text
 from ocrmem.json_files import DatasetManifest, read_json
 
 
@@ -194,3 +194,19 @@ def test_a_file_system_without_locks_is_named_once(
         write_json(tmp_path / "value.json", {})
     assert capsys.readouterr().err.count("has no file locks") == 1
     assert names(tmp_path) == ["value.json"]
+
+
+def test_code_is_another_with_any_file_but_what_python_compiles(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hashing, "_PACKAGE", tmp_path)
+    for name in ("tokens.py", "rendering/data/glyphs.npz", "families/qwen3.py"):
+        write_text(tmp_path / name, "1")
+    whole, drawing = sha256_code(), sha256_code("tokens.py", "rendering")
+    write_text(tmp_path / "families" / "__pycache__" / "qwen3.pyc", "2")
+    assert sha256_code() == whole
+    write_text(tmp_path / "families" / "qwen3.py", "2")
+    assert sha256_code() != whole
+    assert sha256_code("tokens.py", "rendering") == drawing
+    write_text(tmp_path / "rendering" / "data" / "glyphs.npz", "2")
+    assert sha256_code("tokens.py", "rendering") != drawing

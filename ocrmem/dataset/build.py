@@ -14,7 +14,6 @@ from typing import Any, TypedDict, cast
 
 import numpy as np
 
-import ocrmem
 from ocrmem.config import RunConfig
 from ocrmem.console import note, progress_bar
 from ocrmem.conversations import SPLITS, StoredConversations, locate_conversations
@@ -26,7 +25,7 @@ from ocrmem.dataset.shards import copy_pages, describe, page_digests, place_copy
 from ocrmem.dataset.unfinished_shards import Counts, UnfinishedShards
 from ocrmem.errors import DataError, Problem
 from ocrmem.facts import MANIFEST
-from ocrmem.files import check_replaceable, locking, replacing_directory, sha256_file, sha256_json, write_json
+from ocrmem.files import check_replaceable, locking, replacing_directory, sha256_code, sha256_json, write_json
 from ocrmem.json_files import PartRecord, Shard, with_sha256
 from ocrmem.rendering import Geometry, load_atlas
 from ocrmem.tokens import load_tokenizer
@@ -34,6 +33,8 @@ from ocrmem.verdicts import dataset_warnings, warning_lines
 
 REJECTS = "rejects.jsonl"
 LEFT_OUT = "left_out.jsonl"
+# Of ocrmem's own files, those that decide what a part holds: parts of another version are not used.
+_DECIDING = ("facts.py", "tokens.py", "conversations", "families", "rendering", "dataset")
 
 
 class RenderResult(TypedDict):
@@ -89,7 +90,9 @@ def build_dataset(config: RunConfig) -> RenderResult:
         "tokenizer": tokenizer_identity(config, tokenizer),
         "atlas": load_atlas(config.render.atlas).version,
     }
-    parts = UnfinishedShards(directory.with_name(f".{directory.name}.parts"), sha256_json([identity, _code()]))
+    parts = UnfinishedShards(
+        directory.with_name(f".{directory.name}.parts"), sha256_json([identity, sha256_code(*_DECIDING)])
+    )
     rejects = parts.directory / REJECTS if config.data.skip_bad else None
     conversations = locate_conversations(config, rejects)
 
@@ -198,14 +201,6 @@ def _require_memory(config: RunConfig, counts: Counts) -> None:
         f"no {which} gets memory: a history needs more than {threshold} tokens, {longest}",
         remedy,
     )
-
-
-def _code() -> str:
-    """Return a hash of the modules that decide what a part holds: parts of another version are not used."""
-    root = Path(ocrmem.__file__).parent
-    deciding = ("conversations", "families", "rendering", "dataset")
-    files = sorted(path for name in deciding for path in (root / name).rglob("*.py"))
-    return sha256_json([sha256_file(path) for path in [root / "facts.py", root / "tokens.py", *files]])
 
 
 def _result(directory: Path, counts: dict[str, Any]) -> RenderResult:

@@ -10,7 +10,7 @@ from ocrmem.files.atomic import (
     write_text,
 )
 from ocrmem.files.faults import disk_errors, naming
-from ocrmem.files.hashing import sha256_file, sha256_json, sha256_tree
+from ocrmem.files.hashing import sha256_code, sha256_file, sha256_json, sha256_tree
 from ocrmem.files.locks import locked, locking
 from ocrmem.files.verified import Identity, hashing_threads, identity_of, sha256_of_all, sha256_once
 
@@ -26,6 +26,7 @@ __all__ = [
     "naming",
     "replacing_directory",
     "replacing_file",
+    "sha256_code",
     "sha256_file",
     "sha256_json",
     "sha256_of_all",

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+
+_PACKAGE = Path(__file__).resolve().parent.parent
 
 
 def sha256_file(path: Path) -> str:
@@ -24,5 +27,20 @@ def sha256_tree(path: Path) -> str:
     """Return the hex sha256 of a file, or of a directory's relative names and file hashes in sorted order."""
     if path.is_file():
         return sha256_file(path)
-    files = sorted(p for p in path.rglob("*") if p.is_file())
-    return sha256_json([[p.relative_to(path).as_posix(), sha256_file(p)] for p in files])
+    return _sha256_named(path, path.rglob("*"))
+
+
+def sha256_code(*parts: str) -> str:
+    """Return the hex sha256 of ocrmem itself: modules, glyphs, phrases and templates, but not what Python compiles.
+
+    Args:
+        parts: folders and files of the package that count; none: all of it.
+    """
+    found = [_PACKAGE / part for part in parts] or [_PACKAGE]
+    files = (path for part in found for path in ([part] if part.is_file() else part.rglob("*")))
+    return _sha256_named(_PACKAGE, (path for path in files if path.suffix != ".pyc"))
+
+
+def _sha256_named(root: Path, paths: Iterable[Path]) -> str:
+    files = sorted(path for path in paths if path.is_file())
+    return sha256_json([[path.relative_to(root).as_posix(), sha256_file(path)] for path in files])

@@ -19,12 +19,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-import ocrmem
 from ocrmem.console import console, note
 from ocrmem.environment import environment
 from ocrmem.errors import CheckFailed, ConfigError, Exit, OcrMemError, PreemptedError, Problem
 from ocrmem.facts import RUN_ID
-from ocrmem.files import locked, sha256_file, sha256_json
+from ocrmem.files import locked, sha256_code
 from ocrmem.json_files import read_json
 from ocrmem.workflow.compiled import Package
 from ocrmem.workflow.records import FAILED_REPORTS, RECORDS, RUNNING, RUNS, STOPPED, read_records
@@ -68,9 +67,10 @@ def run_locally(
         note(f"run {run}; everything that is printed goes to {log}")
         names = {RUNS: str(directory.parent), RUN_ID: run, RUNNER: str(os.getpid())}
         private, shared = directory / CACHE, output.absolute() / CACHE
+        # kfp identifies a task by its component alone, which holds none of ocrmem's code.
         root = shared if cache or (resume and not private.is_dir()) else private
         with environment(names), _Watch(directory, package.steps) as watch, handing_on_signals(directory) as request:
-            failure = _run(package, arguments, directory, log, root / _code())
+            failure = _run(package, arguments, directory, log, root / sha256_code()[:12])
         return _result(package, directory, failure, watch, request)
 
 
@@ -163,14 +163,6 @@ def _lines(summary: RunSummary, directory: Path) -> list[str]:
         *(f"  {name}: {value}" for name, value in shown_figures(summary)),
         f"Artifacts, log and summary: {directory}",
     ]
-
-
-def _code() -> str:
-    """Hash ocrmem's modules, glyphs and phrases: kfp identifies a task by its component alone, which holds none of
-    them."""
-    root = Path(ocrmem.__file__).parent
-    files = (path for path in sorted(root.rglob("*")) if path.is_file() and path.suffix != ".pyc")
-    return sha256_json([[path.relative_to(root).as_posix(), sha256_file(path)] for path in files])[:12]
 
 
 class _Watch:
