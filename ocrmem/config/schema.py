@@ -239,8 +239,10 @@ class TrainSection(Section):
     """The same as a share of the steps of the run or stage."""
     lr_scheduler_type: Literal["linear", "cosine", "constant", "constant_with_warmup"] = "cosine"
     """Course of the learning rate."""
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """`adamw`, or `muon`: Muon on matrices and AdamW on vectors, without DeepSpeed."""
     weight_decay: NonNegativeFloat = 0.0
-    """Of AdamW."""
+    """Of the optimizer."""
     adam_beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
     """Of AdamW."""
     max_grad_norm: PositiveFloat = 1.0

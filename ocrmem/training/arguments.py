@@ -22,14 +22,15 @@ from ocrmem.training.deepspeed import prepare_for_cpu, require_deepspeed
 _SAME_NAMES = (
     "max_steps", "learning_rate", "gradient_accumulation_steps", "activation_checkpointing", "lr_scheduler_type",
     "weight_decay", "adam_beta2", "max_grad_norm", "seed", "logging_steps", "save_steps",
-    "save_total_limit", "curriculum",
+    "save_total_limit", "curriculum", "optimizer",
 )  # fmt: skip
 
 _IDENTITY = (
     "max_steps", "learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay", "max_grad_norm", "optim", "seed",
     "data_seed", "curriculum", "train_sampling_strategy", "bf16", "fp16",
 )  # fmt: skip
-_ADAM_BETA2 = 0.999  # the default; checkpoints of runs that could set no other do not name it
+# Defaults of what checkpoints do not name where a run has the default: older ones could have no other.
+_UNNAMED = {"adam_beta2": 0.999, "optimizer": "adamw"}
 
 
 @dataclass
@@ -47,6 +48,7 @@ class AdapterTrainingArguments(TrainingArguments):
             the frozen weights. The ancestor's name; False is refused.
         curriculum: share of ``max_steps`` (0 to 1) over which samples are let in, those with the shortest
             memory first. 0: plain shuffled epochs.
+        optimizer: "adamw": what ``optim`` says. "muon": `ocrmem.training.muon.MuonAdamW`.
 
     Raises:
         ConfigError: a field above is out of its range, or a curriculum has no ``max_steps`` to be a share of.
@@ -66,6 +68,7 @@ class AdapterTrainingArguments(TrainingArguments):
     curriculum: float = field(
         default=0.0, metadata={"help": "Share of max_steps over which samples are let in, shortest memory first."}
     )
+    optimizer: str = field(default="adamw", metadata={"help": "adamw as optim says, or muon for matrices."})
     # Samples are objects and batches have keys of their own: nothing is to be dropped by name.
     remove_unused_columns: bool = False
     # A loss that is not finite stops the training; it must not be smoothed away in the log.
@@ -86,6 +89,11 @@ class AdapterTrainingArguments(TrainingArguments):
             )
         if not 0 <= self.curriculum <= 1:
             raise ConfigError.of("curriculum", f"is {self.curriculum}", "Give a share between 0 and 1")
+        if self.optimizer not in ("adamw", "muon"):
+            raise ConfigError.of("optimizer", f"is {self.optimizer!r}", "Give adamw or muon")
+        if self.optimizer == "muon" and self.deepspeed:
+            message = "is muon, which needs whole matrices, but DeepSpeed deals them out in pieces"
+            raise ConfigError.of("optimizer", message, "Give adamw, or train without DeepSpeed")
         if self.curriculum > 0 and self.max_steps <= 0:
             raise ConfigError.of("curriculum", "needs max_steps, of which it is a share", "Set max_steps as well")
         if not 0 <= self.warmup_ratio < 1:
@@ -112,8 +120,7 @@ class AdapterTrainingArguments(TrainingArguments):
         How the batch is cut into processes and accumulation steps may change, and so may DeepSpeed's stage.
         """
         values = {name: getattr(self, name) for name in _IDENTITY} | {"global_batch": self.global_batch_size}
-        if self.adam_beta2 != _ADAM_BETA2:
-            values["adam_beta2"] = self.adam_beta2
+        values |= {name: getattr(self, name) for name, default in _UNNAMED.items() if getattr(self, name) != default}
         # Enumerations as their values, so that what is compared is what JSON gives back.
         return {name: getattr(value, "value", value) for name, value in values.items()}
 

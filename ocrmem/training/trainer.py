@@ -17,14 +17,7 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader, Sampler, SequentialSampler
-from transformers import (
-    PreTrainedModel,
-    PrinterCallback,
-    ProgressCallback,
-    Trainer,
-    TrainerState,
-    set_seed,
-)
+from transformers import PreTrainedModel, PrinterCallback, ProgressCallback, Trainer, TrainerState, set_seed
 from transformers.trainer import SCHEDULER_NAME, TRAINER_STATE_NAME
 from transformers.trainer_utils import TrainOutput
 
@@ -48,6 +41,7 @@ from ocrmem.training.frozen import (
     require_only_proj_trainable,
     require_same_frozen,
 )
+from ocrmem.training.muon import optimizers_of
 from ocrmem.training.optimizer_state import OPTIMIZER_FILE
 from ocrmem.training.speed import Speed, SpeedMeter, logged_speed
 from ocrmem.training.stages import OBJECTIVE, Draws, StageBatches, StageCollator, Stages
@@ -129,6 +123,7 @@ class AdapterOnlyTrainer(Trainer):
         skip_broadcast_of_frozen(model)
         if args.max_steps <= 0 and hasattr(dataset, "__len__"):
             args.max_steps = math.ceil(args.num_train_epochs * len(dataset) / args.global_batch_size)
+        kwargs.setdefault("optimizers", optimizers_of(model, args))
         with config_kept(model):
             super().__init__(model=model, args=args, **kwargs)
         for printing in (PrinterCallback, ProgressCallback):

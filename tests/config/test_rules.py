@@ -65,8 +65,9 @@ from ocrmem.rendering import Geometry
         ({"model__base_model_name": "tiny"}, "model.ocr_model_name", "but the other of the two models is"),
         ({"model__encoder": "deepseek-ocr-encoder", "model__features": "concat"}, "model.features", "does not give"),
         ({"train__deepspeed": "zero3", "train__compile_layers": True}, "train.compile_layers", "Use zero1 or zero2"),
+        ({"train__deepspeed": "zero1", "train__optimizer": "muon"}, "train.optimizer", "leave train.deepspeed out"),
     ],
-    ids=range(40),
+    ids=range(41),
 )  # fmt: skip
 def test_rules_between_fields(changes: dict[str, Any], field: str, said: str) -> None:
     with pytest.raises(ConfigError) as caught:

@@ -22,6 +22,8 @@ from ocrmem.training.arguments import AdapterTrainingArguments, require_describe
         ({"curriculum": 1.5, "max_steps": 5}, "curriculum: is 1.5.*between 0 and 1"),
         ({"curriculum": 0.5}, "curriculum: needs max_steps"),
         ({"warmup_ratio": 1.0}, "warmup_ratio: is 1.0"),
+        ({"optimizer": "sgd"}, "optimizer: is 'sgd'.*adamw or muon"),
+        ({"optimizer": "muon", "deepspeed": {"zero_optimization": {"stage": 1}}}, "optimizer: .*without DeepSpeed"),
     ],
 )
 def test_wrong_fields_are_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:

@@ -115,6 +115,7 @@ def test_kill_while_a_checkpoint_is_written_leaves_the_one_before(tmp_path: Path
             id="accumulation, curriculum",
         ),
         pytest.param({"logging_steps": 4, "max_steps": 12, "save_steps": 6}, id="between two log entries"),
+        pytest.param({"optimizer": "muon", "weight_decay": 0.1}, id="muon"),
     ],
 )
 def test_every_checkpoint_resumes_exactly(tmp_path: Path, changes: dict[str, Any]) -> None:

@@ -37,6 +37,13 @@ def deepspeed_is_known(config: RunSettings) -> Iterator[Fault]:
         yield "train.offload", message, "Use train.deepspeed=zero3, or train.offload=optimizer"
 
 
+@rule(_FIELD, "train.optimizer")
+def muon_has_whole_matrices(config: RunSettings) -> Iterator[Fault]:
+    if config.train.optimizer == "muon" and config.train.deepspeed is not None:
+        message = "is muon, which needs whole matrices, but DeepSpeed deals them out to the processes in pieces"
+        yield "train.optimizer", message, "Use adamw, or leave train.deepspeed out"
+
+
 @rule(_FIELD, "train.compile_layers")
 def compiled_layers_hold_their_weights(config: RunSettings) -> Iterator[Fault]:
     name = config.train.deepspeed
