@@ -1,10 +1,12 @@
-"""Which recipe teaches proj on the embedded default, and on which seeds? The product's verbs, a run a row.
+"""Which recipe teaches proj, and on which seeds? The product's verbs, a run a row.
 
-    python scripts/tiny_seeds.py --recipes staged distil text --base-seeds 0 --seeds 0 1 2 --work tiny-seeds
+    python scripts/recipes.py tiny --recipes staged distil text --seeds 0 1 2
+    python scripts/recipes.py english --data my-notes --models models --recipes staged-8 staged-16 staged-32
 
-A recipe changes params.yaml. `random` has the pages read by an untrained encoder, `text` by an ideal one, whose vision
-token is the mean of the base model's embeddings of the text under it. What the work folder holds is not run again.
-Needs no network; minutes a run.
+A recipe changes the settings of params.yaml, or of configs/english.yaml. `random` has the pages read by an untrained
+encoder, `text` by an ideal one, whose vision token is the mean of the base model's embeddings of the text under it.
+What the work folder holds is not run again. Needs no network where the models are there; minutes a run, of English
+half an hour on a CPU core.
 """
 
 from __future__ import annotations
@@ -30,18 +32,41 @@ from ocrmem.objectives import Align, Material
 from ocrmem.rendering import Page
 
 ROOT = Path(__file__).resolve().parent.parent
+SAMPLES = ROOT / "samples" / "conversations"
 RANDOM_SEED = 12345  # of the untrained encoder
-_ALIGN = {"objective": "align", "share": 0.65}
-_DISTIL = {"objective": "distil", "share": 0.35, "learning_rate": 0.004}
-RECIPES: dict[str, dict[str, Any]] = {
+TINY_ALIGN = {"objective": "align", "share": 0.65}
+TINY_DISTIL = {"objective": "distil", "share": 0.35, "learning_rate": 0.004}
+TINY: dict[str, dict[str, Any]] = {
     "staged": {},
-    "distil": {"train.stages": [_ALIGN, _DISTIL]},
+    "distil": {"train.stages": [TINY_ALIGN, TINY_DISTIL]},
     "answer": {"train.stages": [], "train.max_steps": 210},  # the tokens of `staged` through the language model
     "answer-long": {"train.stages": [], "train.max_steps": 800},
     "random": {"train.stages": [], "train.max_steps": 800},
     "text": {},
 }
-FEATURES = {"random": "features-random", "text": "features-text"}  # of these recipes; the others share `features`
+
+
+def english(*stages: dict[str, Any], characters: int = 8) -> dict[str, Any]:
+    """Return the settings of a recipe in English: stages, and characters a vision token."""
+    every = {"train.optimizer": "muon", "train.learning_rate": 2e-3, "train.per_device_batch_size": 12}
+    every |= {"train.warmup_steps": 10, "evaluate.max_samples": 100, "evaluate.max_new_tokens": 16}
+    steps = sum(stage["steps"] for stage in stages)
+    return every | {"train.stages": list(stages), "train.max_steps": steps, "render.line_height": 512 // characters}
+
+
+ALIGN = {"objective": "align", "steps": 150, "per_device_batch_size": 32}
+ANSWER = {"objective": "answer", "steps": 350}
+ENGLISH = {
+    **{f"staged-{characters}": english(ALIGN, ANSWER, characters=characters) for characters in (8, 16, 32)},
+    "align": english(ALIGN),
+    "transcribe": english(ALIGN, {"objective": "transcribe", "steps": 140}),
+    "transcribe-answer": english(ALIGN, {"objective": "transcribe", "steps": 140}, ANSWER | {"steps": 210}),
+    "answer": english(ANSWER),
+    "distil": english(ALIGN, ANSWER | {"objective": "distil"}),
+    "text": english(ALIGN, ANSWER),
+}
+PRESETS = {"tiny": ("params.yaml", TINY), "english": ("configs/english.yaml", ENGLISH)}
+STAND_INS = ("random", "text")  # recipes whose pages another encoder reads; the others share their features
 VARIANTS = ("memory", "shuffled", "no_memory", "counterfactual", "untrained")
 
 
@@ -97,27 +122,35 @@ class TextEncoder:
         return batch
 
 
-def run_of(work: Path, recipe: str, base_seed: int, seed: int) -> RunConfig:
-    """Return the settings of a run: those of params.yaml, the recipe's, and places below ``work``."""
-    base, own = work / f"base-{base_seed}", work / f"base-{base_seed}" / f"{recipe}-{seed}"
-    places = {"models": base / "models", "dataset": base / "dataset"}
-    places |= {"features": base / FEATURES.get(recipe, "features")}
+def run_of(
+    work: Path, preset: str, recipe: str, base_seed: int, seed: int, data: Path = SAMPLES, models: Path | None = None
+) -> RunConfig:
+    """Return the settings of a run: those of the preset, the recipe's, and places below ``work``."""
+    file, recipes = PRESETS[preset]
+    changes = recipes[recipe]
+    kind = f"-{changes['render.line_height']}" if "render.line_height" in changes else ""
+    base = work / f"base-{base_seed}"
+    own = base / f"{recipe}-{seed}"
+    places = {"models": models or base / "models", "dataset": base / f"dataset{kind}"}
+    places |= {"features": base / f"features{kind}{f'-{recipe}' if recipe in STAND_INS else ''}"}
     places |= {name: own / name for name in ("adapter", "checkpoints", "tracking")} | {"reports": own}
-    changes = {f"paths.{name}": str(place) for name, place in places.items()}
-    changes |= {"base.seed": base_seed, "train.seed": seed, "data.path": str(ROOT / "samples" / "conversations")}
-    return RunConfig.load(ROOT / "params.yaml", changes | {"tracking.wandb": "disabled"} | RECIPES[recipe])
+    settings = {f"paths.{name}": str(place) for name, place in places.items()}
+    settings |= {"base.seed": base_seed, "train.seed": seed, "data.path": str(data), "tracking.wandb": "disabled"}
+    return RunConfig.load(ROOT / file, settings | changes)
 
 
 def measured(config: RunConfig, recipe: str) -> dict[str, Any]:
     """Run the verbs that are still to be run; return evaluation.json with what train.json has as ``train``."""
     if not (Path(config.paths.dataset) / MANIFEST).exists():
-        ocrmem.base(config)
+        if not Path(config.paths.models).exists():
+            ocrmem.base(config)
         ocrmem.render(config)
     if not (Path(config.paths.features) / MANIFEST).exists():
         makers = {"random": lambda: random_tiny_encoder(RANDOM_SEED).eval(), "text": lambda: TextEncoder(config)}
         encode_dataset(config, makers[recipe]() if recipe in makers else None)
     if not config.paths.report("evaluation.json").exists():
-        ocrmem.train(config)
+        if not config.paths.report("train.json").exists():
+            ocrmem.train(config, resume=True)
         ocrmem.evaluate(config)
     trained, found = (
         json.loads(config.paths.report(name).read_text(encoding="utf-8")) for name in ("train.json", "evaluation.json")
@@ -127,18 +160,29 @@ def measured(config: RunConfig, recipe: str) -> dict[str, Any]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--recipes", nargs="+", choices=RECIPES, default=["staged"])
+    parser.add_argument("preset", choices=PRESETS)
+    parser.add_argument("--recipes", nargs="+", help="default: the preset's first")
     parser.add_argument("--base-seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--work", type=Path, default=Path("tiny-seeds"), help="where everything is kept")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--data", type=Path, default=SAMPLES, help="conversations; default: those of the repository")
+    parser.add_argument("--models", type=Path, help="models that are there already")
+    parser.add_argument("--work", type=Path, default=Path("recipes"), help="where everything is kept")
     arguments = parser.parse_args()
-    columns = ("recipe", "base seed", "seed", "tokens", "last loss", *VARIANTS)
+    known = PRESETS[arguments.preset][1]
+    recipes = arguments.recipes or list(known)[:1]
+    if unknown := set(recipes) - set(known):
+        parser.error(f"--recipes: {', '.join(sorted(unknown))} unknown; there are {', '.join(known)}")
+    columns = ("recipe", "base seed", "seed", "ratio", "tokens", "last loss", *VARIANTS)
     lines = [f"| {' | '.join(columns)} |", "| --- " * len(columns) + "|"]
-    for recipe in arguments.recipes:
+    for recipe in recipes:
         for base_seed in arguments.base_seeds:
             for seed in arguments.seeds:
-                found = measured(run_of(arguments.work, recipe, base_seed, seed), recipe)
-                cells = [recipe, base_seed, seed, found["train"]["tokens"], f"{found['train']['loss']['last']:.4f}"]
+                run = run_of(
+                    arguments.work, arguments.preset, recipe, base_seed, seed, arguments.data, arguments.models
+                )
+                found = measured(run, recipe)
+                cells = [recipe, base_seed, seed, f"{found['compression_ratio']:.2f}", found["train"]["tokens"]]
+                cells += [f"{found['train']['loss']['last']:.4f}"]
                 cells += [f"{found[name]['recall']:.3f}" for name in VARIANTS]
                 lines.append(f"| {' | '.join(map(str, cells))} |")
                 print(lines[-1], flush=True)

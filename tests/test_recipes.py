@@ -1,4 +1,4 @@
-"""scripts/tiny_seeds.py: the ideal encoder gives what `align` aims at, and every recipe has valid settings."""
+"""scripts/recipes.py: the ideal encoder gives what `align` aims at, and every recipe has valid settings."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ocrmem.objectives import Align, Material
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
     spec = importlib.util.spec_from_file_location(
-        "tiny_seeds", Path(__file__).resolve().parent.parent / "scripts" / "tiny_seeds.py"
+        "recipes", Path(__file__).resolve().parent.parent / "scripts" / "recipes.py"
     )
     assert spec is not None
     assert spec.loader is not None
@@ -44,10 +44,27 @@ def test_the_ideal_encoder_gives_proj_what_align_wants_of_it(
 
 
 def test_recipes_differ_in_what_they_are_about(script: ModuleType, tmp_path: Path) -> None:
-    runs = {recipe: script.run_of(tmp_path, recipe, 0, 1) for recipe in script.RECIPES}
+    runs = {recipe: script.run_of(tmp_path, "tiny", recipe, 0, 1) for recipe in script.TINY}
     answering = {recipe: "align" not in run.train.objectives() for recipe, run in runs.items()}
     assert answering == dict.fromkeys(runs, True) | dict.fromkeys(("staged", "distil", "text"), False)
     assert len({run.paths.adapter for run in runs.values()}) == len(runs)
     assert {run.paths.features for run in runs.values()} == {
         str(tmp_path / "base-0" / name) for name in ("features", "features-random", "features-text")
     }
+
+
+def test_recipes_in_english_read_different_pages_where_they_must(script: ModuleType, tmp_path: Path) -> None:
+    runs = {recipe: script.run_of(tmp_path, "english", recipe, 0, 1) for recipe in script.ENGLISH}
+    assert len({run.paths.adapter for run in runs.values()}) == len(runs)
+    pages = {recipe: (Path(run.paths.dataset).name, Path(run.paths.features).name) for recipe, run in runs.items()}
+    assert pages == dict.fromkeys(runs, ("dataset-64", "features-64")) | {
+        "staged-16": ("dataset-32", "features-32"),
+        "staged-32": ("dataset-16", "features-16"),
+        "text": ("dataset-64", "features-64-text"),
+    }
+    # What is compared in docs/english.md takes as many steps of the language model.
+    steps = {
+        recipe: sum(stage.steps for stage in run.train.stages if stage.objective != "align")
+        for recipe, run in runs.items()
+    }
+    assert {steps[recipe] for recipe in steps.keys() - {"align", "transcribe"}} == {350}
