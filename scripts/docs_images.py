@@ -169,7 +169,7 @@ def baselines(workspace: Path) -> Picture:
     result = json.loads((workspace / "evaluation.json").read_text(encoding="utf-8"))
     recall = [(of.name, result[name]["recall"]) for name, of in VARIANTS.items() if name in result]
     chart = bar_chart(recall, title="Recall of each variant", top=1.0)
-    return Picture(720, 600, html=template("baselines.html", chart=chart, samples=result["memory"]["samples"]))
+    return Picture(720, 640, html=template("baselines.html", chart=chart, samples=result["memory"]["samples"]))
 
 
 def evaluation(workspace: Path) -> Picture:
