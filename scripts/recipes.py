@@ -63,6 +63,8 @@ ENGLISH = {
     "transcribe-answer": english(ALIGN, {"objective": "transcribe", "steps": 140}, ANSWER | {"steps": 210}),
     "answer": english(ANSWER),
     "distil": english(ALIGN, ANSWER | {"objective": "distil"}),
+    "adamw": english(ALIGN | {"learning_rate": 2e-3}, ANSWER)
+    | {"train.optimizer": "adamw", "train.learning_rate": 8e-4},
     "text": english(ALIGN, ANSWER),
 }
 PRESETS = {"tiny": ("params.yaml", TINY), "english": ("configs/english.yaml", ENGLISH)}
@@ -183,7 +185,7 @@ def main() -> int:
                 found = measured(run, recipe)
                 cells = [recipe, base_seed, seed, f"{found['compression_ratio']:.2f}", found["train"]["tokens"]]
                 cells += [f"{found['train']['loss']['last']:.4f}"]
-                cells += [f"{found[name]['recall']:.3f}" for name in VARIANTS]
+                cells += [f"{found[name]['recall']:.3f}" if name in found else "-" for name in VARIANTS]
                 lines.append(f"| {' | '.join(map(str, cells))} |")
                 print(lines[-1], flush=True)
     print("\n".join(lines))
