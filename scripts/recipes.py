@@ -144,15 +144,14 @@ def run_of(
 def measured(config: RunConfig, recipe: str) -> dict[str, Any]:
     """Run the verbs that are still to be run; return evaluation.json with what train.json has as ``train``."""
     if not (Path(config.paths.dataset) / MANIFEST).exists():
-        if not Path(config.paths.models).exists():
-            ocrmem.base(config)
+        ocrmem.base(config)
         ocrmem.render(config)
     if not (Path(config.paths.features) / MANIFEST).exists():
         makers = {"random": lambda: random_tiny_encoder(RANDOM_SEED).eval(), "text": lambda: TextEncoder(config)}
         encode_dataset(config, makers[recipe]() if recipe in makers else None)
+    if not config.paths.report("train.json").exists():
+        ocrmem.train(config, resume=True)
     if not config.paths.report("evaluation.json").exists():
-        if not config.paths.report("train.json").exists():
-            ocrmem.train(config, resume=True)
         ocrmem.evaluate(config)
     trained, found = (
         json.loads(config.paths.report(name).read_text(encoding="utf-8")) for name in ("train.json", "evaluation.json")

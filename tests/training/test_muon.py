@@ -15,6 +15,10 @@ from ocrmem.training.muon import MuonAdamW
 BETAS = (0.9, 0.98)
 
 
+def gradient(shape: torch.Size, step: int) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(step))
+
+
 def parameters(*shapes: tuple[int, ...]) -> list[nn.Parameter]:
     generator = torch.Generator().manual_seed(0)
     return [nn.Parameter(torch.randn(shape, generator=generator)) for shape in shapes]
@@ -28,16 +32,14 @@ def test_matrices_step_as_with_muon_and_vectors_as_with_adamw(shapes: tuple[tupl
     optimizer = MuonAdamW(ours, 0.1, BETAS, 0.2)
     schedule = LambdaLR(optimizer, lambda step: 1 / (1 + step))
     for step in range(3):
-        for one, other in zip(ours, alone, strict=True):
-            one.grad = torch.randn(one.shape, generator=torch.Generator().manual_seed(step))
-            other.grad = one.grad.clone()
+        for parameter in ours:
+            parameter.grad = gradient(parameter.shape, step)
         optimizer.step()
         schedule.step()
     for parameter in alone:
         state: dict[str, torch.Tensor] = {}
         for step in range(3):
-            rate, grad = 0.1 / (1 + step), torch.randn(parameter.shape, generator=torch.Generator().manual_seed(step))
-            parameter.grad = grad
+            rate, parameter.grad = 0.1 / (1 + step), gradient(parameter.shape, step)
             single = (
                 torch.optim.Muon([parameter], lr=rate, weight_decay=0.2, adjust_lr_fn="match_rms_adamw")
                 if parameter.ndim == 2
