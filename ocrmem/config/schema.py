@@ -275,6 +275,8 @@ class TrainSection(Section):
     """Steps between checkpoints."""
     save_total_limit: PositiveInt = 2
     """Checkpoints that are kept."""
+    adapter_precision: Literal["float32", "bfloat16"] = "float32"
+    """What the finished adapter's weights are stored in; `bfloat16` takes half the room."""
     eval_steps: PositiveInt | None = None
     """Steps between measurements on held-out samples; null: none."""
     eval_samples: PositiveInt = 64

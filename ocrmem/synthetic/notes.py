@@ -24,7 +24,7 @@ from pydantic import TypeAdapter
 
 from ocrmem.errors import ConfigError
 
-QUESTIONS = 4  # of a conversation, at most
+QUESTIONS = 4  # of a conversation, at most; of plain notes in training, as many as they state facts
 REPHRASED = "-rephrased"  # ends the id of a held-out conversation whose phrasings are held out too
 _HELD_OUT = 10  # one fact in ten
 _SAME_KIND_SHARE = 0.35  # facts of a kind that the conversation states already
@@ -280,6 +280,8 @@ def _conversation(
             break
     else:
         raise ConfigError.of("synth", "no notes could be made whose facts differ", "Use fewer facts (--facts)")
+    if phrases.in_one and not held_out:  # behind a note that is one message each fact has its answer, at no page more
+        asked = [*(fact for fact in stated if fact not in asked and _says(told, fact.value) == 1), *asked]
     questions = [_question(rng, phrases, fact, rephrased) for fact in asked]
     if changed:
         notes = [[replace(line, fact=other) if line.fact is asked[-1] else line for line in note] for note in notes]

@@ -217,7 +217,9 @@ def _train_proj(config: RunConfig, resume: bool, adapter: Path, open_run: ExitSt
     if start is not None:
         report["from_adapter"] = start.sha256
     run.summarize(report)
-    return _Trained(model.config, trainer.adapter_tensors(), rows, report, trainer.resumed_step, run.place)
+    stored, statistics = DTYPES[config.train.adapter_precision], dict(model.named_buffers(recurse=False))
+    tensors = {name: t if name in statistics else t.to(stored) for name, t in trainer.adapter_tensors().items()}
+    return _Trained(model.config, tensors, rows, report, trainer.resumed_step, run.place)
 
 
 def _stages(config: RunConfig, material: Material, model: MEMModel) -> Stages:

@@ -38,13 +38,16 @@ class WarmStart:
 
         Raises:
             MissingInputError: it is not there.
-            ModelError: it is damaged or no adapter; as AdapterMismatch where its projector is not built as the run's.
+            ModelError: it is damaged or no adapter; as AdapterMismatch where its projector is not built as the run's,
+                which may have more inner units.
         """
         if run.train.from_adapter is None:
             return None
         directory = Path(run.train.from_adapter)
         config = read_config(directory)
-        check_run(config, run, PROJECTOR_FIELDS)
+        units = config.projector_hidden_size or config.hidden_size
+        wider = units is not None and (run.model.projector_hidden_size or 0) > units
+        check_run(config, run, [name for name in PROJECTOR_FIELDS if not (wider and name == "projector_hidden_size")])
         return cls(directory, config, read_weights(directory), adapter_sha256(directory))
 
     def load_into(self, model: MEMModel) -> None:
@@ -62,5 +65,23 @@ class WarmStart:
         with gathered(model.proj.parameters(), writer=0), torch.no_grad():
             own = {f"{PROJ}.{name}": tensor for name, tensor in model.proj.state_dict().items()}
             without_lora = {name: t for name, t in self.tensors.items() if not name.startswith(f"{LORA}.")}
-            check_weights(str(self.directory), without_lora, own, model.config.vision_embedding_size)
-            model.proj.load_state_dict(proj_tensors(self.tensors))
+            widened = _widened(without_lora, own)
+            check_weights(str(self.directory), widened, own, model.config.vision_embedding_size)
+            model.proj.load_state_dict(proj_tensors(widened))
+
+
+def _widened(tensors: dict[str, torch.Tensor], own: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return an adapter's tensors for a proj of as many inner units as ``own``, which maps every feature as before.
+
+    New units read what the run's own random weights read, and nothing is read off them yet (after Net2Net, Chen et al.
+    2016, which copies units instead). An adapter that is not narrower is returned as it is.
+    """
+    reads, bias, read_off = (f"{PROJ}.{name}" for name in ("fc1.weight", "fc1.bias", "fc2.weight"))
+    units = len(tensors.get(bias, own[bias]))
+    new = len(own[bias]) - units
+    if new <= 0:
+        return tensors
+    fills = {reads: own[reads][units:], bias: own[bias][units:]}
+    grown = {name: torch.cat([tensors[name], fill.to(tensors[name])]) for name, fill in fills.items()}
+    column = tensors[read_off]
+    return {**tensors, **grown, read_off: torch.cat([column, column.new_zeros(len(column), new)], dim=1)}

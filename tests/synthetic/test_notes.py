@@ -227,6 +227,15 @@ def test_plain_notes_are_one_message_and_ask_for_what_it_says() -> None:
         assert all(value.split(". ", 1)[-1] in notes["content"] for value in given)
 
 
+def test_plain_notes_in_training_may_be_asked_for_all_that_they_state() -> None:
+    messages = [one["messages"] for one in note_conversations(60, 1, 7, 45, plain=True)]
+    answers = [[line.split(". ", 1)[-1] for line in told[-1]["content"].splitlines()] for told in messages]
+    assert max(map(len, answers)) == 7
+    for told, given in zip(messages, answers, strict=True):
+        assert len(set(given)) == len(given)
+        assert all(says(told[1]["content"], value) == 1 for value in given)
+
+
 def test_plain_held_out_conversations_ask_one_question() -> None:
     held_out = note_conversations(20, 1, 5, 25, plain=True, held_out=True)
     assert all("\n" not in conversation["messages"][3]["content"] for conversation in held_out)

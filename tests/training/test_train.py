@@ -18,13 +18,14 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
-from support.models import reading, small_settings, small_workspace
+from support.models import reading, small_base, small_settings, small_workspace
 
 import ocrmem
 from ocrmem.config import RunConfig
 from ocrmem.dataset.memory_dataset import MemoryDataset
 from ocrmem.dataset.stored_samples import StoredSamples
 from ocrmem.errors import ConfigError, DataError, MissingInputError, PreemptedError, TrainingError
+from ocrmem.model.adapter_files import read_weights
 from ocrmem.model.modeling import MEMModel
 from ocrmem.tracking import TRACKERS, Run
 from ocrmem.training.train import train
@@ -179,6 +180,20 @@ def test_a_run_begins_with_the_proj_of_another_adapter_and_says_which(
     assert train(config(train=settings), resume=True)["adapter_sha256"] == result["adapter_sha256"]
     with pytest.raises(TrainingError, match=r"from_adapter was '\w+' and is None"):
         train(config(train=settings | {"from_adapter": None}), resume=True)
+
+
+def test_an_adapter_in_half_precision_is_the_rounded_one_and_statistics_stay(
+    config: Callable[..., RunConfig], tmp_path: Path
+) -> None:
+    train(config(), output=str(tmp_path / "whole"))
+    train(config(train={"adapter_precision": "bfloat16"}), output=str(tmp_path / "half"))
+    whole, half = (read_weights(tmp_path / name) for name in ("whole", "half"))
+    assert whole.keys() == half.keys()
+    for name, tensor in whole.items():
+        stored = torch.float32 if name.startswith("feature_") else torch.bfloat16
+        torch.testing.assert_close(half[name], tensor.to(stored), rtol=0, atol=0)
+    model = MEMModel.from_pretrained(tmp_path / "half", base_llm_model=small_base(), with_encoder=False)
+    assert model.proj.fc1.weight.dtype == torch.float32  # proj goes on computing, and training, in float32
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from support.models import small_config, small_model, small_settings
 
 from ocrmem.config import RunConfig
@@ -43,6 +44,28 @@ def test_another_width_of_the_language_model_is_refused_and_other_pages_are_not(
     model.config = small_config(hidden_size=48)
     with pytest.raises(ModelError, match="hidden_size: is 32, but the language model's is 48"):
         start.load_into(model)
+
+
+def test_a_wider_proj_maps_every_feature_as_the_adapter_did_and_its_new_units_learn(tmp_path: Path) -> None:
+    old = small_model(with_encoder=False)
+    old.save_pretrained(tmp_path / "old")
+    start = WarmStart.of(run(tmp_path, projector_hidden_size=80))
+    assert start is not None
+    model = small_model(with_encoder=False, seed=1, projector_hidden_size=80)
+    start.load_into(model)
+    features = torch.randn(7, model.config.vision_embedding_size)
+    mapped = model.proj(features)
+    torch.testing.assert_close(mapped, old.proj(features))
+    mapped.square().sum().backward()
+    gradient = model.proj.fc2.weight.grad
+    assert gradient is not None
+    assert gradient[:, old.proj.fc1.out_features :].abs().amin(dim=0).gt(0).any()
+
+
+def test_a_narrower_proj_is_refused(tmp_path: Path) -> None:
+    small_model(with_encoder=False, projector_hidden_size=80).save_pretrained(tmp_path / "old")
+    with pytest.raises(ModelError, match=r"model.projector_hidden_size: is 79 in this run, .* trained with 80"):
+        WarmStart.of(run(tmp_path, projector_hidden_size=79))
 
 
 def test_no_adapter_is_named(tmp_path: Path) -> None:
