@@ -43,6 +43,7 @@ def test_the_chain_is_that_of_dvc_yaml_with_its_data_made_first(english: Any) ->
 def test_the_workspace_has_every_setting_and_dvc_runs_its_stages_in_order(
     english: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(english, "missing_to_compile", lambda on_gpu: "no compiler")
     bin_of_this = Path(sys.executable).parent
     monkeypatch.setenv("PATH", f"{bin_of_this}{os.pathsep}{os.environ['PATH']}")
     english.write_workspace(ROOT / "params.yaml", tmp_path)
@@ -51,3 +52,15 @@ def test_the_workspace_has_every_setting_and_dvc_runs_its_stages_in_order(
     after = set(re.findall(r'"([\w-]+)" -> "([\w-]+)"', graph))
     assert {("synth", "render"), ("base", "prose-0"), ("prose-0", "render"), ("evaluate", "register")} <= after
     english.write_workspace(ROOT / "params.yaml", tmp_path)  # again, as after an interruption
+
+
+@pytest.mark.parametrize(
+    ("gpu", "missing", "compiled"), [(False, "", True), (False, "no compiler", False), (True, "", False)]
+)
+def test_layers_are_compiled_where_that_has_been_run(
+    gpu: bool, missing: str, compiled: bool, english: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(english.torch.cuda, "is_available", lambda: gpu)
+    monkeypatch.setattr(english, "missing_to_compile", lambda on_gpu: missing)
+    english.write_workspace(ROOT / "configs" / "english.yaml", tmp_path)
+    assert RunConfig.load(tmp_path / "params.yaml").train.compile_layers == compiled
