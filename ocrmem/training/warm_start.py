@@ -74,12 +74,13 @@ def _widened(tensors: dict[str, torch.Tensor], own: dict[str, torch.Tensor]) -> 
     """Return an adapter's tensors for a proj of as many inner units as ``own``, which maps every feature as before.
 
     New units read what the run's own random weights read, and nothing is read off them yet (after Net2Net, Chen et al.
-    2016, which copies units instead). An adapter that is not narrower is returned as it is.
+    2016, which copies units instead). An adapter that is not narrower, or not whole, is returned as it is.
     """
     reads, bias, read_off = (f"{PROJ}.{name}" for name in ("fc1.weight", "fc1.bias", "fc2.weight"))
     units = len(tensors.get(bias, own[bias]))
     new = len(own[bias]) - units
-    if new <= 0:
+    shapes = {reads: (units, own[reads].shape[1]), read_off: (len(own[read_off]), units)}
+    if new <= 0 or any(name not in tensors or tensors[name].shape != shape for name, shape in shapes.items()):
         return tensors
     fills = {reads: own[reads][units:], bias: own[bias][units:]}
     grown = {name: torch.cat([tensors[name], fill.to(tensors[name])]) for name, fill in fills.items()}

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from support.models import small_config, small_model, small_settings
 
 from ocrmem.config import RunConfig
@@ -60,6 +61,21 @@ def test_a_wider_proj_maps_every_feature_as_the_adapter_did_and_its_new_units_le
     gradient = model.proj.fc2.weight.grad
     assert gradient is not None
     assert gradient[:, old.proj.fc1.out_features :].abs().amin(dim=0).gt(0).any()
+
+
+def test_a_narrower_adapter_that_is_not_whole_is_refused_by_the_tensor(tmp_path: Path) -> None:
+    small_model(with_encoder=False).save_pretrained(tmp_path / "old")
+    path = tmp_path / "old" / "adapter.safetensors"
+    whole = read_weights(tmp_path / "old")
+    for kept, match in (
+        ({}, "fc1.weight: is missing"),
+        ({"proj.fc1.weight": torch.zeros(3, 3)}, "fc1.weight: has shape"),
+    ):
+        save_file({name: t for name, t in whole.items() if name != "proj.fc1.weight"} | kept, path)
+        start = WarmStart.of(run(tmp_path, projector_hidden_size=80))
+        assert start is not None
+        with pytest.raises(ModelError, match=match):
+            start.load_into(small_model(with_encoder=False, seed=1, projector_hidden_size=80))
 
 
 def test_a_narrower_proj_is_refused(tmp_path: Path) -> None:
