@@ -53,7 +53,8 @@ class MlflowBackend(Backend):
             elif database is not None and database.look(_schema(), write=False) is not State.WHOLE:
                 message = f"there is no registry database {database.shown} yet, or an unfinished one"
                 raise ConfigError.of("register.uri", message, "Run `ocrmem register`, which makes it, or name another")
-            yield cls(client_class(tracking_uri=uri, registry_uri=uri), config, database)
+            address = database.address if database else uri
+            yield cls(client_class(tracking_uri=address, registry_uri=address), config, database)
 
     @classmethod
     def problems(cls, config: RunConfig) -> list[Problem]:
@@ -65,7 +66,8 @@ class MlflowBackend(Backend):
             with environment(patience), _mlflow(uri, database) as client_class:
                 if database is not None and database.look(_schema(), write=True) is not State.WHOLE:
                     return _folder_problems(database)  # `register` makes it
-                client = client_class(tracking_uri=uri, registry_uri=uri)
+                address = database.address if database else uri
+                client = client_class(tracking_uri=address, registry_uri=address)
                 client.search_experiments(max_results=1)
                 client.search_registered_models(max_results=1)
         except ConfigError as error:

@@ -105,6 +105,11 @@ class DatabaseFile:
         return cls(str(given), given.resolve() if given.is_symlink() else given)
 
     @property
+    def address(self) -> str:
+        """The URI for MLflow, absolute: it keeps an engine for each, which stays in the folder of its first use."""
+        return f"sqlite:///{self.path.absolute()}"
+
+    @property
     def artifacts(self) -> Path:
         return self.path.parent.resolve() / "artifacts"
 
@@ -159,7 +164,7 @@ class DatabaseFile:
                 return
             unfinished = " anew: an interrupted start left it unfinished and empty" if state is State.UNFINISHED else ""
             note(f"Making the registry database {self.shown}{unfinished} (several seconds, once).")
-            new = self.path.with_name(f".{self.path.name}.new")
+            new = self.path.absolute().with_name(f".{self.path.name}.new")  # see `address`
             _delete(new)
             make(new, self.artifacts.as_uri())
             # A journal that outlived the old file would be played back into the new one.

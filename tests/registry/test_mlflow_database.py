@@ -22,8 +22,10 @@ from ocrmem.errors import ConfigError, ModelError
 from ocrmem.files import sha256_tree
 from ocrmem.package import verify_package
 from ocrmem.registry import backend_of, mlflow_database, register, resolve_adapter
+from ocrmem.registry.mlflow_backend import MlflowBackend
 
 mlflow = pytest.importorskip("mlflow")
+PRESET = Path(__file__).resolve().parent.parent.parent / "params.yaml"
 FORK = multiprocessing.get_context("fork")  # what is imported here need not be imported by each process
 
 
@@ -205,6 +207,19 @@ def test_a_lock_that_comes_in_between_is_one_line_too(
     HELD.pop().close()
     monkeypatch.setattr(mlflow.MlflowClient, "create_run", real)
     assert register(run)["version"] == 2
+
+
+def test_one_relative_name_in_two_folders_of_a_process_is_two_databases(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)
+        with MlflowBackend.open(RunConfig.load(PRESET), write=True) as backend:
+            backend._client.create_registered_model(name)
+    for name in ("first", "second"):
+        database = tmp_path / name / "registry" / "mlflow.db"
+        assert rows(database, "SELECT name FROM registered_models") == [(name,)]
 
 
 def test_a_question_makes_no_database(tmp_path: Path) -> None:
