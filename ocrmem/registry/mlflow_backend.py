@@ -53,7 +53,7 @@ class MlflowBackend(Backend):
             elif database is not None and database.look(_schema(), write=False) is not State.WHOLE:
                 message = f"there is no registry database {database.shown} yet, or an unfinished one"
                 raise ConfigError.of("register.uri", message, "Run `ocrmem register`, which makes it, or name another")
-            address = database.address if database else uri
+            address = _address(uri, database)
             yield cls(client_class(tracking_uri=address, registry_uri=address), config, database)
 
     @classmethod
@@ -66,7 +66,7 @@ class MlflowBackend(Backend):
             with environment(patience), _mlflow(uri, database) as client_class:
                 if database is not None and database.look(_schema(), write=True) is not State.WHOLE:
                     return _folder_problems(database)  # `register` makes it
-                address = database.address if database else uri
+                address = _address(uri, database)
                 client = client_class(tracking_uri=address, registry_uri=address)
                 client.search_experiments(max_results=1)
                 client.search_registered_models(max_results=1)
@@ -128,7 +128,7 @@ class MlflowBackend(Backend):
     def fetch(self, version: Version, name: str, target: Path) -> None:
         from mlflow.artifacts import download_artifacts, list_artifacts
 
-        uri, source = self._config.registry.uri, self._source(version)
+        uri, source = _address(self._config.registry.uri, self._database), self._source(version)
         if isinstance(source, Path):
             DirectoryStore(str(source), "register.uri").fetch(name, target)
             return
@@ -211,6 +211,11 @@ def _mlflow(uri: str, database: DatabaseFile | None) -> Iterator[type[MlflowClie
         yield MlflowClient
     except (MlflowException, SQLAlchemyError) as error:
         raise ConfigError(_explain(error, uri, database)) from None
+
+
+def _address(uri: str, database: DatabaseFile | None) -> str:
+    """Return where MLflow is to find the registry of ``register.uri``."""
+    return uri if database is None else database.address
 
 
 @lru_cache
