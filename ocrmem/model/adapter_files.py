@@ -16,7 +16,7 @@ from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 
 from ocrmem.errors import MissingInputError, ModelError, first_line
-from ocrmem.facts import ADAPTER_FILES, PROJ
+from ocrmem.facts import ADAPTER_FILES
 from ocrmem.files import write_bytes, write_text
 from ocrmem.model.configuration import MEMConfig
 
@@ -66,11 +66,6 @@ def read_weights(directory: Path) -> dict[str, torch.Tensor]:
         raise ModelError.of(
             str(path), f"is not a whole safetensors file ({first_line(error)})", "Copy the adapter again"
         ) from None
-
-
-def proj_tensors(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Return proj's tensors among an adapter's, by their names within proj."""
-    return {name.removeprefix(f"{PROJ}."): t for name, t in tensors.items() if name.startswith(f"{PROJ}.")}
 
 
 def _existing(path: Path) -> Path:

@@ -35,7 +35,7 @@ def add_lora(base: PreTrainedModel, *, rank: int, alpha: float, targets: Sequenc
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError:
-        raise not_installed("train.lora", "peft") from None
+        raise not_installed("LoRA", "peft") from None
     head = base.get_output_embeddings()
     linear = [name for name, layer in base.named_modules() if isinstance(layer, nn.Linear) and layer is not head]
     there = sorted({name.rpartition(".")[2] for name in linear})

@@ -102,5 +102,5 @@ def test_a_config_json_that_describes_none_is_refused(value: Any) -> None:
 def test_without_peft_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "peft", None)
     small_model(with_encoder=False)
-    with pytest.raises(ConfigError, match=r"train\.lora: needs the package peft.*ocrmem\[lora\]"):
+    with pytest.raises(ConfigError, match=r"LoRA: needs the package peft.*ocrmem\[lora\]"):
         small_model(with_encoder=False, lora=LORA)

@@ -16,8 +16,9 @@ from ocrmem.model.adapter_files import read_weights
 from ocrmem.training.warm_start import WarmStart
 
 
-def run(root: Path, **model: Any) -> RunConfig:
-    return RunConfig.from_dict(small_settings(root, train={"from_adapter": str(root / "old")}, model=model))
+def run(root: Path, lora: dict[str, Any] | None = None, **model: Any) -> RunConfig:
+    train = {"from_adapter": str(root / "old"), "lora": lora}
+    return RunConfig.from_dict(small_settings(root, train=train, model=model))
 
 
 @pytest.mark.parametrize(
@@ -47,23 +48,44 @@ def test_another_width_of_the_language_model_is_refused_and_other_pages_are_not(
         start.load_into(model)
 
 
-def test_a_wider_proj_maps_every_feature_as_the_adapter_did_and_its_new_units_learn(tmp_path: Path) -> None:
-    old = small_model(with_encoder=False)
+LORA = {"rank": 2, "alpha": 4.0, "targets": ["q_proj", "v_proj"]}
+
+
+def test_an_adapter_with_lora_is_continued_with_it(tmp_path: Path) -> None:
+    old = small_model(with_encoder=False, lora=LORA)
+    for weight in old.lora_weights().values():
+        torch.nn.init.normal_(weight)
     old.save_pretrained(tmp_path / "old")
-    start = WarmStart.of(run(tmp_path, projector_hidden_size=80))
+    start = WarmStart.of(run(tmp_path, lora=LORA))
     assert start is not None
-    model = small_model(with_encoder=False, seed=1, projector_hidden_size=80)
+    model = small_model(with_encoder=False, seed=1, lora=LORA)
+    model.set_feature_statistics(torch.zeros(64), torch.ones(64))
     start.load_into(model)
-    features = torch.randn(7, model.config.vision_embedding_size)
-    mapped = model.proj(features)
-    torch.testing.assert_close(mapped, old.proj(features))
-    mapped.square().sum().backward()
-    gradient = model.proj.fc2.weight.grad
-    assert gradient is not None
-    assert gradient[:, old.proj.fc1.out_features :].abs().amin(dim=0).gt(0).any()
+    weights, statistics = read_weights(tmp_path / "old"), {"feature_mean", "feature_std"}
+    own = model.adapter_tensors()
+    assert own.keys() - statistics == weights.keys() - statistics
+    assert all(own[name].equal(weights[name]) for name in own.keys() - statistics)
+    assert own["feature_std"].eq(1).all(), "the statistics are those of the run's own features"
 
 
-def test_a_narrower_adapter_that_is_not_whole_is_refused_by_the_tensor(tmp_path: Path) -> None:
+@pytest.mark.parametrize("lora", [None, LORA | {"rank": 4}, LORA | {"targets": ["q_proj"]}])
+def test_an_adapter_with_lora_is_refused_by_a_run_without_the_same(lora: dict[str, Any] | None, tmp_path: Path) -> None:
+    small_model(with_encoder=False, lora=LORA).save_pretrained(tmp_path / "old")
+    with pytest.raises(ModelError, match=r'train.lora: is .* trained with {"alpha": 4.0, "rank": 2.* without LoRA'):
+        WarmStart.of(run(tmp_path, lora=lora))
+
+
+def test_lora_that_only_the_run_has_changes_nothing_at_first(tmp_path: Path) -> None:
+    small_model(with_encoder=False).save_pretrained(tmp_path / "old")
+    start = WarmStart.of(run(tmp_path, lora=LORA))
+    assert start is not None
+    model = small_model(with_encoder=False, seed=1, lora=LORA)
+    start.load_into(model)
+    assert read_weights(tmp_path / "old")["proj.fc1.weight"].equal(model.proj.fc1.weight)
+    assert all(not t.any() for name, t in model.lora_weights().items() if ".lora_B." in name)
+
+
+def test_an_adapter_that_is_not_whole_is_refused_by_the_tensor(tmp_path: Path) -> None:
     small_model(with_encoder=False).save_pretrained(tmp_path / "old")
     path = tmp_path / "old" / "adapter.safetensors"
     whole = read_weights(tmp_path / "old")
@@ -72,16 +94,17 @@ def test_a_narrower_adapter_that_is_not_whole_is_refused_by_the_tensor(tmp_path:
         ({"proj.fc1.weight": torch.zeros(3, 3)}, "fc1.weight: has shape"),
     ):
         save_file({name: t for name, t in whole.items() if name != "proj.fc1.weight"} | kept, path)
-        start = WarmStart.of(run(tmp_path, projector_hidden_size=80))
+        start = WarmStart.of(run(tmp_path))
         assert start is not None
         with pytest.raises(ModelError, match=match):
-            start.load_into(small_model(with_encoder=False, seed=1, projector_hidden_size=80))
+            start.load_into(small_model(with_encoder=False, seed=1))
 
 
-def test_a_narrower_proj_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("units", [79, 81])
+def test_a_proj_of_another_size_is_refused(units: int, tmp_path: Path) -> None:
     small_model(with_encoder=False, projector_hidden_size=80).save_pretrained(tmp_path / "old")
-    with pytest.raises(ModelError, match=r"model.projector_hidden_size: is 79 in this run, .* trained with 80"):
-        WarmStart.of(run(tmp_path, projector_hidden_size=79))
+    with pytest.raises(ModelError, match=f"model.projector_hidden_size: is {units} in this run, .* trained with 80"):
+        WarmStart.of(run(tmp_path, projector_hidden_size=units))
 
 
 def test_no_adapter_is_named(tmp_path: Path) -> None:
