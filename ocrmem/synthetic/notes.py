@@ -63,7 +63,8 @@ class Shares(NamedTuple):
         kin: people who are "my sister", not a name.
         embedded: statements with a few words before or behind them.
         keyed: questions that name what they ask for as a list would.
-        together: conversations that ask all their questions in one message, numbered.
+        together: conversations that ask several questions in one message, numbered.
+        holder: questions of plain notes in training that ask for the person.
     """
 
     person: float = 0.5
@@ -72,6 +73,7 @@ class Shares(NamedTuple):
     embedded: float = 0.25
     keyed: float = 0.3
     together: float = 0.0
+    holder: float = 0.0
 
 
 _RICH = Shares()
@@ -89,6 +91,7 @@ class Relation:
         statements: with ``{s}`` for the subject unless it is the writer, ``{v}`` for the value and ``{an}`` for its
             article.
         questions: with ``{s}``; the last is for held-out conversations only.
+        holders: questions for whom it is said of, with ``{v}`` and ``{an}``; the kinds in plain notes have some.
     """
 
     name: str
@@ -97,6 +100,7 @@ class Relation:
     value: str
     statements: tuple[str, ...]
     questions: tuple[str, ...]
+    holders: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -149,7 +153,7 @@ class Phrases:
             system=_PLAIN_SYSTEM,
             words=self.words | {name: ", ".join(self._list(name)[:count]) for name, count in counts.items()},
             relations=tuple(relation for relation in self.relations if relation.name in _PLAIN_RELATIONS),
-            shares=Shares(person=1.0, own=0.0, kin=0.0, embedded=0.05, keyed=0.05, together=0.7),
+            shares=Shares(person=1.0, own=0.0, kin=0.0, embedded=0.05, keyed=0.05, together=0.6, holder=0.5),
             person="{first}",
             in_one=True,
         )
@@ -206,8 +210,7 @@ class Sentence:
     def text(self) -> str:
         """What is written."""
         value = self.fact.value if self.fact else ""
-        article = "an" if value[:1].lower() in "aeiou" else "a"
-        text = self.template.format(s=self.subject, v=value, an=article)
+        text = self.template.format(s=self.subject, v=value, an=_article(value))
         return self.mark + text if self.mark else text[0].upper() + text[1:]
 
 
@@ -280,16 +283,15 @@ def _conversation(
             break
     else:
         raise ConfigError.of("synth", "no notes could be made whose facts differ", "Use fewer facts (--facts)")
-    if phrases.in_one and not held_out:  # behind a note that is one message each fact has its answer, at no page more
-        asked = [*(fact for fact in stated if fact not in asked and _says(told, fact.value) == 1), *asked]
+    if phrases.in_one and not held_out:
+        told_once = [fact for fact in stated if _says(told, fact.value) == 1]
+        return _in_one(rng, phrases, notes, _every_pair(rng, phrases, told_once))
     questions = [_question(rng, phrases, fact, rephrased) for fact in asked]
     if changed:
         notes = [[replace(line, fact=other) if line.fact is asked[-1] else line for line in note] for note in notes]
         asked[-1] = other
     if phrases.in_one:
-        together = 0.0 if held_out else phrases.shares.together
-        pairs = [(question, fact.value) for fact, question in zip(asked, questions, strict=True)]
-        return _in_one(rng, phrases.system, list(map(_text, notes)), pairs, together)
+        return _in_one(rng, phrases, notes, [(questions[-1], asked[-1].value)])
     messages: list[dict[str, Any]] = [{"role": "system", "content": phrases.system}]
     for note in notes:
         reply = rng.choice(phrases.acknowledgements)
@@ -301,17 +303,36 @@ def _conversation(
     return messages
 
 
+def _every_pair(rng: random.Random, phrases: Phrases, facts: Sequence[Fact]) -> list[tuple[str, str]]:
+    """Return a question and its answer for each fact of a training note, which is then at no page more.
+
+    Names are read, and tied to their values, only where an answer depends on them. So half of the questions ask for the
+    person, and the last, which is the one that is asked alone, is of a kind that several people have, if there is one.
+    """
+    rivals = [fact for fact in facts if sum(fact.relation is other.relation for other in facts) > 1]
+    last = rng.choice(rivals or facts)
+    return [_pair(rng, phrases, fact) for fact in [*(fact for fact in facts if fact is not last), last]]
+
+
+def _pair(rng: random.Random, phrases: Phrases, fact: Fact) -> tuple[str, str]:
+    """Draw a question of training about a fact, and its answer: the value, or whom it is said of."""
+    if rng.random() >= phrases.shares.holder:
+        return _question(rng, phrases, fact, rephrased=False), fact.value
+    question = rng.choice(fact.relation.holders)
+    return _led_in(rng, phrases, question, v=fact.value, an=_article(fact.value)), fact.subject
+
+
 def _in_one(
-    rng: random.Random, system: str, notes: Sequence[str], pairs: Sequence[tuple[str, str]], together: float
+    rng: random.Random, phrases: Phrases, notes: Sequence[Sequence[Sentence]], pairs: Sequence[tuple[str, str]]
 ) -> list[dict[str, Any]]:
     """Put notes into one message, and of the questions with their answers the last, or several, into another."""
     question, answer = pairs[-1]
-    if len(pairs) > 1 and rng.random() < together:
+    if len(pairs) > 1 and rng.random() < phrases.shares.together:
         chosen = rng.sample(pairs, rng.randint(2, len(pairs)))
         question, answer = ("\n".join(f"{n}. {pair[i]}" for n, pair in enumerate(chosen, 1)) for i in (0, 1))
     return [
-        {"role": "system", "content": system},
-        {"role": "user", "content": "\n".join(notes)},
+        {"role": "system", "content": phrases.system},
+        {"role": "user", "content": "\n".join(map(_text, notes))},
         {"role": "assistant", "content": "Noted.", "weight": 0},
         {"role": "user", "content": question},
         {"role": "assistant", "content": answer},
@@ -320,6 +341,10 @@ def _in_one(
 
 def _text(note: Sequence[Sentence]) -> str:
     return "".join(sentence.text + sentence.end for sentence in note).strip()
+
+
+def _article(value: str) -> str:
+    return "an" if value[:1].lower() in "aeiou" else "a"
 
 
 def _says(text: str, value: str) -> int:
@@ -462,6 +487,10 @@ def _question(rng: random.Random, phrases: Phrases, fact: Fact, rephrased: bool)
     if not rephrased:
         keyed = rng.random() < phrases.shares.keyed
         question = rng.choice((phrases.asking if fact.subject else phrases.own_asking) if keyed else familiar)
+    return _led_in(rng, phrases, question, s=fact.subject, key=fact.relation.key)
+
+
+def _led_in(rng: random.Random, phrases: Phrases, question: str, **said: str) -> str:
+    """Draw what stands in front of a question, and fill in what it says."""
     lead_in = rng.choice(phrases.lead_ins)
-    question = lead_in + (_within(question) if lead_in.endswith(", ") else question)
-    return question.format(s=fact.subject, key=fact.relation.key)
+    return lead_in + (_within(question) if lead_in.endswith(", ") else question).format(**said)

@@ -229,11 +229,42 @@ def test_plain_notes_are_one_message_and_ask_for_what_it_says() -> None:
 
 def test_plain_notes_in_training_may_be_asked_for_all_that_they_state() -> None:
     messages = [one["messages"] for one in note_conversations(60, 1, 7, 45, plain=True)]
-    answers = [[line.split(". ", 1)[-1] for line in told[-1]["content"].splitlines()] for told in messages]
-    assert max(map(len, answers)) == 7
-    for told, given in zip(messages, answers, strict=True):
-        assert len(set(given)) == len(given)
-        assert all(says(told[1]["content"], value) == 1 for value in given)
+    questions = [[line.split(". ", 1)[-1] for line in told[3]["content"].splitlines()] for told in messages]
+    assert max(map(len, questions)) == 7
+    assert all(len(set(asked)) == len(asked) for asked in questions)
+
+
+def test_plain_notes_in_training_ask_for_values_and_for_people_alike() -> None:
+    """A name that is never an answer is not read, and then a value is that of anybody."""
+    people = set(PHRASES.plain().words["first"].split(", "))
+    of_people = values = 0
+    for one in note_conversations(200, 1, 5, 25, plain=True):
+        _, note, _, question, answer = one["messages"]
+        pairs = zip(question["content"].splitlines(), answer["content"].splitlines(), strict=True)
+        for asked, given in ((text.split(". ", 1)[-1] for text in pair) for pair in pairs):
+            if re.search(r"\bwhom?\b|\bwhose\b", asked, re.IGNORECASE) and given in people:
+                of_people += 1
+                assert given not in asked
+                assert says(note["content"], given)
+            else:
+                values += 1
+                assert says(note["content"], given) == 1
+    assert 0.4 < of_people / (of_people + values) < 0.6
+
+
+def test_plain_notes_in_training_mostly_ask_what_two_people_have() -> None:
+    relations = {r.name: r for r in PHRASES.plain().relations}
+    shared = alone = 0
+    for one in note_conversations(200, 1, 5, 25, plain=True):
+        _, note, _, question, answer = one["messages"]
+        if "\n" in question["content"]:
+            continue
+        told = question["content"] + " " + answer["content"]
+        lists = [set(PHRASES.plain().words[r.value.strip("{}")].split(", ")) for r in relations.values()]
+        [kind] = [values for values in lists if any(says(told, value) for value in values)][:1]
+        alone += 1
+        shared += sum(says(note["content"], value) > 0 for value in kind) > 1
+    assert shared / alone > 0.65
 
 
 def test_plain_held_out_conversations_ask_one_question() -> None:
