@@ -15,6 +15,7 @@ from ocrmem.registry import resolve_adapter
 
 
 def test_what_is_in_the_box_is_as_it_was_packed() -> None:
+    assert boxed_names() == ["english", "english-lora"]
     for name in boxed_names():
         verify_package(boxed(name))
 

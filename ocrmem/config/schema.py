@@ -216,7 +216,7 @@ class TrainSection(Section):
     num_train_epochs: PositiveFloat | None = None
     """Passes over the samples, instead of max_steps."""
     from_adapter: Text | None = None
-    """Adapter whose proj training begins with; null: random weights."""
+    """Adapter whose proj, and LoRA, training begins with; null: random weights."""
     learning_rate: PositiveFloat = 1e-3
     """Peak learning rate."""
     per_device_batch_size: PositiveInt = 8

@@ -19,7 +19,7 @@ _ONLY_HERE = {"nproc": "kubernetes.nodes and kubernetes.gpus_per_node", "output"
 def _options(parser: ArgumentParser) -> None:
     parser.add_argument("--nproc", metavar="N|auto", help="processes on this machine; sets train.processes")
     parser.add_argument("--deepspeed", metavar="zero1|zero2|zero3|FILE", help="sets train.deepspeed")
-    parser.add_argument("--from-adapter", metavar="DIR", help="begin with this adapter's proj; sets train.from_adapter")
+    parser.add_argument("--from-adapter", metavar="DIR", help="begin with this adapter; sets train.from_adapter")
     parser.add_argument("--resume", action="store_true", help="resume from the newest complete checkpoint")
     parser.add_argument("--output", metavar="DIR", help="where the adapter goes (default: paths.adapter)")
 

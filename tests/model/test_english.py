@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ocrmem.boxed import boxed, boxed_encoder
+from ocrmem.boxed import boxed, boxed_encoder, boxed_names
 from ocrmem.config import PathsSection, RenderSection, RunConfig
 from ocrmem.config.known_encoders import ENGLISH, known_encoder
 from ocrmem.encoder.deepencoder import DeepEncoder
@@ -16,7 +16,7 @@ from ocrmem.errors import ConfigError, TrainingError
 from ocrmem.files import write_json
 from ocrmem.json_files import ModelSource, read_json
 from ocrmem.model import english
-from ocrmem.model.adapter_files import read_config
+from ocrmem.model.adapter_files import WEIGHTS, read_config
 from ocrmem.model.base import build_base
 from ocrmem.model.fetching import CARRIED
 from ocrmem.model.fingerprint import fingerprint
@@ -40,8 +40,10 @@ def test_the_box_says_how_its_encoder_was_made_and_is_small(encoder: DeepEncoder
     assert sum(path.stat().st_size for path in boxed_encoder().rglob("*.*")) < 10_000_000
 
 
-def test_the_adapter_in_the_box_was_trained_with_this_encoder() -> None:
-    config = read_config(boxed(ENGLISH))
+@pytest.mark.parametrize("name", boxed_names())
+def test_an_adapter_in_the_box_was_trained_with_this_encoder_and_is_small(name: str) -> None:
+    assert (boxed(name) / WEIGHTS).stat().st_size < 10_000_000
+    config = read_config(boxed(name))
     assert config.ocr_fingerprint == fingerprint(str(boxed_encoder()))
     assert config.base_fingerprint == CARRIED[config.base_model_name].fingerprint
 
