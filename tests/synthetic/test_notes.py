@@ -253,18 +253,18 @@ def test_plain_notes_in_training_ask_for_values_and_for_people_alike() -> None:
 
 
 def test_plain_notes_in_training_mostly_ask_what_two_people_have() -> None:
-    relations = {r.name: r for r in PHRASES.plain().relations}
-    shared = alone = 0
+    plain = PHRASES.plain()
+    kinds = [plain.words[relation.value.strip("{}")].split(", ") for relation in plain.relations]
+    single = shared = 0
     for one in note_conversations(200, 1, 5, 25, plain=True):
         _, note, _, question, answer = one["messages"]
         if "\n" in question["content"]:
             continue
         told = question["content"] + " " + answer["content"]
-        lists = [set(PHRASES.plain().words[r.value.strip("{}")].split(", ")) for r in relations.values()]
-        [kind] = [values for values in lists if any(says(told, value) for value in values)][:1]
-        alone += 1
+        kind = next(values for values in kinds if any(says(told, value) for value in values))
+        single += 1
         shared += sum(says(note["content"], value) > 0 for value in kind) > 1
-    assert shared / alone > 0.65
+    assert shared / single > 0.65
 
 
 def test_plain_held_out_conversations_ask_one_question() -> None:
