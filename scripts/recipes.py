@@ -1,7 +1,7 @@
 """Which recipe teaches proj, and on which seeds? The product's verbs, a run a row.
 
     python scripts/recipes.py tiny --recipes staged distil text --seeds 0 1 2
-    python scripts/recipes.py english --data my-notes --models models --recipes staged-8 staged-16 staged-32
+    python scripts/recipes.py english --data my-notes --models models --recipes staged-8 answer --seeds 0 1 2
 
 A recipe changes the settings of params.yaml, or of configs/english.yaml. `random` has the pages read by an untrained
 encoder, `text` by an ideal one, whose vision token is the mean of the base model's embeddings of the text under it.
@@ -25,6 +25,7 @@ from ocrmem.conversations import SPLITS
 from ocrmem.dataset.memory_dataset import MemoryDataset
 from ocrmem.dataset.sequence import SequenceBuilder
 from ocrmem.encoder.encode import encode_dataset
+from ocrmem.environment import missing_to_compile
 from ocrmem.facts import MANIFEST
 from ocrmem.model.modeling import MEMModel
 from ocrmem.model.tiny.encoder import random_tiny_encoder
@@ -49,27 +50,34 @@ TINY: dict[str, dict[str, Any]] = {
 def english(*stages: dict[str, Any], characters: int = 8) -> dict[str, Any]:
     """Return the settings of a recipe in English: stages, and characters a vision token."""
     every = {"train.optimizer": "muon", "train.learning_rate": 2e-3, "train.per_device_batch_size": 12}
-    every |= {"train.warmup_steps": 10, "evaluate.max_samples": 100, "evaluate.max_new_tokens": 16}
+    compiled = not torch.cuda.is_available() and not missing_to_compile(on_gpu=False)  # as in english.py
+    every |= {"train.warmup_steps": 10, "train.compile_layers": compiled}
+    every |= {"evaluate.max_samples": 100, "evaluate.max_new_tokens": 16}
     steps = sum(stage["steps"] for stage in stages)
     return every | {"train.stages": list(stages), "train.max_steps": steps, "render.line_height": 512 // characters}
 
 
 ALIGN = {"objective": "align", "steps": 150, "per_device_batch_size": 32}
-ANSWER = {"objective": "answer", "steps": 350}
+TRANSCRIBE = {"objective": "transcribe", "steps": 100}
+ANSWER = {"objective": "answer", "steps": 200, "mix": {"answer": 1, "transcribe": 1}}
+DISTIL = {"objective": "distil", "steps": 200, "mix": {"distil": 1, "transcribe": 1}}
+ANSWER_ALONE = {"objective": "answer", "steps": 340}  # about the tokens of `staged` through the language model
+STAGES = (ALIGN, TRANSCRIBE, ANSWER)
 ENGLISH = {
-    **{f"staged-{characters}": english(ALIGN, ANSWER, characters=characters) for characters in (8, 16, 32)},
+    **{f"staged-{characters}": english(*STAGES, characters=characters) for characters in (8, 16, 32)},
+    "answer": english(ANSWER_ALONE),
     "align": english(ALIGN),
-    "transcribe": english(ALIGN, {"objective": "transcribe", "steps": 140}),
-    "transcribe-answer": english(ALIGN, {"objective": "transcribe", "steps": 140}, ANSWER | {"steps": 210}),
-    "answer": english(ANSWER),
-    "distil": english(ALIGN, ANSWER | {"objective": "distil"}),
-    "adamw": english(ALIGN | {"learning_rate": 2e-3}, ANSWER)
+    "align-answer": english(ALIGN, ANSWER_ALONE),
+    "transcribe": english(ALIGN, TRANSCRIBE | {"steps": 300}),
+    "distil": english(ALIGN, TRANSCRIBE, DISTIL),
+    "adamw": english(ALIGN | {"learning_rate": 2e-3}, TRANSCRIBE, ANSWER)
     | {"train.optimizer": "adamw", "train.learning_rate": 8e-4},
-    "text": english(ALIGN, ANSWER),
+    "text": english(*STAGES),
 }
 PRESETS = {"tiny": ("params.yaml", TINY), "english": ("configs/english.yaml", ENGLISH)}
 STAND_INS = ("random", "text")  # recipes whose pages another encoder reads; the others share their features
 VARIANTS = ("memory", "shuffled", "no_memory", "counterfactual", "untrained")
+COLUMNS = ("recipe", "base seed", "seed", "ratio", "tokens", "last loss", *VARIANTS, "said", "loss", "another's loss")
 
 
 class TextEncoder:
@@ -173,8 +181,7 @@ def main() -> int:
     recipes = arguments.recipes or list(known)[:1]
     if unknown := set(recipes) - set(known):
         parser.error(f"--recipes: {', '.join(sorted(unknown))} unknown; there are {', '.join(known)}")
-    columns = ("recipe", "base seed", "seed", "ratio", "tokens", "last loss", *VARIANTS)
-    lines = [f"| {' | '.join(columns)} |", "| --- " * len(columns) + "|"]
+    print(f"| {' | '.join(COLUMNS)} |", "| --- " * len(COLUMNS) + "|", sep="\n")
     for recipe in recipes:
         for base_seed in arguments.base_seeds:
             for seed in arguments.seeds:
@@ -185,9 +192,9 @@ def main() -> int:
                 cells = [recipe, base_seed, seed, f"{found['compression_ratio']:.2f}", found["train"]["tokens"]]
                 cells += [f"{found['train']['loss']['last']:.4f}"]
                 cells += [f"{found[name]['recall']:.3f}" if name in found else "-" for name in VARIANTS]
-                lines.append(f"| {' | '.join(map(str, cells))} |")
-                print(lines[-1], flush=True)
-    print("\n".join(lines))
+                memory, other = found["memory"], found["shuffled"]
+                cells += [f"{memory['said']:.3f}", f"{memory['loss']:.3f}", f"{other['loss']:.3f}"]
+                print(f"| {' | '.join(map(str, cells))} |", flush=True)
     return 0
 
 

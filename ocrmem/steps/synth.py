@@ -14,6 +14,7 @@ def _options(parser: ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--facts", type=positive, help="facts of a conversation (default 8 in en, else 5)")
     parser.add_argument("--words", type=positive, help="en: words of a conversation's notes (default 120, en-plain 25)")
+    parser.add_argument("--kinds", nargs="+", metavar="KIND", help="en-plain: kinds of facts; a wrong one lists them")
 
 
 STEP = Step(
@@ -24,7 +25,7 @@ STEP = Step(
     function="ocrmem.synthetic.synth:synth",
     page="conversations.md",
     options=_options,
-    passes=("output", "style", "count", "eval_count", "seed", "facts", "words"),
+    passes=("output", "style", "count", "eval_count", "seed", "facts", "words", "kinds"),
     takes_config=False,
     writes_named=("--output",),
 )

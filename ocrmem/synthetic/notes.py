@@ -34,22 +34,10 @@ _PARAGRAPH_SHARE = 0.1  # sentences that end a paragraph
 _FORMS = (" ", " ", " ", "\n", "- ", "* ", "• ")  # of a note: what separates its sentences, or marks its lines
 _TERSE_IN_LISTS, _TERSE_ELSEWHERE = 0.6, 0.1  # facts that are stated without a sentence
 _PLAIN_FIRST, _PLAIN_WORDS = 100, 40  # first names, and words of each other list, in plain notes
-_PLAIN_RELATIONS = [
-    "home",
-    "job",
-    "dog",
-    "car",
-    "food",
-    "drink",
-    "instrument",
-    "hobby",
-    "language",
-    "trip",
-    "trip_month",
-    "dentist",
-    "book",
-    "fear",
-]
+PLAIN_KINDS = (
+    *("home", "job", "dog", "car", "food", "drink", "instrument", "hobby", "language", "trip", "trip_month", "dentist"),
+    *("book", "fear"),
+)
 _PLAIN_SYSTEM = "Answer from the notes."
 _LETTERS = "ABCDEFGHJKLMNPQRSTUVWXYZ"
 _ATTEMPTS = 10_000
@@ -145,14 +133,20 @@ class Phrases:
     person: str = "{first} {last}"
     in_one: bool = False
 
-    def plain(self) -> Phrases:
-        """Return what plain notes are made of: people by their first names, and facts whose values are common words."""
+    def plain(self, kinds: Sequence[str] = PLAIN_KINDS) -> Phrases:
+        """Return what plain notes are made of: people by their first names, and facts whose values are common words.
+
+        Raises:
+            ConfigError: a kind that plain notes do not have.
+        """
+        if unknown := sorted(set(kinds) - set(PLAIN_KINDS)):
+            raise ConfigError.of("--kinds", f"has {', '.join(unknown)}", f"Plain notes have {', '.join(PLAIN_KINDS)}")
         counts = {"first": _PLAIN_FIRST} | dict.fromkeys(("city", "job", "petname", "country"), _PLAIN_WORDS)
         return replace(
             self,
             system=_PLAIN_SYSTEM,
             words=self.words | {name: ", ".join(self._list(name)[:count]) for name, count in counts.items()},
-            relations=tuple(relation for relation in self.relations if relation.name in _PLAIN_RELATIONS),
+            relations=tuple(relation for relation in self.relations if relation.name in kinds),
             shares=Shares(person=1.0, own=0.0, kin=0.0, embedded=0.05, keyed=0.05, together=0.6, holder=0.5),
             person="{first}",
             in_one=True,
@@ -235,6 +229,7 @@ def note_conversations(
     held_out: bool = False,
     counterfactual: bool = False,
     plain: bool = False,
+    kinds: Sequence[str] = PLAIN_KINDS,
 ) -> Iterator[dict[str, Any]]:
     """Generate conversations in OpenAI form.
 
@@ -249,17 +244,18 @@ def note_conversations(
             answers have weight 0.
         plain: one note of facts about people by their first names, whose values are common words; then one question,
             or in training several in one message, numbered.
+        kinds: of facts in plain notes, by the names of their relations.
 
     Yields:
         ``{"id", "messages"}``; the assistant's messages but the answers have weight 0.
 
     Raises:
-        ConfigError: no facts, or more than can be told apart.
+        ConfigError: no facts, more than can be told apart, or a kind that plain notes do not have.
     """
     if not 1 <= facts <= 40 or words < 1:
         message = f"{facts} facts in {words} words cannot be told apart"
         raise ConfigError.of("synth", message, "Use 1 to 40 facts (--facts), and words (--words)")
-    phrases = load_phrases().plain() if plain else load_phrases()
+    phrases = load_phrases().plain(kinds) if plain else load_phrases()
     part = "eval" if held_out else "train"
     for index in range(count):
         name = f"en-{part}-{seed}-{index:05d}"

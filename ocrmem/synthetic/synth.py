@@ -5,7 +5,7 @@ ocrmem synth --output my-data --style mixed --count 200 --eval-count 40 --seed 1
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, TypedDict
@@ -15,7 +15,7 @@ from ocrmem.console import progress_bar
 from ocrmem.errors import ConfigError
 from ocrmem.files import locked
 from ocrmem.synthetic.chat import chat_conversations
-from ocrmem.synthetic.notes import note_conversations
+from ocrmem.synthetic.notes import PLAIN_KINDS, note_conversations
 from ocrmem.synthetic.output import write_conversations
 from ocrmem.synthetic.tiny import tiny_conversations
 
@@ -42,6 +42,7 @@ def synth(
     turns: int = 30,
     facts: int | None = None,
     words: int | None = None,
+    kinds: Sequence[str] | None = None,
 ) -> SynthResult:
     """Write train.jsonl, eval.jsonl and counterfactual.jsonl.
 
@@ -59,15 +60,19 @@ def synth(
         turns: user turns of a chat.
         facts: facts of a conversation ("tiny" has its own); None: 8 in notes, 5 in plain ones and in chat.
         words: of a conversation's notes, about; None: 120, or 25 of plain ones.
+        kinds: of facts in plain notes, a few of "home", "job", "dog" and so on; None: all of them.
 
     Raises:
-        ConfigError: the numbers contradict each other, or the folder cannot be written.
+        ConfigError: the numbers contradict each other, a kind that plain notes do not have, kinds with another style,
+            or the folder cannot be written.
     """
     output = as_path("ocrmem.synth", output)
     for name, number in (("--count", count), ("--eval-count", eval_count)):
         if number < 1:
             raise ConfigError.of(name, f"is {number}", "Give a number above 0")
-    parts = {
+    if kinds and style != "en-plain":
+        raise ConfigError.of("--kinds", f"is for plain notes, and the style is {style}", "Add --style en-plain")
+    parts: dict[str, tuple[int, dict[str, Any]]] = {
         "train": (count, {}),
         "eval": (eval_count, {"held_out": True}),
         "counterfactual": (eval_count, {"held_out": True, "counterfactual": True}),
@@ -76,7 +81,7 @@ def synth(
     with locked(output, "synth"), progress_bar("writing conversations", count + 2 * eval_count) as bar:
         for name, (number, kind) in parts.items():
             path = Path(output) / f"{name}.jsonl"
-            write_conversations(path, _made(style, number, seed, turns, facts, words, kind), bar)
+            write_conversations(path, _made(style, number, seed, turns, facts, words, kinds or PLAIN_KINDS, kind), bar)
             written[name] = str(path)
     return {
         "style": style,
@@ -88,12 +93,20 @@ def synth(
 
 
 def _made(
-    style: Style, count: int, seed: int, turns: int, facts: int | None, words: int | None, kind: dict[str, bool]
+    style: Style,
+    count: int,
+    seed: int,
+    turns: int,
+    facts: int | None,
+    words: int | None,
+    kinds: Sequence[str],
+    kind: dict[str, Any],
 ) -> Iterator[dict[str, Any]]:
     if style == "en":
         return note_conversations(count, seed, 8 if facts is None else facts, words or 120, **kind)
     if style == "en-plain":
-        return note_conversations(count, seed, 5 if facts is None else facts, words or 25, plain=True, **kind)
+        facts = 5 if facts is None else facts
+        return note_conversations(count, seed, facts, words or 25, plain=True, kinds=kinds, **kind)
     facts = 5 if facts is None else facts
     if style == "zh":
         return chat_conversations(count, seed, style, turns, facts, **kind)

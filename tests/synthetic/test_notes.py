@@ -267,6 +267,31 @@ def test_plain_notes_in_training_mostly_ask_what_two_people_have() -> None:
     assert shared / single > 0.65
 
 
+def test_plain_notes_state_only_the_kinds_that_are_named(tmp_path: Path) -> None:
+    synth(tmp_path, style="en-plain", count=30, eval_count=10, kinds=("food", "car"))
+    plain = PHRASES.plain()
+    values = {one.name: plain.words[one.value.strip("{}")].split(", ") for one in plain.relations}
+    notes = [json.loads(line)["messages"][1]["content"] for line in (tmp_path / "train.jsonl").open(encoding="utf-8")]
+    found = {name: sum(says(note, value) for note in notes for value in words) for name, words in values.items()}
+    assert min(found["food"], found["car"]) > 30
+    assert found["instrument"] + found["drink"] + found["home"] + found["book"] == 0
+
+
+@pytest.mark.parametrize(
+    ("style", "kinds", "message"),
+    [
+        ("en-plain", ("food", "shoe"), "--kinds: has shoe. Plain notes have home, job, "),
+        ("en", ("food",), "--kinds: is for plain notes, and the style is en. Add --style en-plain"),
+    ],
+)
+def test_kinds_that_notes_do_not_have_are_told_before_a_file_is_written(
+    tmp_path: Path, style: Any, kinds: tuple[str, ...], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        synth(tmp_path / "notes", style=style, kinds=kinds)
+    assert not list(tmp_path.glob("**/*.jsonl"))
+
+
 def test_plain_held_out_conversations_ask_one_question() -> None:
     held_out = note_conversations(20, 1, 5, 25, plain=True, held_out=True)
     assert all("\n" not in conversation["messages"][3]["content"] for conversation in held_out)
