@@ -34,10 +34,6 @@ _PARAGRAPH_SHARE = 0.1  # sentences that end a paragraph
 _FORMS = (" ", " ", " ", "\n", "- ", "* ", "• ")  # of a note: what separates its sentences, or marks its lines
 _TERSE_IN_LISTS, _TERSE_ELSEWHERE = 0.6, 0.1  # facts that are stated without a sentence
 _PLAIN_FIRST, _PLAIN_WORDS = 100, 40  # first names, and words of each other list, in plain notes
-PLAIN_KINDS = (
-    *("home", "job", "dog", "car", "food", "drink", "instrument", "hobby", "language", "trip", "trip_month", "dentist"),
-    *("book", "fear"),
-)
 _PLAIN_SYSTEM = "Answer from the notes."
 _LETTERS = "ABCDEFGHJKLMNPQRSTUVWXYZ"
 _ATTEMPTS = 10_000
@@ -79,7 +75,7 @@ class Relation:
         statements: with ``{s}`` for the subject unless it is the writer, ``{v}`` for the value and ``{an}`` for its
             article.
         questions: with ``{s}``; the last is for held-out conversations only.
-        holders: questions for whom it is said of, with ``{v}`` and ``{an}``; the kinds in plain notes have some.
+        holders: questions for whom it is said of, with ``{v}`` and ``{an}``; only the kinds in plain notes have some.
     """
 
     name: str
@@ -133,20 +129,21 @@ class Phrases:
     person: str = "{first} {last}"
     in_one: bool = False
 
-    def plain(self, kinds: Sequence[str] = PLAIN_KINDS) -> Phrases:
+    def plain(self, kinds: Sequence[str] = ()) -> Phrases:
         """Return what plain notes are made of: people by their first names, and facts whose values are common words.
 
         Raises:
             ConfigError: a kind that plain notes do not have.
         """
-        if unknown := sorted(set(kinds) - set(PLAIN_KINDS)):
-            raise ConfigError.of("--kinds", f"has {', '.join(unknown)}", f"Plain notes have {', '.join(PLAIN_KINDS)}")
+        there = {relation.name: relation for relation in self.relations if relation.holders}
+        if unknown := sorted(set(kinds) - there.keys()):
+            raise ConfigError.of("--kinds", f"has {', '.join(unknown)}", f"Plain notes have {', '.join(there)}")
         counts = {"first": _PLAIN_FIRST} | dict.fromkeys(("city", "job", "petname", "country"), _PLAIN_WORDS)
         return replace(
             self,
             system=_PLAIN_SYSTEM,
             words=self.words | {name: ", ".join(self._list(name)[:count]) for name, count in counts.items()},
-            relations=tuple(relation for relation in self.relations if relation.name in kinds),
+            relations=tuple(relation for name, relation in there.items() if not kinds or name in kinds),
             shares=Shares(person=1.0, own=0.0, kin=0.0, embedded=0.05, keyed=0.05, together=0.6, holder=0.5),
             person="{first}",
             in_one=True,
@@ -229,7 +226,7 @@ def note_conversations(
     held_out: bool = False,
     counterfactual: bool = False,
     plain: bool = False,
-    kinds: Sequence[str] = PLAIN_KINDS,
+    kinds: Sequence[str] = (),
 ) -> Iterator[dict[str, Any]]:
     """Generate conversations in OpenAI form.
 
@@ -244,7 +241,7 @@ def note_conversations(
             answers have weight 0.
         plain: one note of facts about people by their first names, whose values are common words; then one question,
             or in training several in one message, numbered.
-        kinds: of facts in plain notes, by the names of their relations.
+        kinds: of facts in plain notes, by the names of their relations; none: all of them.
 
     Yields:
         ``{"id", "messages"}``; the assistant's messages but the answers have weight 0.

@@ -15,7 +15,7 @@ from ocrmem.console import progress_bar
 from ocrmem.errors import ConfigError
 from ocrmem.files import locked
 from ocrmem.synthetic.chat import chat_conversations
-from ocrmem.synthetic.notes import PLAIN_KINDS, note_conversations
+from ocrmem.synthetic.notes import note_conversations
 from ocrmem.synthetic.output import write_conversations
 from ocrmem.synthetic.tiny import tiny_conversations
 
@@ -72,6 +72,7 @@ def synth(
             raise ConfigError.of(name, f"is {number}", "Give a number above 0")
     if kinds and style != "en-plain":
         raise ConfigError.of("--kinds", f"is for plain notes, and the style is {style}", "Add --style en-plain")
+    named = {"kinds": kinds} if kinds else {}
     parts: dict[str, tuple[int, dict[str, Any]]] = {
         "train": (count, {}),
         "eval": (eval_count, {"held_out": True}),
@@ -81,7 +82,7 @@ def synth(
     with locked(output, "synth"), progress_bar("writing conversations", count + 2 * eval_count) as bar:
         for name, (number, kind) in parts.items():
             path = Path(output) / f"{name}.jsonl"
-            write_conversations(path, _made(style, number, seed, turns, facts, words, kinds or PLAIN_KINDS, kind), bar)
+            write_conversations(path, _made(style, number, seed, turns, facts, words, kind | named), bar)
             written[name] = str(path)
     return {
         "style": style,
@@ -93,20 +94,12 @@ def synth(
 
 
 def _made(
-    style: Style,
-    count: int,
-    seed: int,
-    turns: int,
-    facts: int | None,
-    words: int | None,
-    kinds: Sequence[str],
-    kind: dict[str, Any],
+    style: Style, count: int, seed: int, turns: int, facts: int | None, words: int | None, kind: dict[str, Any]
 ) -> Iterator[dict[str, Any]]:
     if style == "en":
         return note_conversations(count, seed, 8 if facts is None else facts, words or 120, **kind)
     if style == "en-plain":
-        facts = 5 if facts is None else facts
-        return note_conversations(count, seed, facts, words or 25, plain=True, kinds=kinds, **kind)
+        return note_conversations(count, seed, 5 if facts is None else facts, words or 25, plain=True, **kind)
     facts = 5 if facts is None else facts
     if style == "zh":
         return chat_conversations(count, seed, style, turns, facts, **kind)
