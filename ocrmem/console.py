@@ -9,12 +9,14 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 
 from rich import progress
 from rich.console import Console
 
 from ocrmem.secrets import without_credentials
 
+SECONDS_BETWEEN_LINES = 60.0  # of a bar that is not on a terminal: a pod's log shows that the run goes on
 console = Console(stderr=True, highlight=False)
 
 
@@ -40,25 +42,42 @@ def note(text: str) -> None:
 
 
 class Bar:
-    """One task on a progress bar."""
+    """One task on a progress bar; where that is not on a terminal, a line now and then."""
 
     def __init__(self, live: progress.Progress, task: progress.TaskID) -> None:
         self._live = live
         self._task = task
+        self._said = 0.0  # seconds from the start
 
     def advance(self, by: float = 1) -> None:
         self._live.advance(self._task, by)
+        self._say()
 
     def describe(self, text: str) -> None:
         self._live.update(self._task, description=text)
 
     def set_completed(self, done: float, total: float | None = None) -> None:
         self._live.update(self._task, completed=done, total=total)
+        self._say()
+
+    def _say(self) -> None:
+        (task,) = self._live.tasks
+        elapsed = task.elapsed or 0.0
+        if console.is_interactive or console.is_jupyter or task.finished:
+            return
+        if elapsed - self._said < SECONDS_BETWEEN_LINES:
+            return
+        self._said = elapsed
+        parts = [f"{task.completed:,.0f}" + ("" if task.total is None else f" of {task.total:,.0f}")]
+        parts += [f"{timedelta(seconds=int(elapsed))} so far"]
+        if task.time_remaining is not None:
+            parts += [f"{timedelta(seconds=int(task.time_remaining))} to go"]
+        note(f"{task.description}: {', '.join(parts)}")
 
 
 @contextmanager
 def progress_bar(description: str, total: float | None) -> Iterator[Bar]:
-    """Show a progress bar, unless there is nothing to do; where it is not on a terminal, only its last state."""
+    """Show a progress bar, unless there is nothing to do; where it is not on a terminal, lines and its last state."""
     columns = (
         progress.TextColumn("{task.description}", markup=False),
         progress.BarColumn(),
