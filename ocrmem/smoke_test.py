@@ -80,7 +80,8 @@ def smoke(config: RunConfig, model: MEMModel | None = None) -> SmokeResult:
     samples = pick_samples(everything, config.smoke.samples) or everything[: config.smoke.samples]
     if not stored:
         note("smoke: no feature store, so the pages go through the encoder")
-    model = model or MEMModel.from_run_config(config, with_encoder=not stored)
+    if model is None:
+        model = MEMModel.from_run_config(config, with_encoder=not stored)
     device = next(model.proj.parameters()).device
     batch = _to(device, MemoryCollator(SequenceBuilder.of(config), dataset, store)(samples))
     longest = max(sample.history_tokens for sample in everything)

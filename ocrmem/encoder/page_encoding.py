@@ -84,7 +84,7 @@ def encode_packed(
     """
     pixels = encoder.pixels(batch.to(encoder.device, non_blocking=True))
     with torch.no_grad():
-        return (forward or encoder)(pixels)
+        return (encoder if forward is None else forward)(pixels)  # a compiled module has no truth value
 
 
 def chosen_kernels(kernels: str, device: torch.device, pages: int, page_size: int) -> tuple[str, str]:
