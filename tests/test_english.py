@@ -57,10 +57,15 @@ def test_the_workspace_has_every_setting_and_dvc_runs_its_stages_in_order(
 @pytest.mark.parametrize(
     ("gpu", "missing", "compiled"), [(False, "", True), (False, "no compiler", False), (True, "", False)]
 )
-def test_layers_are_compiled_where_that_has_been_run(
+def test_a_gpu_gets_larger_batches_of_as_many_samples_and_a_cpu_compiled_layers(
     gpu: bool, missing: str, compiled: bool, english: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(english.torch.cuda, "is_available", lambda: gpu)
     monkeypatch.setattr(english, "missing_to_compile", lambda on_gpu: missing)
     english.write_workspace(ROOT / "configs" / "english.yaml", tmp_path)
-    assert RunConfig.load(tmp_path / "params.yaml").train.compile_layers == compiled
+    written, preset = (RunConfig.load(path).train for path in (tmp_path / "params.yaml", ROOT / "configs/english.yaml"))
+    assert written.compile_layers == compiled
+    assert written.packing == gpu
+    assert (written.per_device_batch_size > preset.per_device_batch_size) == gpu
+    sizes = [train.max_steps * train.per_device_batch_size for train in (written, preset)]
+    assert sizes[0] == sizes[1]

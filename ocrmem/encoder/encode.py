@@ -189,7 +189,7 @@ def _encode_missing(
         bar.advance(len(names))
 
     here = -(-len(missing) // processes)
-    kernels, why = chosen_kernels(config.model.encoder_kernels, encoder.device, here, writer.format.page_size)
+    kernels, why = chosen_kernels(config.model.encoder_kernels, encoder, here, writer.format.page_size)
     if why:
         note(why)
     batches = (missing[at : at + step] for at in range(0, len(missing), step))

@@ -19,8 +19,9 @@ from ocrmem.rendering.page import Page
 _CPU_PIXELS, _GPU_PIXELS = 1 << 20, 1 << 24  # a page of 1024 px, or 16; no gain from more on a CPU
 
 AUTO, PLAIN, COMPILED, FUSED = "auto", "plain", "compiled", "fused"  # of ``model.encoder_kernels``
-# An H100 took 47 s to compile, and gave 224 pages of 1024 px a second instead of 129: docs/performance.md.
-_WORTH_COMPILING = 14_300 * 1024**2  # pixels; 47 / (1 / 129 - 1 / 224) pages
+# An H100 took 47 s to compile DeepSeek-OCR's encoder, which then gave 224 pages of 1024 px a second; as it is now, 155
+# (docs/performance.md). So it pays from 47 / (1 / 155 - 1 / 224) pages on, and for smaller encoders from more.
+_WORTH_COMPILING = 23_700 * 1024**2 * 397_880_576  # pages, pixels, weights
 Encoder = DeepEncoder | WrappedEncoder
 
 
@@ -87,15 +88,16 @@ def encode_packed(
         return (encoder if forward is None else forward)(pixels)  # a compiled module has no truth value
 
 
-def chosen_kernels(kernels: str, device: torch.device, pages: int, page_size: int) -> tuple[str, str]:
+def chosen_kernels(kernels: str, encoder: Encoder, pages: int, page_size: int) -> tuple[str, str]:
     """Return which of ``model.encoder_kernels`` encode so many pages in one process, and a sentence that says why.
 
     Returns:
         ``kernels`` themselves and an empty sentence, unless they are `AUTO` and there is something to decide.
     """
-    if kernels != AUTO or not is_compiled_on(device):
+    if kernels != AUTO or not is_compiled_on(encoder.device):
         return kernels, ""
-    least = -(-_WORTH_COMPILING // page_size**2)
+    weights = sum(weight.numel() for weight in encoder.parameters())
+    least = -(-_WORTH_COMPILING // (page_size**2 * weights))
     if pages < least:
         return PLAIN, f"The encoder runs as it is: compiling it pays from {least:,} pages a GPU on, not for {pages:,}."
     if missing := missing_to_compile(on_gpu=True):

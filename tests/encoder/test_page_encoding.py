@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -57,24 +58,53 @@ def test_a_compiled_encoder_gets_whole_batches_and_gives_the_pages_features(
     assert fused == {kernels == "fused"}
 
 
-GPU = torch.device("cuda")
+FULL, SMALL = 397_880_576, 4_200_000  # weights of DeepSeek-OCR's encoder, and of `english`
 
 
 @pytest.mark.parametrize(
-    ("kernels", "device", "pages", "size", "missing", "chosen", "said"),
+    ("kernels", "device", "weights", "pages", "size", "missing", "chosen", "said"),
     [
-        ("auto", GPU, 14_300, 1024, "", "compiled", "Compiling the encoder, which takes a minute and pays for 14,300"),
-        ("auto", GPU, 14_299, 1024, "", "plain", "compiling it pays from 14,300 pages a GPU on, not for 14,299"),
-        ("auto", GPU, 20_000, 512, "", "plain", "pays from 57,200 pages"),
-        ("auto", GPU, 20_000, 1024, "there is no compiler of C", "plain", "as it is, for there is no compiler of C"),
-        ("auto", torch.device("cpu"), 10**6, 1024, "", "auto", ""),
-        ("fused", GPU, 1, 1024, "", "fused", ""),
-        ("plain", GPU, 10**6, 1024, "", "plain", ""),
+        (
+            "auto",
+            "cuda",
+            FULL,
+            23_700,
+            1024,
+            "",
+            "compiled",
+            "Compiling the encoder, which takes a minute and pays for 23",
+        ),
+        (
+            "auto",
+            "cuda",
+            FULL,
+            23_699,
+            1024,
+            "",
+            "plain",
+            "compiling it pays from 23,700 pages a GPU on, not for 23,699",
+        ),
+        ("auto", "cuda", FULL, 30_000, 512, "", "plain", "pays from 94,800 pages"),
+        ("auto", "cuda", SMALL, 10**6, 512, "", "plain", "pays from 8,980,"),
+        (
+            "auto",
+            "cuda",
+            FULL,
+            30_000,
+            1024,
+            "there is no compiler of C",
+            "plain",
+            "as it is, for there is no compiler of C",
+        ),
+        ("auto", "cpu", FULL, 10**6, 1024, "", "auto", ""),
+        ("fused", "cuda", FULL, 1, 1024, "", "fused", ""),
+        ("plain", "cuda", FULL, 10**6, 1024, "", "plain", ""),
     ],
 )
-def test_whether_to_compile_is_decided_by_the_number_of_pages_and_said(
+def test_whether_to_compile_is_decided_by_pages_and_weights_and_said(
     kernels: str,
-    device: torch.device,
+    device: str,
+    weights: int,
     pages: int,
     size: int,
     missing: str,
@@ -84,7 +114,10 @@ def test_whether_to_compile_is_decided_by_the_number_of_pages_and_said(
 ) -> None:
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "/kept")
     monkeypatch.setattr(page_encoding, "missing_to_compile", lambda on_gpu: missing)
-    found, why = chosen_kernels(kernels, device, pages, size)
+    encoder: Any = SimpleNamespace(
+        device=torch.device(device), parameters=lambda: iter([torch.empty(weights, device="meta")])
+    )
+    found, why = chosen_kernels(kernels, encoder, pages, size)
     assert found == chosen
     assert said in why
     assert bool(why) == bool(said)
