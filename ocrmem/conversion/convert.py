@@ -125,7 +125,7 @@ def convert(
                 written, left_out = written + account.written, left_out + account.left_out
                 bar.advance()
         if problems and not skip_bad:
-            message = f"{left_out:,} of {left_out + written:,} records are no conversation of text; nothing was written"
+            message = f"{left_out:,} of {left_out + written:,} records cannot be used; nothing was written"
             remedy = "Correct them, or leave them out with --skip-bad, which keeps them in left-out/rejects.jsonl"
             raise DataError([*problems, Problem("convert", message, remedy)])
         if not written:

@@ -90,7 +90,7 @@ def test_the_report_accounts_for_every_record(tmp_path: Path) -> None:
     source = put(tmp_path / "train.json", records)
     with pytest.raises(DataError) as caught:
         convert([source], tmp_path / "out")
-    assert "3 of 6 records are no conversation of text; nothing was written" in str(caught.value)
+    assert "3 of 6 records cannot be used; nothing was written" in str(caught.value)
     assert "--skip-bad" in str(caught.value)
     assert not (tmp_path / "out").exists()
     result = convert([source], tmp_path / "out", skip_bad=True)
