@@ -217,6 +217,8 @@ class TrainSection(Section):
     """Passes over the samples, instead of max_steps."""
     from_adapter: Text | None = None
     """Adapter whose proj, and LoRA, training begins with; null: random weights."""
+    drop_lora: bool = False
+    """Begin with the proj of `from_adapter` alone, without its LoRA."""
     learning_rate: PositiveFloat = 1e-3
     """Peak learning rate."""
     per_device_batch_size: PositiveInt = 8

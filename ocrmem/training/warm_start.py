@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from ocrmem.config import RunConfig
-from ocrmem.facts import ADAPTER_FILES, PROJ
+from ocrmem.facts import ADAPTER_FILES, LORA, PROJ
 from ocrmem.model.adapter_files import read_config, read_weights
 from ocrmem.model.compatibility import PROJECTOR_FIELDS, AdapterMismatch, check_run, check_weights
 from ocrmem.model.configuration import MEMConfig
@@ -46,16 +46,19 @@ class WarmStart:
         if run.train.from_adapter is None:
             return None
         directory = Path(run.train.from_adapter)
-        config = read_config(directory)
+        config, tensors = read_config(directory), read_weights(directory)
+        if run.train.drop_lora:
+            config.lora = None
+            tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(f"{LORA}.")}
         check_run(config, run, PROJECTOR_FIELDS)
         wanted = MEMConfig.from_run_config(run).lora
         if config.lora not in (None, wanted):
             raise AdapterMismatch.of(
                 "train.lora",
                 f"is {_setting(wanted)} in this run, but the adapter was trained with {_setting(config.lora)}",
-                f"Set train.lora to {_setting(config.lora)}, or begin with an adapter without LoRA",
+                f"Set train.lora to {_setting(config.lora)}, or train.drop_lora to true to begin with its proj alone",
             )
-        return cls(directory, config, read_weights(directory), adapter_sha256(directory))
+        return cls(directory, config, tensors, adapter_sha256(directory))
 
     def load_into(self, model: MEMModel) -> None:
         """Put the weights into the model; all processes call this together.

@@ -16,8 +16,8 @@ from ocrmem.model.adapter_files import read_weights
 from ocrmem.training.warm_start import WarmStart
 
 
-def run(root: Path, lora: dict[str, Any] | None = None, **model: Any) -> RunConfig:
-    train = {"from_adapter": str(root / "old"), "lora": lora}
+def run(root: Path, lora: dict[str, Any] | None = None, drop_lora: bool = False, **model: Any) -> RunConfig:
+    train = {"from_adapter": str(root / "old"), "lora": lora, "drop_lora": drop_lora}
     return RunConfig.from_dict(small_settings(root, train=train, model=model))
 
 
@@ -71,8 +71,23 @@ def test_an_adapter_with_lora_is_continued_with_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize("lora", [None, LORA | {"rank": 4}, LORA | {"targets": ["q_proj"]}])
 def test_an_adapter_with_lora_is_refused_by_a_run_without_the_same(lora: dict[str, Any] | None, tmp_path: Path) -> None:
     small_model(with_encoder=False, lora=LORA).save_pretrained(tmp_path / "old")
-    with pytest.raises(ModelError, match=r'train.lora: is .* trained with {"alpha": 4.0, "rank": 2.* without LoRA'):
+    with pytest.raises(
+        ModelError, match=r'train.lora: is .* trained with {"alpha": 4.0, "rank": 2.* train.drop_lora to true'
+    ):
         WarmStart.of(run(tmp_path, lora=lora))
+
+
+@pytest.mark.parametrize("lora", [None, LORA | {"rank": 4}])
+def test_proj_alone_of_an_adapter_with_lora_is_taken_where_that_is_asked_for(
+    lora: dict[str, Any] | None, tmp_path: Path
+) -> None:
+    small_model(with_encoder=False, lora=LORA).save_pretrained(tmp_path / "old")
+    start = WarmStart.of(run(tmp_path, lora=lora, drop_lora=True))
+    assert start is not None
+    model = small_model(with_encoder=False, seed=1, lora=lora)
+    start.load_into(model)
+    assert read_weights(tmp_path / "old")["proj.fc1.weight"].equal(model.proj.fc1.weight)
+    assert all(not t.any() for name, t in model.lora_weights().items() if ".lora_B." in name)
 
 
 def test_lora_that_only_the_run_has_changes_nothing_at_first(tmp_path: Path) -> None:
