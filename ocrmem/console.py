@@ -61,17 +61,17 @@ class Bar:
         self._say()
 
     def _say(self) -> None:
+        if console.is_interactive or console.is_jupyter:
+            return
         (task,) = self._live.tasks
         elapsed = task.elapsed or 0.0
-        if console.is_interactive or console.is_jupyter or task.finished:
-            return
-        if elapsed - self._said < SECONDS_BETWEEN_LINES:
+        if task.finished or elapsed - self._said < SECONDS_BETWEEN_LINES:
             return
         self._said = elapsed
         parts = [f"{task.completed:,.0f}" + ("" if task.total is None else f" of {task.total:,.0f}")]
-        parts += [f"{timedelta(seconds=int(elapsed))} so far"]
+        parts.append(f"{timedelta(seconds=int(elapsed))} so far")
         if task.time_remaining is not None:
-            parts += [f"{timedelta(seconds=int(task.time_remaining))} to go"]
+            parts.append(f"{timedelta(seconds=int(task.time_remaining))} to go")
         note(f"{task.description}: {', '.join(parts)}")
 
 

@@ -46,10 +46,9 @@ class WarmStart:
         if run.train.from_adapter is None:
             return None
         directory = Path(run.train.from_adapter)
-        config, tensors = read_config(directory), read_weights(directory)
+        config = read_config(directory)
         if run.train.drop_lora:
             config.lora = None
-            tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(f"{LORA}.")}
         check_run(config, run, PROJECTOR_FIELDS)
         wanted = MEMConfig.from_run_config(run).lora
         if config.lora not in (None, wanted):
@@ -58,6 +57,9 @@ class WarmStart:
                 f"is {_setting(wanted)} in this run, but the adapter was trained with {_setting(config.lora)}",
                 f"Set train.lora to {_setting(config.lora)}, or train.drop_lora to true to begin with its proj alone",
             )
+        tensors = read_weights(directory)
+        if run.train.drop_lora:
+            tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(f"{LORA}.")}
         return cls(directory, config, tensors, adapter_sha256(directory))
 
     def load_into(self, model: MEMModel) -> None:
